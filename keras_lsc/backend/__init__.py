@@ -1,0 +1,25 @@
+"""The few differentiation primitives that Keras does not offer, for the backend in use.
+
+Every other module of the package reaches TensorFlow, JAX and torch through `keras.ops` and these
+three functions alone; the backend's module is the only one imported, so the other frameworks
+need not be installed.
+"""
+
+import keras
+
+_NAME = keras.backend.backend()
+
+if _NAME == "jax":
+    from keras_lsc.backend.jax import jacobian, no_gradient, vjp
+elif _NAME == "tensorflow":
+    from keras_lsc.backend.tensorflow import jacobian, no_gradient, vjp
+elif _NAME == "torch":
+    from keras_lsc.backend.torch import jacobian, no_gradient, vjp
+else:
+    raise ImportError(
+        f"keras_lsc needs the jax, tensorflow or torch backend, but Keras uses {_NAME!r}. "
+        'Set the environment variable KERAS_BACKEND to "jax", "tensorflow" or "torch" before the '
+        "first import of keras."
+    )
+
+__all__ = ["jacobian", "no_gradient", "vjp"]

@@ -1,0 +1,1 @@
+"""The local stability condition: transitions, radii, targets, theory and reports."""

@@ -1,0 +1,128 @@
+"""Draws input sequences from whatever `fit` accepts, and checks them."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+from keras import tree
+
+Array = Any
+
+
+def draw_rows(data: Any, count: int, seed: int, inputs: list[Any]) -> list[np.ndarray]:
+    """Returns up to `count` rows of every model input, drawn by NumPy from `seed`.
+
+    Args:
+        data: an array or a nest of arrays `(rows, ...)`, or batches of them with or without
+            labels: `keras.utils.PyDataset`, `tf.data.Dataset`, torch `DataLoader`, any iterable.
+            From an iterable the first rows are taken.
+        count: how many rows; fewer come back if the data has fewer.
+        seed: of the draw.
+        inputs: the symbolic inputs of the model, in order.
+
+    Returns:
+        One array an input, all with the same number of rows.
+
+    Raises:
+        TypeError: the data is not numeric.
+        ValueError: no rows, rows of unequal number, a shape the model does not take, NaN or
+            infinite values.
+    """
+    if is_batched(data):
+        rows = _first_rows(_batches(data, seed), count)
+    else:
+        arrays = [_to_numpy(leaf) for leaf in tree.flatten(data)]
+        _check_equal_length(arrays)
+        chosen = np.random.default_rng(seed).permutation(len(arrays[0]))[:count]
+        rows = [array[chosen] for array in arrays]
+    _check(rows, inputs)
+    return rows
+
+
+def is_batched(data: Any) -> bool:
+    """Whether `data` yields batches (a dataset) rather than being the rows themselves."""
+    if isinstance(data, keras.utils.PyDataset):
+        return True
+    is_rows = hasattr(data, "__array__") or hasattr(data, "shape") or isinstance(data, list | tuple)
+    return not is_rows and not isinstance(data, dict | str) and isinstance(data, Iterable)
+
+
+def _batches(data: Any, seed: int) -> Iterator[Any]:
+    if isinstance(data, keras.utils.PyDataset):
+        if not data.num_batches:
+            raise ValueError("The PyDataset given as x has no batches: its length is 0.")
+        for index in np.random.default_rng(seed).permutation(data.num_batches):
+            yield data[int(index)]
+    else:
+        yield from data
+
+
+def _first_rows(batches: Iterable[Any], count: int) -> list[np.ndarray]:
+    parts: list[list[np.ndarray]] = []
+    taken = 0
+    for batch in batches:
+        x, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
+        parts.append([_to_numpy(leaf) for leaf in tree.flatten(x)])
+        taken += len(parts[-1][0])
+        if taken >= count:
+            break
+    if not parts:
+        raise ValueError("The dataset given as x yielded no batch; at least one is needed.")
+    try:
+        return [np.concatenate(leaves)[:count] for leaves in zip(*parts, strict=True)]
+    except ValueError as error:
+        shapes = sorted({str(part[0].shape[1:]) for part in parts})
+        raise ValueError(
+            f"The batches given as x have rows of different shapes: {', '.join(shapes)}. Pad "
+            "them to one length and mask the padding."
+        ) from error
+
+
+def _to_numpy(leaf: Any) -> np.ndarray:
+    array = np.asarray(leaf) if isinstance(leaf, list | int | float) else leaf
+    if not isinstance(array, np.ndarray):
+        array = keras.ops.convert_to_numpy(array)
+    if not (np.issubdtype(array.dtype, np.number) or array.dtype in (np.bool_, "bfloat16")):
+        raise TypeError(
+            f"The input x has dtype {array.dtype}, which is not numeric. Expected arrays of "
+            "floats or integers, such as the model's own inputs."
+        )
+    if array.ndim == 0:
+        raise ValueError(f"The input x is the single number {array!r}; expected an array of rows.")
+    return array
+
+
+def _check_equal_length(arrays: list[np.ndarray]) -> None:
+    lengths = {len(array) for array in arrays}
+    if len(lengths) != 1 or 0 in lengths:
+        raise ValueError(
+            f"The input x has {sorted(lengths)} rows; expected at least one row, and the same "
+            "number for every input of the model."
+        )
+
+
+def _check(rows: list[np.ndarray], inputs: list[Any]) -> None:
+    if len(rows) != len(inputs):
+        raise ValueError(
+            f"The model has {len(inputs)} input(s), but x has {len(rows)} array(s): "
+            f"{[array.shape for array in rows]}."
+        )
+    for array, declared in zip(rows, inputs, strict=True):
+        expected = tuple(declared.shape)[1:]
+        matches = len(array.shape) == len(expected) + 1 and all(
+            want is None or want == have
+            for want, have in zip(expected, array.shape[1:], strict=True)
+        )
+        if not matches:
+            raise ValueError(
+                f"Input {declared.name!r} takes rows of shape {expected}, but x has rows of shape "
+                f"{array.shape[1:]}."
+            )
+        bad = ~np.isfinite(array.astype("float32", copy=False))
+        if bad.any():
+            where = tuple(int(i) for i in np.argwhere(bad)[0])
+            raise ValueError(
+                f"The input x holds {int(bad.sum())} NaN or infinite value(s), the first at "
+                f"{where} of the drawn rows. Clean the data first."
+            )

@@ -1,0 +1,110 @@
+"""What the engine asks of a layer, whichever layer it is."""
+
+import inspect
+from typing import Any
+
+import keras
+from keras import layers
+
+# Inference-mode layers that treat every time step by itself: fed with one step of a sequence
+# they return that step of their output. Any other layer is run on the whole sequence.
+_PER_STEP = (
+    layers.Activation,
+    layers.ActivityRegularization,
+    layers.Add,
+    layers.AlphaDropout,
+    layers.Average,
+    layers.Dense,
+    layers.Dropout,
+    layers.ELU,
+    layers.Embedding,
+    layers.GaussianDropout,
+    layers.GaussianNoise,
+    layers.Identity,
+    layers.LeakyReLU,
+    layers.Maximum,
+    layers.Minimum,
+    layers.Multiply,
+    layers.ReLU,
+    layers.Rescaling,
+    layers.SpatialDropout1D,
+    layers.Subtract,
+    layers.TimeDistributed,
+)
+_PER_STEP_ON_LAST_AXIS = (
+    layers.BatchNormalization,
+    layers.Concatenate,
+    layers.LayerNormalization,
+    layers.RMSNormalization,
+    layers.Softmax,
+)
+# Layers whose weights of rank two or more are not the matrix of a linear map.
+_TABLES = (layers.Embedding, layers.PReLU)
+
+
+def call_in_inference(layer: Any, *args: Any, **kwargs: Any) -> Any:
+    """Calls `layer` with `training=False` where it takes that argument.
+
+    Said outright, because inside `fit` a layer inherits `training=True` from the model around it.
+    """
+    if "training" in inspect.signature(layer.call).parameters:
+        kwargs = {**kwargs, "training": False}
+    return layer(*args, **kwargs)
+
+
+def is_recurrent(layer: Any) -> bool:
+    """Whether `layer` applies a cell with a state along time, alone or in both directions."""
+    if isinstance(layer, layers.Bidirectional):
+        return True
+    return isinstance(layer, keras.Layer) and hasattr(getattr(layer, "cell", None), "state_size")
+
+
+def hidden_recurrent_layer(layer: Any) -> keras.Layer | None:
+    """The first recurrent layer inside `layer` (an attribute of it, at any depth), or None."""
+    pending, seen = [layer], set()
+    while pending:
+        inner = pending.pop(0)
+        if isinstance(inner, list | tuple):
+            pending.extend(inner)
+        elif isinstance(inner, keras.Layer) and id(inner) not in seen:
+            seen.add(id(inner))
+            if inner is not layer and is_recurrent(inner):
+                return inner
+            pending.extend(vars(inner).values())
+    return None
+
+
+def is_weighted(layer: Any) -> bool:
+    """Whether `layer` multiplies its input by a weight matrix (Dense, convolutions, ...)."""
+    return (
+        isinstance(layer, keras.Layer)
+        and not isinstance(layer, _TABLES)
+        and any(len(weight.shape) >= 2 for weight in layer.weights)
+    )
+
+
+def acts_per_step(layer: Any) -> bool:
+    """Whether `layer`, in inference, is known to treat every time step by itself."""
+    if isinstance(layer, _PER_STEP_ON_LAST_AXIS):
+        return layer.axis in (-1, [-1], (-1,))
+    return isinstance(layer, _PER_STEP)
+
+
+def is_probability(layer: Any) -> bool:
+    """Whether `layer` ends in a softmax or a sigmoid, or is one."""
+    activations = (keras.activations.softmax, keras.activations.sigmoid)
+    return isinstance(layer, layers.Softmax) or getattr(layer, "activation", None) in activations
+
+
+class without_activation:  # noqa: N801 - reads as a statement: `with without_activation(layer):`
+    """While the context lasts, `layer` returns what it passes to its activation."""
+
+    def __init__(self, layer: keras.Layer):
+        self._layer = layer
+
+    def __enter__(self) -> None:
+        self._activation = self._layer.activation
+        self._layer.activation = None
+
+    def __exit__(self, *_: object) -> None:
+        self._layer.activation = self._activation

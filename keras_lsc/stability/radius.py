@@ -1,0 +1,282 @@
+"""From a transition to its radius: value and exact gradient, dense and matrix-free.
+
+No derivative passes through an eigensolver. The dense path reads the spectral radius off the
+growth of the powers M, M^2, M^4, ...: that needs matrix products only, has a derivative
+everywhere, treats complex pairs, defective and zero matrices alike, and runs under every compiler.
+The matrix-free path finds the dominant left and right eigenvectors u, v by Arnoldi iteration on
+products with M, and differentiates Re(conj(lambda)/|lambda| (u^T M v)/(u^T v)), whose gradient is
+that of the radius (`paper.md`: "Exact gradient of a spectral radius").
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+from keras import ops
+
+from keras_lsc import backend
+
+Tensor = Any
+Function = Callable[[Tensor], Tensor]
+RadiusKind = Literal["spectral", "rms", "norm"]
+
+
+
+class Measured(NamedTuple):
+    """Radius and RMS gain `(points,)` of Jacobians of one shape `(n_out, n_in)`."""
+
+    radius: Tensor
+    gain: Tensor
+    shape: tuple[int, int]
+
+
+# Largest Jacobian that is formed; above it only products with it are taken.
+DENSE_LIMIT = 256
+# A power whose norm has fallen by this factor in one squaring marks a zero radius (float32).
+_VANISHED = 1e-12
+
+
+def spectral_radius(matrices: Tensor, squarings: int = 14) -> Tensor:
+    """Largest modulus of an eigenvalue, from the growth rate of the powers M^(2^k).
+
+    With N = 2^squarings the value is (|M^N| / |M^(N/2)|)^(2/N), within a relative error of order
+    1/N, and its automatic gradient is that of the radius where the dominant eigenvalue, or
+    complex pair, is simple. Where it is not (orthogonal, defective, zero matrices) the gradient
+    is finite.
+
+    Args:
+        matrices: `(..., n, n)` floats.
+        squarings: number of times the matrix is squared.
+
+    Returns:
+        `(...,)` radii; exactly 0, with gradient 0, for zero and nilpotent matrices.
+    """
+    power, log_norm, half_way = matrices, 0.0, 0.0
+    vanished = None
+    for k in range(squarings + 1):
+        energy = ops.sum(ops.square(power), axis=(-2, -1))
+        vanishes = energy < (_VANISHED**2 if k else 1e-36)
+        vanished = vanishes if vanished is None else ops.logical_or(vanished, vanishes)
+        norm = ops.sqrt(ops.where(vanished, 1.0, energy))
+        half_way = log_norm
+        log_norm = log_norm + ops.log(norm) / 2.0**k
+        if k < squarings:
+            power = power / norm[..., None, None]
+            power = ops.matmul(power, power)
+    return ops.where(vanished, 0.0, ops.exp(2.0 * log_norm - half_way))
+
+
+def spectral_norm(matrices: Tensor, squarings: int = 14) -> Tensor:
+    """Largest singular value of `(..., n_out, n_in)` matrices, `(...,)`; 0 for zero matrices."""
+    transposed = ops.swapaxes(matrices, -1, -2)
+    n_out, n_in = matrices.shape[-2:]
+    gram = ops.matmul(matrices, transposed) if n_out <= n_in else ops.matmul(transposed, matrices)
+    squared = spectral_radius(gram, squarings)
+    is_zero = squared == 0.0
+    return ops.where(is_zero, 0.0, ops.sqrt(ops.where(is_zero, 1.0, squared)))
+
+
+def rms_gain(matrices: Tensor) -> Tensor:
+    """Root mean square of what M does to the length of a random vector.
+
+    |M|_F sqrt((1/n_in + 1/n_out)/2): for square matrices |M|_F/sqrt(n), the root mean square of
+    |u^T M| over random unit u; for others the mean of the energy gains forward and backward. It
+    is 1 for a Glorot-initialised linear layer, and for a large square matrix with independent
+    entries it equals the spectral radius (circular law).
+
+    Args:
+        matrices: `(..., n_out, n_in)` floats.
+
+    Returns:
+        `(...,)` gains.
+    """
+    n_out, n_in = matrices.shape[-2:]
+    return _safe_sqrt(_energy_per_gain(n_out, n_in) * ops.sum(ops.square(matrices), axis=(-2, -1)))
+
+
+def radius_and_gain(
+    function: Function,
+    x: Tensor,
+    kind: RadiusKind = "spectral",
+    *,
+    squarings: int = 14,
+    krylov: int = 64,
+    dense_limit: int = DENSE_LIMIT,
+) -> Measured:
+    """Radius and RMS gain of the Jacobian of `function` at every row of `x`.
+
+    Args:
+        function: maps `(points, n_in)` to `(points, n_out)`; rows must not interact.
+        x: `(points, n_in)` floats.
+        kind: "spectral" (square Jacobians; a rectangular one has no eigenvalues and gives its
+            gain), "norm" (largest singular value) or "rms" (the gain itself).
+        squarings: accuracy of the dense path.
+        krylov: number of products with the Jacobian in the matrix-free path.
+        dense_limit: largest side of a Jacobian that is formed.
+
+    Returns:
+        `Measured`, in float32 (float64 for a float64 `x`), differentiable by the weights that
+        `function` reads.
+    """
+    precision = "float64" if ops.dtype(x) == "float64" else "float32"
+
+    def in_precision(inputs: Tensor) -> Tensor:
+        return ops.cast(function(inputs), precision)
+
+    x = ops.cast(x, precision)
+    n_in = x.shape[-1]
+    if n_in <= dense_limit:
+        matrices = backend.jacobian(in_precision, x)
+        gain = rms_gain(matrices)
+        n_out = matrices.shape[-2]
+    else:
+        y, pullback = backend.vjp(in_precision, x)
+        gain = _probed_gain(pullback, y)
+        n_out = y.shape[-1]
+    # A rectangular Jacobian has no eigenvalues: its radius is its gain.
+    if kind == "rms" or (kind == "spectral" and n_in != n_out):
+        radius = gain
+    elif n_in <= dense_limit:
+        radius = (spectral_norm if kind == "norm" else spectral_radius)(matrices, squarings)
+    elif kind == "norm":
+        radius = _krylov_norm(x, y, pullback, krylov)
+    else:
+        radius = _krylov_radius(x, y, pullback, krylov)
+    return Measured(radius, gain, (n_out, n_in))
+
+
+def check_radius_kind(kind: str) -> None:
+    """Raises ValueError if `kind` names no radius."""
+    if kind not in get_args(RadiusKind):
+        raise ValueError(
+            f"Unknown radius {kind!r}. Expected one of "
+            f"{', '.join(map(repr, get_args(RadiusKind)))}."
+        )
+
+
+def _energy_per_gain(n_out: int, n_in: int) -> float:
+    return 0.5 * (1.0 / n_out + 1.0 / n_in)
+
+
+def _safe_sqrt(x: Tensor) -> Tensor:
+    is_zero = x <= 0.0
+    return ops.where(is_zero, 0.0, ops.sqrt(ops.where(is_zero, 1.0, x)))
+
+
+def _random_directions(count: int, like: Tensor) -> Tensor:
+    """`count` fixed random vectors, the same on every backend and for every point."""
+    vectors = np.random.default_rng(0).standard_normal((count, 1, like.shape[-1]))
+    return ops.convert_to_tensor(vectors, dtype=ops.dtype(like)) + ops.zeros_like(like)
+
+
+def _probed_gain(pullback: Function, y: Tensor, probes: int = 8) -> Tensor:
+    """RMS gain from |u^T M| for random u (Hutchinson's estimate of the Frobenius norm)."""
+    directions = _random_directions(probes, y)
+    energy, n_in = 0.0, None
+    for k in range(probes):
+        product = pullback(directions[k])
+        n_in = product.shape[-1]
+        energy = energy + ops.sum(ops.square(product), axis=-1) / probes
+    return _safe_sqrt(_energy_per_gain(y.shape[-1], n_in) * energy)
+
+
+def _pushforward(pullback: Function, y: Tensor) -> Function:
+    """v -> M v, from u -> M^T u: the transpose of a linear map is its own derivative."""
+    _, transpose = backend.vjp(pullback, ops.zeros_like(y))
+    return transpose
+
+
+def _arnoldi(product: Function, start: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Orthonormal Krylov basis `(points, size, n)` and projection `(points, size, size)`."""
+    n, dtype = start.shape[-1], ops.dtype(start)
+    count = ops.shape(start)[0]
+    unit = ops.eye(size + 1, dtype=dtype)
+    basis = unit[0][None, :, None] * _normalized(start)[0][:, None, :]
+    hessenberg = ops.zeros((count, size + 1, size), dtype=dtype)
+
+    def body(j: Tensor, carry: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        basis, hessenberg = carry
+        here, following = ops.take(unit, j, axis=0), ops.take(unit, j + 1, axis=0)
+        vector = product(ops.einsum("m,pmn->pn", here, basis))
+        column = ops.zeros((count, size + 1), dtype=dtype)
+        for _ in range(2):  # once is not enough in float32
+            overlap = ops.einsum("pmn,pn->pm", basis, vector)
+            vector = vector - ops.einsum("pm,pmn->pn", overlap, basis)
+            column = column + overlap
+        vector, norm = _normalized(vector)
+        column = column + norm * following
+        basis = basis + following[None, :, None] * vector[:, None, :]
+        hessenberg = hessenberg + column[:, :, None] * here[None, None, :size]
+        return basis, hessenberg
+
+    basis, hessenberg = ops.fori_loop(0, size, body, (basis, hessenberg))
+    basis = ops.reshape(basis, (-1, size + 1, n))
+    return basis[:, :size], hessenberg[:, :size]
+
+
+def _normalized(vectors: Tensor) -> tuple[Tensor, Tensor]:
+    """Unit vectors and lengths; a vector of (nearly) no length becomes zero, not NaN."""
+    norm = _safe_sqrt(ops.sum(ops.square(vectors), axis=-1, keepdims=True))
+    vanishes = norm < _VANISHED
+    return ops.where(vanishes, 0.0, vectors / ops.where(vanishes, 1.0, norm)), ops.where(
+        vanishes, 0.0, norm
+    )
+
+
+def _dominant_pair(basis: Tensor, projection: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Dominant Ritz value and vector: (Re lambda, Im lambda >= 0, Re vector, Im vector)."""
+    values, vectors = ops.eig(projection)
+    modulus = ops.abs(values)
+    chosen = ops.one_hot(ops.argmax(modulus, axis=-1), modulus.shape[-1], dtype=ops.dtype(basis))
+    real, imag = (ops.sum(part(values) * chosen, axis=-1) for part in (ops.real, ops.imag))
+    parts = [
+        ops.einsum("pmk,pk,pmn->pn", part(vectors), chosen, basis) for part in (ops.real, ops.imag)
+    ]
+    sign = ops.where(imag < 0.0, -1.0, 1.0)
+    return real, imag * sign, parts[0], parts[1] * sign[:, None]
+
+
+def _krylov_radius(x: Tensor, y: Tensor, pullback: Function, size: int) -> Tensor:
+    size = min(size, x.shape[-1])
+    start = _random_directions(1, y)[0]
+
+    def eigenvectors() -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        left = _dominant_pair(*_arnoldi(pullback, start, size))
+        right = _dominant_pair(*_arnoldi(_pushforward(pullback, y), start, size))
+        return left, right
+
+    (real, imag, a, b), (_, _, c, d) = backend.no_gradient(eigenvectors)
+    modulus = _safe_sqrt(real**2 + imag**2)
+    # With u = a + ib and v = c + id: u^T M v from the two products a^T M and b^T M.
+    a_m, b_m = pullback(a), pullback(b)
+    forward_re = ops.sum(a_m * c - b_m * d, axis=-1)
+    forward_im = ops.sum(a_m * d + b_m * c, axis=-1)
+    overlap_re = ops.sum(a * c - b * d, axis=-1)
+    overlap_im = ops.sum(a * d + b * c, axis=-1)
+    # conj(lambda)/|lambda| / (u^T v) = conj(lambda) conj(u^T v) / (|lambda| |u^T v|^2)
+    scale = modulus * (overlap_re**2 + overlap_im**2)
+    factor_re = real * overlap_re - imag * overlap_im
+    factor_im = -(real * overlap_im + imag * overlap_re)
+    usable = scale > 1e-6 * modulus
+    scale = ops.where(usable, scale, 1.0)
+    quotient = (forward_re * factor_re - forward_im * factor_im) / scale
+    # An eigenvalue without an eigenvector pair (a Jordan block) has no gradient: it gets none.
+    quotient = ops.where(usable, quotient, 0.0)
+    return modulus + quotient - ops.stop_gradient(quotient)
+
+
+def _krylov_norm(x: Tensor, y: Tensor, pullback: Function, size: int) -> Tensor:
+    size = min(size, x.shape[-1], y.shape[-1])
+    start = _random_directions(1, y)[0]
+    pushforward = _pushforward(pullback, y)
+
+    def singular_vectors() -> tuple[Tensor, Tensor]:
+        basis, projection = _arnoldi(lambda u: pushforward(pullback(u)), start, size)
+        squared, _, left, _ = _dominant_pair(basis, projection)
+        right, _ = _normalized(pullback(left))
+        return _normalized(left)[0], right
+
+    left, right = backend.no_gradient(singular_vectors)
+    return ops.sum(pullback(left) * right, axis=-1)
+
+

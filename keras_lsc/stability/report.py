@@ -1,0 +1,203 @@
+"""What was measured: radii and gains of every transition, as table, dictionary and picture."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from keras_lsc.stability.targets import Target, resolve
+
+OUTLIER_ISOTROPY = 0.5
+
+
+@dataclass(frozen=True)
+class TransitionStatistics:
+    """One transition over the sample points.
+
+    Attributes:
+        name: `layer.kind`, unique in the model.
+        kind: "time", "depth" or "input".
+        layer: index of the layer, from 0.
+        state: what is differentiated: "state 64+64", "output".
+        shape: `(n_out, n_in)` of the Jacobian.
+        radius: mean radius.
+        radius_std: standard deviation of the radius over the points.
+        gain: root mean square gain.
+    """
+
+    name: str
+    kind: str
+    layer: int
+    state: str
+    shape: tuple[int, int]
+    radius: float
+    radius_std: float
+    gain: float
+
+    @property
+    def isotropy(self) -> float:
+        """gain/radius: 1 for a spectrum that fills its disc, small where one outlier leads.
+
+        NaN for rectangular transitions, whose radius is their gain, and for a zero radius.
+        """
+        if self.shape[0] != self.shape[1] or self.radius == 0.0:
+            return float("nan")
+        return self.gain / self.radius
+
+
+@dataclass(frozen=True)
+class StabilityReport:
+    """Radii and gains of a network's transitions at random points of its inputs.
+
+    Attributes:
+        model: name of the model.
+        transitions: list of `TransitionStatistics`.
+        depth_of_network: number of layers L.
+        steps: number of time steps T; 0 for feed-forward networks.
+        samples: number of sample points.
+        seed: of the draw of the points.
+        radius_kind: "spectral", "rms" or "norm".
+    """
+
+    model: str
+    transitions: tuple[TransitionStatistics, ...]
+    layers: int
+    steps: int
+    samples: int
+    seed: int
+    radius_kind: str = "spectral"
+
+    @property
+    def time(self) -> np.ndarray:
+        """Mean radius in time of every recurrent layer, `(L,)`; empty for feed-forward models."""
+        return self._per_layer(("time",)) if self.steps else np.zeros(0)
+
+    @property
+    def depth(self) -> np.ndarray:
+        """Mean radius in depth of every layer, `(L,)`; NaN where only an input lies below."""
+        return self._per_layer(("depth",))
+
+    @property
+    def input(self) -> float | None:
+        """Mean radius of the input transition(s), or None where there is none."""
+        radii = [row.radius for row in self.transitions if row.kind == "input"]
+        return float(np.mean(radii)) if radii else None
+
+    def _per_layer(self, kinds: tuple[str, ...]) -> np.ndarray:
+        radii = np.full(self.layers, np.nan)
+        for layer in range(self.layers):
+            rows = [r.radius for r in self.transitions if r.layer == layer and r.kind in kinds]
+            if rows:
+                radii[layer] = np.mean(rows)
+        return radii
+
+    def deviations(self, target: Target) -> dict[str, float]:
+        """|mean radius - target| of every transition in time and depth, by name."""
+        rho_time, rho_depth = resolve(target, self.layers, self.steps)
+        wanted = {"time": rho_time, "depth": rho_depth}
+        return {
+            row.name: abs(row.radius - wanted[row.kind])
+            for row in self.transitions
+            if row.kind in wanted
+        }
+
+    def max_deviation(self, target: Target) -> float:
+        """Largest |mean radius - target| over the transitions in time and depth.
+
+        Args:
+            target: as `LSCPretrainer` takes it.
+
+        Returns:
+            A float; NaN if a radius is NaN.
+
+        Raises:
+            ValueError: the target is no target, or the network has no trained transition.
+        """
+        deviations = list(self.deviations(target).values())
+        if not deviations:
+            raise ValueError(
+                f"Model {self.model!r} has only input transitions, which have no target."
+            )
+        return float(np.max(deviations))
+
+    @property
+    def outliers(self) -> list[TransitionStatistics]:
+        """Transitions whose radius is led by an outlier of the spectrum: isotropy below 0.5."""
+        return [row for row in self.transitions if row.isotropy < OUTLIER_ISOTROPY]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the report as a dictionary of JSON types."""
+        rows = []
+        for row in self.transitions:
+            isotropy = None if np.isnan(row.isotropy) else row.isotropy
+            rows.append({**asdict(row), "shape": list(row.shape), "isotropy": isotropy})
+        return {**asdict(self), "transitions": rows}
+
+    def __str__(self) -> str:
+        header = ("transition", "of", "shape", "radius", "std", "gain", "isotropy")
+        lines = [header]
+        for row in self.transitions:
+            isotropy = "-" if np.isnan(row.isotropy) else f"{row.isotropy:.2f}"
+            flag = " !" if row.isotropy < OUTLIER_ISOTROPY else ""
+            lines.append(
+                (
+                    row.name,
+                    row.state,
+                    f"{row.shape[0]}x{row.shape[1]}",
+                    f"{row.radius:.3f}",
+                    f"{row.radius_std:.3f}",
+                    f"{row.gain:.3f}",
+                    isotropy + flag,
+                )
+            )
+        widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+        text = "\n".join(
+            "  ".join(
+                cell.ljust(width) if i < 3 else cell.rjust(width)
+                for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+            ).rstrip()
+            for line in lines
+        )
+        note = f"{self.radius_kind} radius, mean over {self.samples} points, seed {self.seed}"
+        if self.outliers:
+            note += "\n! isotropy below 0.5: the radius is that of an outlier, not of the spectrum"
+        return f"{text}\n{note}"
+
+    def plot(self, ax: Any = None, label: str | None = None) -> Any:
+        """Draws radius and gain of every transition.
+
+        Args:
+            ax: matplotlib `Axes` to draw on; a new figure without it.
+            label: name of this report in the legend.
+
+        Returns:
+            The matplotlib `Axes`.
+
+        Raises:
+            ImportError: matplotlib is not installed.
+        """
+        if ax is None:
+            from matplotlib import pyplot
+
+            _, ax = pyplot.subplots(figsize=(7, 3.5), layout="constrained")
+        positions = np.arange(len(self.transitions))
+        radii = np.array([row.radius for row in self.transitions])
+        spread = np.array([row.radius_std for row in self.transitions])
+        name = f"{label}: " if label else ""
+        points = ax.errorbar(positions, radii, spread, fmt="o", capsize=3, label=f"{name}radius")
+        ax.plot(
+            positions,
+            [row.gain for row in self.transitions],
+            linestyle="none",
+            marker="_",
+            markersize=14,
+            markeredgewidth=2,
+            color=points[0].get_color(),
+            label=f"{name}RMS gain",
+        )
+        ax.set_xticks(positions, [row.name for row in self.transitions], rotation=30, ha="right")
+        ax.set_ylabel("radius")
+        ax.set_ylim(bottom=0)
+        ax.grid(axis="y", alpha=0.3)
+        ax.legend()
+        return ax
