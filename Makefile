@@ -1,0 +1,76 @@
+PYTHON ?= python3
+# One backend for a shorter run: make test BACKEND=jax
+BACKEND ?=
+BACKENDS := $(or $(strip $(BACKEND)),torch tensorflow jax)
+# How many backends are tested at once.
+JOBS ?= 2
+PYTEST_ARGS ?=
+
+SHELL := /bin/bash
+ROOT := $(patsubst %/,%,$(dir $(abspath $(lastword $(MAKEFILE_LIST)))))
+DEMO := .venv
+TEST := .venv-test
+
+# Data prepared beside the checkout is used unless another place is named.
+ifeq ($(strip $(TFDS_DATA_DIR)),)
+ifneq ($(wildcard $(ROOT)/../shared/tfds),)
+export TFDS_DATA_DIR := $(abspath $(ROOT)/../shared/tfds)
+endif
+endif
+
+# Each backend starts a thread per core; side by side they would fight over the cores.
+ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 NPROC=1 \
+	TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1
+THREADS := $(if $(filter-out 1,$(JOBS)),$(ONE_THREAD))
+# Keeps the output of each backend in one piece, where make knows how (4.0 and later).
+IN_ONE_PIECE := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
+
+.PHONY: help demo install test lint typecheck bench clean $(BACKENDS:%=pytest-%)
+
+help:
+	@echo "make demo       install with JAX into $(DEMO) and run the demonstration"
+	@echo "make test       install into $(TEST), lint, check types, test on every backend"
+	@echo "                BACKEND=jax|tensorflow|torch tests on one, JOBS=1 one after another"
+	@echo "make lint       ruff alone;  make typecheck  mypy alone"
+	@echo "make bench      the pre-training benchmark on every backend"
+	@echo "make clean      remove the environments and what was built"
+
+$(DEMO)/installed: pyproject.toml
+	$(PYTHON) -m venv $(DEMO)
+	$(DEMO)/bin/python -m pip install --quiet --editable ".[jax,demo]"
+	@touch $@
+
+$(TEST)/installed: pyproject.toml tests/requirements.txt
+	$(PYTHON) -m venv $(TEST)
+	$(TEST)/bin/python -m pip install --quiet --requirement tests/requirements.txt --editable ".[dev,demo]"
+	@touch $@
+
+install: $(TEST)/installed
+
+demo: $(DEMO)/installed
+	KERAS_BACKEND=jax $(DEMO)/bin/keras-lsc demo
+
+lint: $(TEST)/installed
+	$(TEST)/bin/ruff check .
+	$(TEST)/bin/ruff format --check .
+
+typecheck: $(TEST)/installed
+	$(TEST)/bin/mypy
+
+# --keep-going: one failing backend does not hide the result of the next, and still fails the run.
+test: lint typecheck
+	@$(MAKE) --no-print-directory --keep-going --jobs=$(JOBS) $(IN_ONE_PIECE) $(BACKENDS:%=pytest-%)
+
+$(BACKENDS:%=pytest-%): pytest-%: $(TEST)/installed
+	@echo "==== tests on $* ===="
+	@KERAS_BACKEND=$* $(THREADS) $(TEST)/bin/python -m pytest $(PYTEST_ARGS)
+
+bench: $(TEST)/installed
+	@set -e; for backend in $(BACKENDS); do \
+		echo "==== benchmark on $$backend ===="; \
+		KERAS_BACKEND=$$backend $(TEST)/bin/python benchmarks/pretraining.py; \
+	done
+
+clean:
+	rm -rf $(DEMO) $(TEST) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
