@@ -1,6 +1,8 @@
 """What the engine asks of a layer, whichever layer it is."""
 
+import functools
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -47,9 +49,17 @@ def call_in_inference(layer: Any, *args: Any, **kwargs: Any) -> Any:
 
     Said outright, because inside `fit` a layer inherits `training=True` from the model around it.
     """
-    if "training" in inspect.signature(layer.call).parameters:
-        kwargs = {**kwargs, "training": False}
-    return layer(*args, **kwargs)
+    return layer(*args, **kwargs, **_inference_argument(layer))
+
+
+def inference_call(layer: keras.Layer) -> Callable:
+    """`layer.call` in inference, without what Keras does around it (casts, masks, checks)."""
+    return functools.partial(layer.call, **_inference_argument(layer))
+
+
+def _inference_argument(layer: Any) -> dict[str, bool]:
+    takes_it = "training" in inspect.signature(layer.call).parameters
+    return {"training": False} if takes_it else {}
 
 
 def is_recurrent(layer: Any) -> bool:

@@ -225,7 +225,7 @@ def _normalized(vectors: Tensor) -> tuple[Tensor, Tensor]:
 
 def _dominant_pair(basis: Tensor, projection: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Dominant Ritz value and vector: (Re lambda, Im lambda >= 0, Re vector, Im vector)."""
-    values, vectors = ops.eig(projection)
+    values, vectors = ops.eig(ops.stop_gradient(projection))
     modulus = ops.abs(values)
     chosen = ops.one_hot(ops.argmax(modulus, axis=-1), modulus.shape[-1], dtype=ops.dtype(basis))
     real, imag = (ops.sum(part(values) * chosen, axis=-1) for part in (ops.real, ops.imag))

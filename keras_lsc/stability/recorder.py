@@ -1,13 +1,13 @@
 """Runs a recurrent layer over a sequence and keeps the state before every step."""
 
-import math
+import functools
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 from keras import ops, tree
 
-from keras_lsc.stability.layers import call_in_inference
+from keras_lsc.stability.layers import call_in_inference, inference_call
 
 Tensor = Any
 
@@ -75,51 +75,51 @@ def _state_structure(cell: Any) -> Any:
     return [0] * len(state_shapes(cell))
 
 
-def output_size(cell: Any) -> int:
-    """The number of features that `cell` emits a step, as Keras' RNN layer infers it."""
-    size = getattr(cell, "output_size", None)
-    return int(size) if size is not None else state_shapes(cell)[0][-1]
+def _run(
+    direction: Direction, sequences: Tensor, start: Any, mask: Tensor | None
+) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """Runs a cell along `sequences`, `(batch, steps, features)`, in the direction's order.
 
-
-class _RecordingCell(keras.layers.Layer):
-    """A cell that emits, at every step, its output and the states it started from.
-
-    For masked sequences the emission is also the cell's first state: that is what Keras repeats
-    at a masked step.
+    Returns:
+        Its outputs and the flat list of its states before every step, all
+        `(batch, steps, ...)`, and the flat list of its last states.
     """
+    cell = direction.layer.cell
+    # Without automatic casts to make, `call` is the whole of a cell, at half the cost in torch.
+    casts = cell.compute_dtype != cell.variable_dtype
+    run_cell = functools.partial(call_in_inference, cell) if casts else inference_call(cell)
+    structure = _state_structure(cell)
+    if direction.go_backwards:
+        sequences = ops.flip(sequences, axis=1)
+        mask = None if mask is None else ops.flip(mask, axis=1)
+    if start is None:
+        start = _initial_state(cell, ops.shape(sequences)[0])
+    states = [ops.cast(state, cell.compute_dtype) for state in tree.flatten(start)]
 
-    def __init__(self, cell: Any, masked: bool):
-        super().__init__(dtype=cell.dtype_policy, name=f"recorded_{cell.name}")
-        self.cell = cell
-        self.masked = masked
-        self.output_size = output_size(cell) + sum(map(math.prod, state_shapes(cell)))
-        self.state_size = [self.output_size, cell.state_size] if masked else cell.state_size
-        self.built = True
-
-    def initial_state(self, batch_size: Any, start: Any = None) -> Any:
-        """The states before the first step: `start`, those of the cell, or zeros."""
-        if start is None and hasattr(self.cell, "get_initial_state"):
-            start = self.cell.get_initial_state(batch_size)
-        if start is None:
-            start = [
-                ops.zeros((batch_size, *shape), dtype=self.compute_dtype)
-                for shape in state_shapes(self.cell)
+    def advance(carry: list[Tensor], x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        before = carry[1:]
+        output, after = run_cell(x[0], tree.pack_sequence_as(structure, before))
+        after = [output, *tree.flatten(after)]
+        if mask is not None:
+            # A masked step repeats the output before it and leaves the states as they are.
+            after = [
+                ops.where(ops.reshape(x[1], (-1, *(1,) * (len(new.shape) - 1))), new, old)
+                for new, old in zip(after, carry, strict=True)
             ]
-        start = list(start) if isinstance(start, list | tuple) else [start]
-        if not self.masked:
-            return start
-        return [ops.zeros((batch_size, self.output_size), dtype=self.compute_dtype), start]
+        return after, [after[0], *before]
 
-    def call(self, inputs: Tensor, states: Any) -> tuple[Tensor, Any]:
-        before = states[1] if self.masked else states
-        output, after = call_in_inference(self.cell, inputs, before)
-        after = list(after) if isinstance(after, list | tuple) else [after]
-        flat = [
-            ops.cast(ops.reshape(part, (ops.shape(part)[0], -1)), self.compute_dtype)
-            for part in (output, *tree.flatten(before))
-        ]
-        emission = ops.concatenate(flat, axis=-1)
-        return emission, [emission, after] if self.masked else after
+    # What a step emits has the shapes of what it carries: Keras' scan on TensorFlow needs that.
+    steps = [ops.swapaxes(part, 0, 1) for part in (sequences, mask) if part is not None]
+    first, _ = run_cell(steps[0][0], tree.pack_sequence_as(structure, states))
+    last, emitted = ops.scan(advance, [ops.zeros_like(first), *states], steps)
+    outputs, *before = [ops.swapaxes(part, 0, 1) for part in emitted]
+    return outputs, before, list(last)[1:]
+
+
+def _initial_state(cell: Any, batch_size: Any) -> Any:
+    if hasattr(cell, "get_initial_state"):
+        return cell.get_initial_state(batch_size)
+    return [ops.zeros((batch_size, *shape), dtype=cell.compute_dtype) for shape in state_shapes(cell)]
 
 
 class Recorder(keras.layers.Layer):
@@ -131,25 +131,9 @@ class Recorder(keras.layers.Layer):
     def __init__(self, layer: Any):
         super().__init__(dtype=layer.dtype_policy, name=f"recorder_{layer.name}")
         self.supports_masking = True
+        self.built = True
         self._recorded = layer
         self._directions = directions_of(layer)
-        self._passes = {
-            masked: [self._pass(direction, masked) for direction in self._directions]
-            for masked in (False, True)
-        }
-        self.built = True
-
-    def _pass(self, direction: Direction, masked: bool) -> keras.layers.RNN:
-        recording = keras.layers.RNN(
-            _RecordingCell(direction.layer.cell, masked),
-            return_sequences=True,
-            return_state=True,
-            go_backwards=direction.go_backwards,
-            dtype=self.dtype_policy,
-            name=f"recording_{direction.layer.name}",
-        )
-        recording.built = True
-        return recording
 
     def compute_mask(self, _inputs: Any, mask: Any) -> Any:
         return mask if self._recorded.return_sequences else None
@@ -164,14 +148,11 @@ class Recorder(keras.layers.Layer):
         """
         starts = _split_evenly(initial_state, len(self._directions))
         outputs, final_states, recorded_states = [], [], []
-        passes = self._passes[mask is not None]
-        for direction, recording, start in zip(self._directions, passes, starts, strict=True):
-            state = recording.cell.initial_state(ops.shape(sequences)[0], start)
-            recorded, *final = recording(sequences, initial_state=state, mask=mask)
-            output, states = _split(direction.layer.cell, recorded)
+        for direction, start in zip(self._directions, starts, strict=True):
+            output, before, last = _run(direction, sequences, start, mask)
             outputs.append(self._output(direction, output, mask))
-            recorded_states.append(states)
-            final_states.extend(final[1] if mask is not None else final)
+            recorded_states.append(before)
+            final_states.extend(last)
         merged = merge_directions(self._recorded, outputs)
         if self._recorded.return_state:
             merged = (merged, *final_states)
@@ -193,16 +174,3 @@ def _split_evenly(states: Any, parts: int) -> list[Any]:
         return [states] * parts
     half = len(states) // parts
     return [states[:half], states[half:]]
-
-
-def _split(cell: Any, recorded: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """Separates what a recording cell emitted into the outputs and the states before."""
-    shapes = state_shapes(cell)
-    sizes = [math.prod(shape) for shape in shapes]
-    first = recorded.shape[-1] - sum(sizes)
-    boundaries = [first + sum(sizes[:k]) for k in range(len(sizes))]
-    output, *states = ops.split(recorded, boundaries, axis=-1)
-    leading = ops.shape(recorded)[:2]
-    return output, [
-        ops.reshape(state, (*leading, *shape)) for state, shape in zip(states, shapes, strict=True)
-    ]

@@ -1,0 +1,318 @@
+"""LSCPretrainer, a Keras model that trains another one's radii to their target, and stabilize."""
+
+from typing import Any, Literal
+
+import keras
+import numpy as np
+from keras import ops, tree
+
+from keras_lsc.stability.radius import RadiusKind, check_radius_kind, radius_and_gain
+from keras_lsc.stability.scales import gate_blocks, is_scaled, scaled
+from keras_lsc.stability.targets import Target, resolve
+from keras_lsc.stability.transitions import TransitionMap
+
+Tensor = Any
+Mode = Literal["scales", "weights"]
+
+_LEARNING_RATE = {"scales": 0.05, "weights": 0.005}
+_GOLDEN = 0.6180339887498949
+
+
+@keras.saving.register_keras_serializable(package="keras_lsc")
+class LSCPretrainer(keras.Model):
+    """Trains a model until every local transition, in time and depth, has its target radius.
+
+    An ordinary Keras model around the one to stabilise: its output are the mean radii and gains
+    of a batch of sequences, each looked at in one of its time steps; its loss is their mean
+    squared distance to the target. The stock `fit` does the rest; labels in the data are ignored.
+    After `fit` the wrapped model is stabilised in place.
+
+    Args:
+        model: a built Sequential or functional `keras.Model`, recurrent or feed-forward.
+        target: "variance" (1/sqrt(2) each, rho_t^2 + rho_l^2 = 1), a positive number, a pair
+            (rho_t, rho_l), "unbalanced" or "variance-unbalanced".
+        mode: "scales" moves one scale per weight matrix (per gate block in a gated cell) and the
+            biases; "weights" moves every entry, as the paper does, and often lifts one outlier of
+            the spectrum only.
+        radius: what is driven to the target: "spectral", "rms" (the RMS gain) or "norm".
+        include_input: whether the input transitions of first layers are driven to rho_l as well.
+        seed: integer, of the time steps that are looked at.
+        name: of this model.
+
+    Raises:
+        TypeError: `model` is not a Sequential or functional Keras model.
+        ValueError: the model has nothing to stabilise or an unsupported part; a bad target, mode
+            or radius.
+
+    Source: arXiv 2308.12075, section 4 (pre-training to stability).
+
+    Example:
+        >>> import keras, keras_lsc, numpy as np
+        >>> x = np.random.normal(size=(256, 20, 3)).astype("float32")
+        >>> model = keras.Sequential([keras.Input((20, 3)),
+        ...     keras.layers.GRU(16, return_sequences=True), keras.layers.GRU(16)])
+        >>> pretrainer = keras_lsc.LSCPretrainer(model)
+        >>> pretrainer.compile()
+        >>> history = pretrainer.fit(x, batch_size=32, epochs=8, verbose=0)
+        >>> keras_lsc.measure(model, x).max_deviation("variance") < 0.1
+        True
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        target: Target = "variance",
+        mode: Mode = "scales",
+        radius: RadiusKind = "spectral",
+        include_input: bool = False,
+        seed: int = 0,
+        name: str | None = None,
+    ):
+        if mode not in _LEARNING_RATE:
+            raise ValueError(f"Unknown mode {mode!r}. Expected 'scales' or 'weights'.")
+        check_radius_kind(radius)
+        resolve(target, depth=1, steps=1)
+        transition_map = TransitionMap(model)
+        super().__init__(name=name)
+        self.model = model
+        self.target = target
+        self.mode = mode
+        self.radius = radius
+        self.include_input = include_input
+        self.seed = seed
+        self.transition_map = transition_map
+        rows = transition_map.transitions
+        self._driven = [row for row in rows if include_input or row.kind != "input"]
+        if not self._driven:
+            raise ValueError(
+                f"Model {model.name!r} has a single layer and so only an input transition; "
+                "nothing is left to stabilise. Pass include_input=True to stabilise that one."
+            )
+        self._scaled: list[tuple[Any, Any]] = []
+        self._free: list[Any] = []
+        for variable, gate_width in transition_map.variables_taking_part:
+            if mode == "scales" and is_scaled(variable):
+                log_scale = self.add_weight(
+                    shape=(gate_blocks(variable.shape, gate_width),),
+                    initializer="zeros",
+                    name=f"log_scale_{len(self._scaled)}",
+                )
+                self._scaled.append((variable, log_scale))
+            else:
+                self._free.append(variable)
+        phase = np.random.default_rng(seed).random()
+        self._phase = self.add_weight(
+            shape=(), initializer=keras.initializers.Constant(phase), trainable=False, name="phase"
+        )
+        self._recent = RecentRadii([row.name for row in self._driven])
+        self.built = True
+
+    @property
+    def trainable_variables(self) -> list[Any]:
+        """The scales and the weights that shape a transition; nothing else is moved."""
+        if not self.trainable:
+            return []
+        return [log_scale for _, log_scale in self._scaled] + self._free
+
+    @property
+    def non_trainable_variables(self) -> list[Any]:
+        """All other variables, those of the wrapped model included."""
+        moved = {id(variable) for variable in self.trainable_variables}
+        return [variable for variable in self.variables if id(variable) not in moved]
+
+    @property
+    def trainable_weights(self) -> list[Any]:
+        """The same as `trainable_variables`."""
+        return self.trainable_variables
+
+    @property
+    def non_trainable_weights(self) -> list[Any]:
+        """`non_trainable_variables` that are weights."""
+        moved = {id(variable) for variable in self.trainable_variables}
+        return [weight for weight in self.weights if id(weight) not in moved]
+
+    def compile(
+        self, optimizer: Any = "adam", learning_rate: float | None = None, **kwargs: Any
+    ) -> None:
+        """Chooses the optimiser; loss and metrics are those of the pretrainer.
+
+        Args:
+            optimizer: an optimiser, or the name of one, which then gets `learning_rate`.
+            learning_rate: of an optimiser given by name; 0.05 for mode "scales" (a relative
+                change per update) and 0.005 for "weights" without it.
+            **kwargs: as `keras.Model.compile` takes them, without `loss` and `metrics`.
+        """
+        if isinstance(optimizer, str):
+            optimizer = keras.optimizers.get(optimizer)
+            optimizer.learning_rate = learning_rate or _LEARNING_RATE[self.mode]
+        if keras.backend.backend() == "tensorflow":
+            kwargs.setdefault("jit_compile", False)  # XLA has no eigensolver
+        super().compile(optimizer=optimizer, loss=None, metrics=None, **kwargs)
+
+    def call(self, x: Any, training: bool = False) -> dict[str, Tensor]:
+        """Returns the mean "radius" and the RMS "gain" of every driven transition on a batch.
+
+        Args:
+            x: a batch of the wrapped model's inputs.
+            training: whether this is an update, after which other time steps are looked at.
+
+        Returns:
+            Two `(transitions,)` float32 tensors.
+        """
+        inputs = tree.flatten(x)
+        batch = ops.shape(inputs[0])[0]
+        spread = ops.cast(ops.arange(batch), "float32") * _GOLDEN + self._phase
+        position = spread - ops.floor(spread)
+        # The wrapped model reads its weights through the scope: scaled, and never written to.
+        with keras.StatelessScope(state_mapping=self._effective_weights()):
+            points = self.transition_map.sample(inputs, position)
+            measured = [
+                radius_and_gain(*row.linearize(points), self.radius) for row in self._driven
+            ]
+            result = {
+                "radius": ops.stack([ops.mean(row.radius) for row in measured]),
+                "gain": ops.stack([ops.sqrt(ops.mean(row.gain**2)) for row in measured]),
+            }
+        if training:
+            after = self._phase + ops.cast(batch, "float32") * _GOLDEN
+            self._phase.assign(after - ops.floor(after))
+        return result
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Tensor:
+        """Mean squared distance of the radii to their targets; labels and weights are ignored."""
+        del y, sample_weight, training
+        return ops.mean(ops.square(y_pred["radius"] - self._targets(x)))
+
+    def compute_metrics(
+        self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
+    ) -> dict[str, Tensor]:
+        """Updates and returns the recent radius and gain of every transition, and the worst."""
+        del y, sample_weight
+        self._recent.update_state(y_pred["radius"], y_pred["gain"], self._targets(x))
+        return self.get_metrics_result()
+
+    def fit(self, *args: Any, **kwargs: Any) -> Any:
+        """`keras.Model.fit`, after which the wrapped model holds the stabilised weights.
+
+        On any error, and when interrupted, the wrapped model gets back the weights it had.
+        """
+        before = [ops.convert_to_numpy(weight) for weight in self.weights]
+        try:
+            history = super().fit(*args, **kwargs)
+            self._refuse_non_finite()
+        except BaseException:
+            for weight, value in zip(self.weights, before, strict=True):
+                weight.assign(value)
+            raise
+        self.fold_scales()
+        return history
+
+    def fold_scales(self) -> None:
+        """Multiplies the scales into the wrapped model's matrices and sets them back to one."""
+        for variable, log_scale in self._scaled:
+            variable.assign(scaled(variable.value, log_scale.value))
+            log_scale.assign(ops.zeros(log_scale.shape))
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments of the constructor."""
+        return {
+            "model": keras.saving.serialize_keras_object(self.model),
+            "target": self.target,
+            "mode": self.mode,
+            "radius": self.radius,
+            "include_input": self.include_input,
+            "seed": self.seed,
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "LSCPretrainer":
+        """Makes a pretrainer, with its model, from `get_config`."""
+        model = keras.saving.deserialize_keras_object(config["model"], custom_objects)
+        return cls(**{**config, "model": model})
+
+    def _effective_weights(self) -> list[tuple[Any, Tensor]]:
+        log_scales = {id(variable): log_scale for variable, log_scale in self._scaled}
+        free = {id(variable) for variable in self._free}
+        mapping = []
+        for variable in self.model.variables:
+            value = variable.value
+            if id(variable) in log_scales:
+                value = scaled(ops.stop_gradient(value), log_scales[id(variable)].value)
+            elif id(variable) not in free and "float" in variable.dtype:
+                value = ops.stop_gradient(value)
+            mapping.append((variable, value))
+        return mapping
+
+    def _targets(self, x: Any) -> Tensor:
+        steps = 0
+        if self.transition_map.is_recurrent:
+            steps = self.transition_map.steps(x) if "unbalanced" in str(self.target) else 1
+        rho_time, rho_depth = resolve(self.target, self.transition_map.depth, steps)
+        return ops.convert_to_tensor(
+            [rho_time if row.kind == "time" else rho_depth for row in self._driven], "float32"
+        )
+
+    def _refuse_non_finite(self) -> None:
+        bad = [
+            weight.path
+            for weight in self.trainable_variables
+            if not np.isfinite(ops.convert_to_numpy(weight)).all()
+        ]
+        if bad:
+            raise FloatingPointError(
+                f"Pre-training made {len(bad)} weight(s) NaN or infinite, {bad[0]!r} first; the "
+                "model has its former weights. Use a smaller learning rate."
+            )
+
+
+@keras.saving.register_keras_serializable(package="keras_lsc")
+class RecentRadii(keras.metrics.Metric):
+    """Radius and gain of every transition over the last updates, and the largest deviation.
+
+    An exponential mean over about ten updates: the radii move while they are averaged, and a
+    mean since the start of an epoch would lag behind.
+
+    Args:
+        transitions: names of the transitions.
+        decay: weight of the past in every update.
+        name: of the metric.
+    """
+
+    def __init__(self, transitions: list[str], decay: float = 0.9, name: str = "recent_radii"):
+        super().__init__(name=name)
+        self.transitions = transitions
+        self.decay = decay
+        count = (len(transitions),)
+        self._radius = self.add_variable(count, "zeros", name="radius")
+        self._gain = self.add_variable(count, "zeros", name="gain")
+        self._target = self.add_variable(count, "zeros", name="target")
+        self._weight = self.add_variable((), "zeros", name="weight")
+
+    def update_state(self, radius: Tensor, gain: Tensor, target: Tensor) -> None:
+        """Adds the `(transitions,)` radii and gains of one update."""
+        for mean, value in ((self._radius, radius), (self._gain, gain)):
+            mean.assign(self.decay * mean + (1 - self.decay) * ops.cast(value, mean.dtype))
+        self._target.assign(ops.cast(target, self._target.dtype))
+        self._weight.assign(self.decay * self._weight + (1 - self.decay))
+
+    def result(self) -> dict[str, Tensor]:
+        """Returns `<transition>_radius` and `<transition>_gain` for each, and "max_deviation"."""
+        weight = ops.maximum(self._weight, 1e-7)
+        radius, gain = self._radius / weight, self._gain / weight
+        values = {"max_deviation": ops.max(ops.abs(radius - self._target))}
+        for k, name in enumerate(self.transitions):
+            values[f"{name}_radius"] = radius[k]
+            values[f"{name}_gain"] = gain[k]
+        return values
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments of the constructor."""
+        return {"transitions": self.transitions, "decay": self.decay, "name": self.name}

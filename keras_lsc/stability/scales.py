@@ -1,0 +1,44 @@
+"""One scale per weight matrix: the few numbers that mode "scales" moves."""
+
+from typing import Any
+
+from keras import ops
+
+Tensor = Any
+
+
+def gate_blocks(shape: tuple[int, ...], gate_width: int | None) -> int:
+    """How many scales a weight of this shape gets: one, or one per gate of a gated cell.
+
+    A cell's matrix whose number of columns is a multiple of the cell's state size holds that
+    many gates side by side, as in LSTM (four) and GRU (three).
+
+    Args:
+        shape: of the weight, at least two axes.
+        gate_width: size of the cell's state; None for the weight of any other layer.
+
+    Returns:
+        Number of blocks along the last axis.
+
+    Example:
+        >>> gate_blocks((28, 256), 64)
+        4
+    """
+    columns = shape[-1]
+    if not gate_width or columns % gate_width:
+        return 1
+    return columns // gate_width
+
+
+def is_scaled(variable: Any) -> bool:
+    """Whether a weight is a matrix, moved by scales; biases and vectors stay free."""
+    return len(variable.shape) >= 2 and "bias" not in variable.name
+
+
+def scaled(value: Tensor, log_scale: Tensor) -> Tensor:
+    """Multiplies the blocks of `value`'s last axis by exp of their `log_scale`, `(blocks,)`."""
+    blocks, columns = log_scale.shape[0], value.shape[-1]
+    factors = ops.repeat(ops.exp(log_scale), columns // blocks)
+    return value * ops.cast(factors, ops.dtype(value))
+
+
