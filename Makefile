@@ -1,5 +1,5 @@
 PYTHON ?= python3
-# One backend for a shorter run: make test BACKEND=jax
+# One backend for a shorter run: make test BACKEND=jax. The slowest of the three starts first.
 BACKEND ?=
 BACKENDS := $(or $(strip $(BACKEND)),torch tensorflow jax)
 # How many backends are tested at once.
@@ -21,7 +21,7 @@ endif
 # Each backend starts a thread per core; side by side they would fight over the cores.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 NPROC=1 \
 	TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1
-THREADS := $(if $(filter-out 1,$(JOBS)),$(ONE_THREAD))
+THREADS := $(if $(filter-out 1,$(JOBS)),$(if $(word 2,$(BACKENDS)),$(ONE_THREAD)))
 # Keeps the output of each backend in one piece, where make knows how (4.0 and later).
 IN_ONE_PIECE := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 
