@@ -1,5 +1,6 @@
 """LSCPretrainer, a Keras model that trains another one's radii to their target, and stabilize."""
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import keras
@@ -7,7 +8,7 @@ import numpy as np
 from keras import ops, tree
 
 from keras_lsc.stability.radius import RadiusKind, check_radius_kind, radius_and_gain
-from keras_lsc.stability.scales import gate_blocks, is_scaled, scaled
+from keras_lsc.stability.scales import gate_blocks, is_bias, is_matrix, scaled, shifted
 from keras_lsc.stability.targets import Target, resolve
 from keras_lsc.stability.transitions import TransitionMap
 
@@ -88,16 +89,19 @@ class LSCPretrainer(keras.Model):
                 f"Model {model.name!r} has a single layer and so only an input transition; "
                 "nothing is left to stabilise. Pass include_input=True to stabilise that one."
             )
-        self._scaled: list[tuple[Any, Any]] = []
+        # Weights moved as a whole: each with the variable that moves its blocks, and how.
+        self._moved_by_block: list[tuple[Any, Any, Callable]] = []
         self._free: list[Any] = []
         for variable, gate_width in transition_map.variables_taking_part:
-            if mode == "scales" and is_scaled(variable):
-                log_scale = self.add_weight(
+            if mode == "scales" and (is_matrix(variable) or is_bias(variable)):
+                move = scaled if is_matrix(variable) else shifted
+                kind = "log_scale" if is_matrix(variable) else "shift"
+                blocks = self.add_weight(
                     shape=(gate_blocks(variable.shape, gate_width),),
                     initializer="zeros",
-                    name=f"log_scale_{len(self._scaled)}",
+                    name=f"{kind}_{len(self._moved_by_block)}",
                 )
-                self._scaled.append((variable, log_scale))
+                self._moved_by_block.append((variable, blocks, move))
             else:
                 self._free.append(variable)
         phase = np.random.default_rng(seed).random()
@@ -112,7 +116,7 @@ class LSCPretrainer(keras.Model):
         """The scales and the weights that shape a transition; nothing else is moved."""
         if not self.trainable:
             return []
-        return [log_scale for _, log_scale in self._scaled] + self._free
+        return [blocks for _, blocks, _ in self._moved_by_block] + self._free
 
     @property
     def non_trainable_variables(self) -> list[Any]:
@@ -215,10 +219,10 @@ class LSCPretrainer(keras.Model):
         return history
 
     def fold_scales(self) -> None:
-        """Multiplies the scales into the wrapped model's matrices and sets them back to one."""
-        for variable, log_scale in self._scaled:
-            variable.assign(scaled(variable.value, log_scale.value))
-            log_scale.assign(ops.zeros(log_scale.shape))
+        """Puts the scales and shifts into the wrapped model's weights and sets them back."""
+        for variable, blocks, move in self._moved_by_block:
+            variable.assign(move(variable.value, blocks.value))
+            blocks.assign(ops.zeros(blocks.shape))
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor."""
@@ -239,15 +243,16 @@ class LSCPretrainer(keras.Model):
         return cls(**{**config, "model": model})
 
     def _effective_weights(self) -> list[tuple[Any, Tensor]]:
-        log_scales = {id(variable): log_scale for variable, log_scale in self._scaled}
+        by_block = {id(weight): (blocks, move) for weight, blocks, move in self._moved_by_block}
         free = {id(variable) for variable in self._free}
         mapping = []
         for variable in self.model.variables:
             value = variable.value
-            if id(variable) in log_scales:
-                value = scaled(ops.stop_gradient(value), log_scales[id(variable)].value)
-            elif id(variable) not in free and "float" in variable.dtype:
+            if id(variable) not in free and "float" in variable.dtype:
                 value = ops.stop_gradient(value)
+            if id(variable) in by_block:
+                blocks, move = by_block[id(variable)]
+                value = move(value, blocks.value)
             mapping.append((variable, value))
         return mapping
 

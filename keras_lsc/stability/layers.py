@@ -49,7 +49,7 @@ def call_in_inference(layer: Any, *args: Any, **kwargs: Any) -> Any:
 
     Said outright, because inside `fit` a layer inherits `training=True` from the model around it.
     """
-    return layer(*args, **kwargs, **_inference_argument(layer))
+    return layer(*args, **{**kwargs, **_inference_argument(layer)})
 
 
 def inference_call(layer: keras.Layer) -> Callable:

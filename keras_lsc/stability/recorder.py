@@ -76,44 +76,79 @@ def _state_structure(cell: Any) -> Any:
 
 
 def _run(
-    direction: Direction, sequences: Tensor, start: Any, mask: Tensor | None
+    direction: Direction,
+    sequences: Tensor,
+    start: Any,
+    mask: Tensor | None,
+    perturbation: list[Tensor] | None = None,
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     """Runs a cell along `sequences`, `(batch, steps, features)`, in the direction's order.
+
+    Args:
+        direction: the pass to take.
+        sequences: `(batch, steps, features)`.
+        start: the states before the first step; None for those of the cell.
+        mask: `(batch, steps)` booleans, or None.
+        perturbation: what is added to every new state, one `(batch, steps, *state)` a state.
 
     Returns:
         Its outputs and the flat list of its states before every step, all
         `(batch, steps, ...)`, and the flat list of its last states.
     """
     cell = direction.layer.cell
+    structure = _state_structure(cell)
     # Without automatic casts to make, `call` is the whole of a cell, at half the cost in torch.
     casts = cell.compute_dtype != cell.variable_dtype
-    run_cell = functools.partial(call_in_inference, cell) if casts else inference_call(cell)
-    structure = _state_structure(cell)
-    if direction.go_backwards:
-        sequences = ops.flip(sequences, axis=1)
-        mask = None if mask is None else ops.flip(mask, axis=1)
-    if start is None:
-        start = _initial_state(cell, ops.shape(sequences)[0])
-    states = [ops.cast(state, cell.compute_dtype) for state in tree.flatten(start)]
+    call = functools.partial(call_in_inference, cell) if casts else inference_call(cell)
 
-    def advance(carry: list[Tensor], x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        before = carry[1:]
-        output, after = run_cell(x[0], tree.pack_sequence_as(structure, before))
-        after = [output, *tree.flatten(after)]
+    def run_step(x: Tensor, before: list[Tensor], noise: list[Tensor]) -> list[Tensor]:
+        if noise:
+            return _perturbed_step(direction, x, before, noise)
+        output, after = call(x, tree.pack_sequence_as(structure, before))
+        return [output, *tree.flatten(after)]
+
+    def advance(carry: list[Tensor], at: list[Any]) -> tuple[list[Tensor], list[Tensor]]:
+        x, keep, noise = at
+        after = run_step(x, carry[1:], noise)
         if mask is not None:
             # A masked step repeats the output before it and leaves the states as they are.
             after = [
-                ops.where(ops.reshape(x[1], (-1, *(1,) * (len(new.shape) - 1))), new, old)
+                ops.where(ops.reshape(keep, (-1, *(1,) * (len(new.shape) - 1))), new, old)
                 for new, old in zip(after, carry, strict=True)
             ]
-        return after, [after[0], *before]
+        return after, [after[0], *carry[1:]]
 
+    if start is None:
+        start = _initial_state(cell, ops.shape(sequences)[0])
+    states = [ops.cast(state, cell.compute_dtype) for state in tree.flatten(start)]
+    steps = [sequences, sequences[..., 0] if mask is None else mask, list(perturbation or [])]
+    if direction.go_backwards:
+        steps = tree.map_structure(lambda part: ops.flip(part, axis=1), steps)
+    steps = tree.map_structure(lambda part: ops.swapaxes(part, 0, 1), steps)
     # What a step emits has the shapes of what it carries: Keras' scan on TensorFlow needs that.
-    steps = [ops.swapaxes(part, 0, 1) for part in (sequences, mask) if part is not None]
-    first, _ = run_cell(steps[0][0], tree.pack_sequence_as(structure, states))
+    first = run_step(steps[0][0], states, [])[0]
     last, emitted = ops.scan(advance, [ops.zeros_like(first), *states], steps)
     outputs, *before = [ops.swapaxes(part, 0, 1) for part in emitted]
     return outputs, before, list(last)[1:]
+
+
+def _perturbed_step(
+    direction: Direction, x: Tensor, before: list[Tensor], noise: list[Tensor]
+) -> list[Tensor]:
+    """One step of all cells in which `noise` is added to every new state.
+
+    Where a cell emits one of its states, as most do, it emits the perturbed one.
+    """
+    before, noise, after = list(before), list(noise), []
+    for cell in direction.cells:
+        count = len(state_shapes(cell))
+        x, new_states = step(cell, x, before[:count])
+        perturbed = [new + extra for new, extra in zip(new_states, noise, strict=False)]
+        emitted = [k for k, new in enumerate(new_states) if new is x]
+        x = perturbed[emitted[0]] if emitted else x
+        after.extend(perturbed)
+        before, noise = before[count:], noise[count:]
+    return [x, *after]
 
 
 def _initial_state(cell: Any, batch_size: Any) -> Any:
@@ -139,17 +174,21 @@ class Recorder(keras.layers.Layer):
         return mask if self._recorded.return_sequences else None
 
     def call(
-        self, sequences: Tensor, initial_state: Any = None, mask: Tensor | None = None
+        self,
+        sequences: Tensor,
+        initial_state: Any = None,
+        mask: Tensor | None = None,
+        perturbation: list[Tensor] | None = None,
     ) -> dict[str, Any]:
         """Returns a dict of "outputs" (those of the layer), "inputs", "states" and "mask".
 
-        "states" holds for every direction the flat list of its states before each of its steps,
+        `perturbation` is added to the states of a layer with one direction. "states" holds for every direction the flat list of its states before each of its steps,
         `(batch, steps, *state)`, in the order in which that direction takes the steps.
         """
         starts = _split_evenly(initial_state, len(self._directions))
         outputs, final_states, recorded_states = [], [], []
         for direction, start in zip(self._directions, starts, strict=True):
-            output, before, last = _run(direction, sequences, start, mask)
+            output, before, last = _run(direction, sequences, start, mask, perturbation)
             outputs.append(self._output(direction, output, mask))
             recorded_states.append(before)
             final_states.extend(last)

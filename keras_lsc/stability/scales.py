@@ -30,15 +30,27 @@ def gate_blocks(shape: tuple[int, ...], gate_width: int | None) -> int:
     return columns // gate_width
 
 
-def is_scaled(variable: Any) -> bool:
-    """Whether a weight is a matrix, moved by scales; biases and vectors stay free."""
-    return len(variable.shape) >= 2 and "bias" not in variable.name
+def is_bias(variable: Any) -> bool:
+    """Whether a weight is a bias, moved by shifts."""
+    return "bias" in variable.name
+
+
+def is_matrix(variable: Any) -> bool:
+    """Whether a weight is the matrix of a linear map, moved by scales."""
+    return len(variable.shape) >= 2 and not is_bias(variable)
 
 
 def scaled(value: Tensor, log_scale: Tensor) -> Tensor:
     """Multiplies the blocks of `value`'s last axis by exp of their `log_scale`, `(blocks,)`."""
-    blocks, columns = log_scale.shape[0], value.shape[-1]
-    factors = ops.repeat(ops.exp(log_scale), columns // blocks)
-    return value * ops.cast(factors, ops.dtype(value))
+    return value * ops.cast(_per_column(ops.exp(log_scale), value), ops.dtype(value))
+
+
+def shifted(value: Tensor, shift: Tensor) -> Tensor:
+    """Adds their `shift`, `(blocks,)`, to the blocks of `value`'s last axis."""
+    return value + ops.cast(_per_column(shift, value), ops.dtype(value))
+
+
+def _per_column(blocks: Tensor, value: Tensor) -> Tensor:
+    return ops.repeat(blocks, value.shape[-1] // blocks.shape[0])
 
 

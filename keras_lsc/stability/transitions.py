@@ -7,6 +7,7 @@ layer below at fixed old state, through every layer in between. A feed-forward m
 transitions only, one per weighted layer with what follows it up to the next weighted layer.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -175,9 +176,7 @@ class TransitionMap:
         """
 
         def run() -> tuple[list[Tensor], list[dict[str, Any]]]:
-            values = dict(zip(self.graph.inputs, tree.flatten(inputs), strict=True))
-            values = {ref: ops.convert_to_tensor(value) for ref, value in values.items()}
-            records = []
+            values, records = self._input_values(inputs), []
             for call in self._calls_to_run:
                 if call in self._recorders:
                     record = call.run(values, self._recorders[call])
@@ -197,6 +196,57 @@ class TransitionMap:
             dict(zip(self.recurrent_calls, records, strict=True)),
             position,
         )
+
+    def forward_directions(self) -> list[Direction]:
+        """The pass of every recurrent layer, first to last.
+
+        Raises:
+            ValueError: the model is feed-forward, or a recurrent layer runs backwards.
+        """
+        if not self.is_recurrent:
+            raise ValueError(
+                f"Model {self.model.name!r} is feed-forward: it has no grid of time and depth."
+            )
+        directions = [d for call in self.recurrent_calls for d in directions_of(call.layer)]
+        for direction in directions:
+            if direction.go_backwards:
+                raise ValueError(
+                    f"Recurrent layer {direction.name!r} runs backwards in time. The grid of time "
+                    "and depth needs layers that all run forward."
+                )
+        return directions
+
+    def perturbed_output(self, inputs: Any, perturbation: list[Tensor]) -> Tensor:
+        """The last recurrent layer's output when something is added to the states.
+
+        Args:
+            inputs: a batch of the model's inputs.
+            perturbation: for every cell what is added to its state after each step,
+                `(batch, steps, state)`.
+
+        Returns:
+            The outputs of the last recurrent layer, as it returns them.
+        """
+        remaining = list(perturbation)
+        values = self._input_values(inputs)
+        for call in self._calls_to_run:
+            if call in self._recorders:
+                noise = []
+                for cell in directions_of(call.layer)[0].cells:
+                    noise.extend(unflatten_states(remaining.pop(0), state_shapes(cell)))
+                recorder = functools.partial(self._recorders[call], perturbation=noise)
+                outputs = call.run(values, recorder)["outputs"]
+            else:
+                outputs = call.run(values)
+            values.update(zip(call.outputs, tree.flatten(outputs), strict=True))
+        return values[self.recurrent_calls[-1].outputs[0]]
+
+    def _input_values(self, inputs: Any) -> dict[Ref, Tensor]:
+        leaves = tree.flatten(inputs)
+        return {
+            ref: ops.convert_to_tensor(leaf)
+            for ref, leaf in zip(self.graph.inputs, leaves, strict=True)
+        }
 
     def keep(self, refs: tuple[Ref, ...]) -> None:
         """Has the forward pass keep these tensors for a stage between layers."""
@@ -425,11 +475,14 @@ def flatten_states(states: list[Tensor]) -> Tensor:
 
 
 def unflatten_states(flat: Tensor, shapes: list[tuple[int, ...]]) -> list[Tensor]:
-    """Splits a `(points, size)` tensor into states of these shapes."""
+    """Splits a `(..., size)` tensor into states of these shapes."""
     sizes = [math.prod(shape) for shape in shapes]
     boundaries = [sum(sizes[: k + 1]) for k in range(len(sizes) - 1)]
     parts = ops.split(flat, boundaries, axis=-1) if boundaries else [flat]
-    return [ops.reshape(part, (-1, *shape)) for part, shape in zip(parts, shapes, strict=True)]
+    leading = ops.shape(flat)[:-1]
+    return [
+        ops.reshape(part, (*leading, *shape)) for part, shape in zip(parts, shapes, strict=True)
+    ]
 
 
 class _FeedForwardTransitions:

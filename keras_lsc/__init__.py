@@ -1,0 +1,10 @@
+"""keras_lsc: recurrent networks whose gradients neither explode nor vanish, in Keras 3."""
+
+from keras_lsc import callbacks, datasets, stability
+from keras_lsc.pretrainer import LSCPretrainer
+from keras_lsc.stability.gradients import GradientGrid, gradient_grid
+from keras_lsc.stability.measure import measure
+from keras_lsc.stability.report import StabilityReport
+from keras_lsc.stabilization import NotStabilizedError, stabilize
+
+__version__ = "0.1.0"

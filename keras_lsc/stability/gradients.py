@@ -1,0 +1,161 @@
+"""The gradient of a network at every time step and layer, beside what its radii predict."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_lsc import backend
+from keras_lsc.stability.data import draw_rows
+from keras_lsc.stability.measure import Probe
+from keras_lsc.stability.recorder import state_shapes
+from keras_lsc.stability.report import StabilityReport
+from keras_lsc.stability.theory import propagate
+from keras_lsc.stability.transitions import TransitionMap
+
+Tensor = Any
+
+
+@dataclass(frozen=True)
+class GradientGrid:
+    """Gradient energies over time and depth.
+
+    Attributes:
+        measured: `(T, L)` mean squared norm of the gradient of a random functional of the last
+            output by the state of layer l after step t; relative to the last point, so its last
+            entry is 1.
+        predicted: `(T, L)` the same by the energy law from the measured radii.
+        bound: `(T, L)` the same by the coherent bound: the square of its amplitude.
+        report: the `StabilityReport` whose radii were used.
+    """
+
+    measured: np.ndarray
+    predicted: np.ndarray
+    bound: np.ndarray
+    report: StabilityReport
+
+    def energy_per_layer(self) -> np.ndarray:
+        """Measured energy summed over time, `(L,)`, bottom to top layer."""
+        return self.measured.sum(axis=0)
+
+    def predicted_energy_per_layer(self) -> np.ndarray:
+        """Predicted energy summed over time, `(L,)`, bottom to top layer."""
+        return self.predicted.sum(axis=0)
+
+    def plot(self, axes: Any = None) -> Any:
+        """Draws measured and predicted energies as two maps of time and layer, log scale.
+
+        Args:
+            axes: two matplotlib `Axes`; a new figure without them.
+
+        Returns:
+            The two `Axes`.
+
+        Raises:
+            ImportError: matplotlib is not installed.
+        """
+        from matplotlib import colors, pyplot
+
+        if axes is None:
+            _, axes = pyplot.subplots(1, 2, figsize=(9, 3), sharey=True, layout="constrained")
+        floor = 1e-8 * self.measured.max()
+        norm = colors.LogNorm(floor, max(self.measured.max(), self.predicted.max()))
+        for ax, name in zip(axes, ("measured", "predicted"), strict=True):
+            energies = np.maximum(getattr(self, name), floor).T
+            image = ax.imshow(energies, origin="lower", aspect="auto", norm=norm, cmap="cividis")
+            ax.set_title(f"gradient energy, {name}")
+            ax.set_xlabel("time step")
+        axes[0].set_ylabel("layer")
+        axes[0].figure.colorbar(image, ax=list(axes))
+        return axes
+
+
+def gradient_grid(
+    model: keras.Model, x: Any, samples: int = 64, seed: int = 0
+) -> GradientGrid:
+    """Measures the gradient energy at every (t, layer) and predicts it from the radii.
+
+    A random linear functional of the last recurrent layer's last output is differentiated by the
+    state of every layer after every step; the energy is the mean over sequences of the squared
+    norm. Where a cell's output is not one of its states (a readout of the state), only what
+    flows on through time is seen at that layer.
+
+    Args:
+        model: a built recurrent model whose recurrent layers follow one another, all forward.
+        x: its inputs, as `measure` takes them.
+        samples: number of sequences.
+        seed: of the draw of the sequences, the points and the functional.
+
+    Returns:
+        A `GradientGrid`.
+
+    Raises:
+        ValueError: the model is feed-forward, or has a recurrent layer that runs backwards.
+
+    Source: `paper.md`, "Which target": energies add, not amplitudes.
+
+    Example:
+        >>> import keras, keras_lsc, numpy as np
+        >>> model = keras.Sequential([keras.Input((20, 3)),
+        ...     keras.layers.GRU(16, return_sequences=True), keras.layers.GRU(16)])
+        >>> keras_lsc.gradient_grid(model, np.random.normal(size=(8, 20, 3))).measured.shape
+        (20, 2)
+    """
+    probe = Probe(model)
+    energies = _EnergyProbe(model, probe.transition_map)
+    rows = draw_rows(x, samples, seed, model.inputs)
+    report = probe.report(rows, samples, seed)
+    generator = np.random.default_rng([seed, 2])
+    width = energies.output_width
+    functional = generator.standard_normal((len(rows[0]), width)) / np.sqrt(width)
+    measured = energies.predict_on_batch([*rows, functional.astype("float32")])
+    measured = np.mean(measured, axis=0)
+    if not measured[-1, -1] > 0:
+        raise ValueError(
+            f"The last output of model {model.name!r} has no gradient by its own last state: the "
+            "network is saturated or silent, and no energy is left to compare."
+        )
+    time, depth = report.time, np.nan_to_num(report.depth)
+    return GradientGrid(
+        measured=measured / measured[-1, -1],
+        predicted=propagate(list(time**2), list(depth**2), len(measured)),
+        bound=propagate(list(time), list(depth), len(measured)) ** 2,
+        report=report,
+    )
+
+
+class _EnergyProbe(keras.Model):
+    """A model whose output is the gradient energy `(batch, T, L)` of another."""
+
+    def __init__(self, model: keras.Model, transition_map: TransitionMap):
+        super().__init__(name=f"energy_probe_of_{model.name}")
+        self.model = model
+        self.transition_map = transition_map
+        self.directions = transition_map.forward_directions()
+        self.output_width = transition_map.recurrent_calls[-1].outputs[0].shape[-1]
+        self.built = True
+
+    def call(self, inputs: list[Tensor]) -> Tensor:
+        *x, functional = inputs
+        steps = self.transition_map.steps(x)
+        batch = ops.shape(functional)[0]
+        cells = [cell for direction in self.directions for cell in direction.cells]
+        sizes = [sum(int(np.prod(s)) for s in state_shapes(cell)) for cell in cells]
+
+        def last_output(flat: Tensor) -> Tensor:
+            noise = ops.split(ops.reshape(flat, (batch, steps, -1)), _boundaries(sizes), axis=-1)
+            output = self.transition_map.perturbed_output(x, noise)
+            output = output if len(output.shape) == 2 else output[:, -1]
+            return ops.sum(output * functional, axis=-1, keepdims=True)
+
+        zeros = ops.zeros((batch, steps * sum(sizes)), dtype=ops.dtype(functional))
+        value, pullback = backend.vjp(last_output, zeros)
+        gradient = ops.reshape(pullback(ops.ones_like(value)), (batch, steps, sum(sizes)))
+        parts = ops.split(gradient, _boundaries(sizes), axis=-1)
+        return ops.stack([ops.sum(part**2, axis=-1) for part in parts], axis=-1)
+
+
+def _boundaries(sizes: list[int]) -> list[int]:
+    return [sum(sizes[: k + 1]) for k in range(len(sizes) - 1)]

@@ -1,0 +1,161 @@
+"""What local radii mean for the gradient of the whole network.
+
+The gradient at grid point (t, l) is the sum of what comes back through time and through depth,
+delta_{t,l} = M_t^T delta_{t+1,l} + M_l^T delta_{t,l+1}. If all paths point the same way their
+amplitudes add (the bound of arXiv 2308.12075: constant for rho_t + rho_l = 1); in an isotropic
+network they are nearly orthogonal and their energies add (`paper.md`, "Which target": constant in
+depth for rho_t^2 + rho_l^2 = 1).
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def number_of_paths(steps: int, layers: int) -> int:
+    """Number of gradient paths between grid points `steps` apart in time, `layers` in depth.
+
+    Args:
+        steps: number of time transitions on every path.
+        layers: number of depth transitions on every path.
+
+    Returns:
+        The binomial coefficient C(steps + layers, layers).
+
+    Source: arXiv 2308.12075, section 3.
+
+    Example:
+        >>> number_of_paths(2, 1)
+        3
+    """
+    return math.comb(steps + layers, layers)
+
+
+def coherent_bound(rho_time: float, rho_depth: float, steps: int, layers: int) -> float:
+    """The paper's bound on a gradient between two grid points: paths times their radii.
+
+    Args:
+        rho_time: radius of every time transition.
+        rho_depth: radius of every depth transition.
+        steps: distance in time.
+        layers: distance in depth.
+
+    Returns:
+        C(steps + layers, layers) rho_time^steps rho_depth^layers.
+
+    Source: arXiv 2308.12075, theorem 1.
+
+    Example:
+        >>> coherent_bound(0.5, 0.5, steps=1, layers=1)
+        0.5
+    """
+    return number_of_paths(steps, layers) * rho_time**steps * rho_depth**layers
+
+
+def propagate(
+    time_factors: Sequence[float], depth_factors: Sequence[float], steps: int
+) -> np.ndarray:
+    """Solves g_{t,l} = a_l g_{t+1,l} + b_{l+1} g_{t,l+1} back from g = 1 at the last point.
+
+    With squared radii as factors g is the energy of the gradient (the energy law), with the radii
+    themselves it is the coherent bound on its norm.
+
+    Args:
+        time_factors: a_l of every layer, L numbers.
+        depth_factors: b_l of every layer, L numbers, of which the first (into the lowest layer)
+            plays no part.
+        steps: number of time steps T.
+
+    Returns:
+        `(T, L)` array of g, time first; its last entry is 1.
+
+    Example:
+        >>> propagate([0.5, 0.5], [0.0, 0.5], steps=2)
+        array([[0.5, 0.5],
+               [0.5, 1. ]])
+    """
+    layers = len(time_factors)
+    grid = np.zeros((steps, layers))
+    grid[-1, -1] = 1.0
+    for t in range(steps - 1, -1, -1):
+        for layer in range(layers - 1, -1, -1):
+            if t < steps - 1:
+                grid[t, layer] += time_factors[layer] * grid[t + 1, layer]
+            if layer < layers - 1:
+                grid[t, layer] += depth_factors[layer + 1] * grid[t, layer + 1]
+    return grid
+
+
+def energy_summed_over_time(rho_time: float, rho_depth: float, layers_below_top: int) -> float:
+    """Gradient energy of a layer, summed over a long past, relative to that of the last point.
+
+    Args:
+        rho_time: radius of every time transition, below 1.
+        rho_depth: radius of every depth transition.
+        layers_below_top: how far the layer is from the top one, whose energy counts from 0.
+
+    Returns:
+        (rho_l^2 / (1 - rho_t^2))^(L-l) / (1 - rho_t^2): the same for every layer exactly when
+        rho_t^2 + rho_l^2 = 1.
+
+    Raises:
+        ValueError: rho_time is not below 1, where the sum has no limit.
+
+    Example:
+        >>> round(energy_summed_over_time(0.5**0.5, 0.5**0.5, 7), 6)
+        2.0
+    """
+    if not 0 <= rho_time < 1:
+        raise ValueError(
+            f"The energy summed over an endless past needs 0 <= rho_time < 1, got {rho_time!r}."
+        )
+    lost = 1.0 - rho_time**2
+    return (rho_depth**2 / lost) ** layers_below_top / lost
+
+
+class PascalRNN:
+    """The scalar network y_{t,l} = rho_t y_{t-1,l} + rho_l y_{t,l-1}: all paths add up exactly.
+
+    Args:
+        rho_time: weight in time.
+        rho_depth: weight in depth.
+        layers: number of layers L.
+
+    Source: `paper.md`, "Exact toy law".
+
+    Example:
+        >>> PascalRNN(0.5, 0.5, layers=3).gradient_sum()
+        1.0
+    """
+
+    def __init__(self, rho_time: float, rho_depth: float, layers: int):
+        self.rho_time, self.rho_depth, self.layers = rho_time, rho_depth, layers
+
+    def gradient(self, delay: int) -> float:
+        """d y_{t+delay,L} / d x_t = rho_l^L rho_t^delay C(L + delay - 1, L - 1)."""
+        paths = number_of_paths(delay, self.layers - 1)
+        return paths * self.rho_depth**self.layers * self.rho_time**delay
+
+    def gradient_sum(self, steps: int | None = None) -> float:
+        """Sum of the gradient over delays 0 to `steps` - 1; over all delays without it.
+
+        Returns:
+            A float; over all delays (rho_l / (1 - rho_t))^L, infinite for rho_t >= 1.
+        """
+        if steps is not None:
+            return float(sum(self.gradient(delay) for delay in range(steps)))
+        if self.rho_time >= 1:
+            return math.inf
+        return (self.rho_depth / (1 - self.rho_time)) ** self.layers
+
+    def run(self, inputs: np.ndarray) -> np.ndarray:
+        """Top layer's outputs `(T,)` for the inputs `(T,)` of the lowest layer."""
+        below = np.asarray(inputs, dtype=float)
+        for _ in range(self.layers):
+            state, outputs = 0.0, np.empty_like(below)
+            for t, x in enumerate(below):
+                state = self.rho_time * state + self.rho_depth * x
+                outputs[t] = state
+            below = outputs
+        return below

@@ -1,0 +1,238 @@
+"""stabilize: pre-training to stability in one call, checked on held-out sequences."""
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_lsc.callbacks import StopWhenStable
+from keras_lsc.pretrainer import LSCPretrainer, Mode
+from keras_lsc.stability.data import draw_rows
+from keras_lsc.stability.measure import Probe
+from keras_lsc.stability.radius import RadiusKind
+from keras_lsc.stability.report import StabilityReport
+from keras_lsc.stability.targets import Target, resolve
+
+# Sequences that training cycles through: radii are statistics of few numbers, a thousand do.
+_TRAINING_ROWS = 1024
+_MOST_SAMPLES = 4096
+
+
+class NotStabilizedError(RuntimeError):
+    """Pre-training ended with a transition outside the tolerance; the model was left as it was.
+
+    Attributes:
+        report: the `StabilityReport` of the held-out sequences at the end of pre-training.
+    """
+
+    def __init__(self, message: str, report: StabilityReport):
+        super().__init__(message)
+        self.report = report
+
+
+def stabilize(
+    model: keras.Model,
+    x: Any,
+    target: Target = "variance",
+    *,
+    tolerance: float = 0.02,
+    mode: Mode = "scales",
+    radius: RadiusKind = "spectral",
+    include_input: bool = False,
+    max_updates: int = 400,
+    batch_size: int = 32,
+    samples: int = 256,
+    seed: int = 0,
+    optimizer: Any = "adam",
+    learning_rate: float | None = None,
+    callbacks: tuple[keras.callbacks.Callback, ...] = (),
+    verbose: str | int = 0,
+) -> StabilityReport:
+    """Pre-trains a model, in place, until every transition has its target radius.
+
+    A part of the sequences is held out; the radii are measured there, at as many points as make
+    the standard error of their means a quarter of the tolerance. Where the spread over single
+    points is so large that an update sees mostly noise, the batch grows.
+
+    Args:
+        model: a built Sequential or functional `keras.Model`, recurrent or feed-forward.
+        x: its inputs: arrays or a dataset, as `measure` takes them. Labels are ignored.
+        target: as `LSCPretrainer` takes it.
+        tolerance: largest |mean radius - target| to accept, for every transition.
+        mode: "scales" or "weights", see `LSCPretrainer`.
+        radius: "spectral", "rms" or "norm".
+        include_input: whether the input transitions are driven to their target as well.
+        max_updates: number of updates after which pre-training gives up.
+        batch_size: sequences in an update, one point in each.
+        samples: fewest points of the held-out measurement.
+        seed: of the choice of sequences and points and of their order.
+        optimizer: an optimiser or its name, as `LSCPretrainer.compile` takes it.
+        learning_rate: of an optimiser given by name.
+        callbacks: Keras callbacks of the pre-training.
+        verbose: as in `keras.Model.fit`.
+
+    Returns:
+        The `StabilityReport` of the held-out sequences.
+
+    Raises:
+        NotStabilizedError: a radius stayed outside the tolerance. The error carries the report
+            and the model has the weights it had.
+        TypeError, ValueError: as `measure` and `LSCPretrainer` raise them.
+
+    Source: arXiv 2308.12075, section 4; `paper.md`, "One radius is not enough".
+
+    Example:
+        >>> import keras, keras_lsc, numpy as np
+        >>> model = keras.Sequential([keras.Input((20, 3)),
+        ...     keras.layers.GRU(16, return_sequences=True), keras.layers.GRU(16)])
+        >>> report = keras_lsc.stabilize(model, np.random.normal(size=(256, 20, 3)))
+        >>> report.max_deviation("variance") <= 0.02
+        True
+    """
+    if not tolerance > 0:
+        raise ValueError(f"tolerance must be a positive radius, got {tolerance!r}.")
+    pretrainer = LSCPretrainer(model, target, mode, radius, include_input=include_input, seed=seed)
+    pretrainer.compile(optimizer, learning_rate)
+    probe = Probe(model, radius, pretrainer.transition_map)
+    rows = draw_rows(x, _TRAINING_ROWS + samples, seed, model.inputs)
+    training, held_out = _hold_out(rows, samples)
+    before = model.get_weights()
+    history = _History(max_updates)
+    stop_at = tolerance / 2
+    while True:
+        stop = StopWhenStable(stop_at)
+        pretrainer.fit(
+            _Batches(training, batch_size, seed + history.updates),
+            epochs=max_updates,
+            shuffle=False,
+            callbacks=[*callbacks, stop, history],
+            verbose=verbose,
+        )
+        report = _precise_report(probe, held_out, samples, seed, tolerance)
+        if _largest_deviation(report, target, include_input) <= tolerance:
+            return report
+        if history.updates >= max_updates:
+            model.set_weights(before)
+            raise NotStabilizedError(
+                _explain(report, target, tolerance, mode, include_input, history), report
+            )
+        stop_at /= 2
+        if _noise(report, batch_size) > tolerance:
+            batch_size = min(4 * batch_size, len(training[0]))
+
+
+class _Batches(keras.utils.PyDataset):
+    """The training rows in batches, in an order drawn by NumPy, without an incomplete batch."""
+
+    def __init__(self, rows: list[np.ndarray], batch_size: int, seed: int):
+        super().__init__()
+        self._rows = rows
+        self._batch_size = min(batch_size, len(rows[0]))
+        self._generator = np.random.default_rng([seed, 3])
+        self._order = self._generator.permutation(len(rows[0]))
+
+    @property
+    def num_batches(self) -> int:
+        return len(self._order) // self._batch_size
+
+    def __getitem__(self, index: int) -> tuple[Any]:
+        chosen = self._order[index * self._batch_size : (index + 1) * self._batch_size]
+        batch = [array[chosen] for array in self._rows]
+        return (batch[0] if len(batch) == 1 else batch,)
+
+    def on_epoch_end(self) -> None:
+        self._order = self._generator.permutation(len(self._rows[0]))
+
+
+class _History(keras.callbacks.Callback):
+    """The metrics after every update; ends the training after `max_updates`."""
+
+    def __init__(self, max_updates: int):
+        super().__init__()
+        self.max_updates = max_updates
+        self.logs: list[dict[str, float]] = []
+
+    @property
+    def updates(self) -> int:
+        return len(self.logs)
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        del batch
+        self.logs.append({name: float(value) for name, value in (logs or {}).items()})
+        if self.updates >= self.max_updates:
+            self.model.stop_training = True
+
+    def recent_change(self, transition: str) -> float:
+        """How far a transition's radius moved over the last quarter of the updates."""
+        radii = [logs[f"{transition}_radius"] for logs in self.logs]
+        return radii[-1] - radii[-max(2, len(radii) // 4)]
+
+
+def _hold_out(
+    rows: list[np.ndarray], samples: int
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    count = len(rows[0])
+    if count < 2:
+        raise ValueError(
+            "x has a single sequence; at least two are needed, one to train on and one to check."
+        )
+    held_out = min(samples, max(1, count // 4))
+    return [array[held_out:] for array in rows], [array[:held_out] for array in rows]
+
+
+def _precise_report(
+    probe: Probe, rows: list[np.ndarray], samples: int, seed: int, tolerance: float
+) -> StabilityReport:
+    report = probe.report(rows, samples, seed)
+    spread = max(row.radius_std for row in report.transitions if row.kind != "input")
+    needed = int(np.ceil((4 * spread / tolerance) ** 2))
+    if needed > samples:
+        report = probe.report(rows, min(needed, _MOST_SAMPLES), seed)
+    return report
+
+
+def _noise(report: StabilityReport, batch_size: int) -> float:
+    return max(row.radius_std for row in report.transitions) / np.sqrt(batch_size)
+
+
+def _wanted(report: StabilityReport, target: Target, include_input: bool) -> dict[str, float]:
+    rho_time, rho_depth = resolve(target, report.layers, report.steps)
+    wanted = {"time": rho_time, "depth": rho_depth}
+    return {**wanted, "input": rho_depth} if include_input else wanted
+
+
+def _largest_deviation(report: StabilityReport, target: Target, include_input: bool) -> float:
+    wanted = _wanted(report, target, include_input)
+    rows = [row for row in report.transitions if row.kind in wanted]
+    return float(np.max([abs(row.radius - wanted[row.kind]) for row in rows]))
+
+
+def _explain(
+    report: StabilityReport,
+    target: Target,
+    tolerance: float,
+    mode: Mode,
+    include_input: bool,
+    history: _History,
+) -> str:
+    wanted = _wanted(report, target, include_input)
+    lines = []
+    for row in report.transitions:
+        if row.kind not in wanted or abs(row.radius - wanted[row.kind]) <= tolerance:
+            continue
+        change = history.recent_change(row.name)
+        if row.radius == 0.0:
+            reason = "its Jacobian is zero: the units are dead or saturated"
+        elif abs(change) > tolerance:
+            reason = f"it was still moving ({change:+.3f} over the last quarter)"
+        else:
+            reason = "it no longer moved: the cell saturates, or another transition holds it back"
+        lines.append(f"  {row.name}: {row.radius:.3f}, wanted {wanted[row.kind]:.3f}; {reason}")
+    advice = "Allow more updates (max_updates), or a larger tolerance"
+    if mode == "scales":
+        advice += ', or let every weight move (mode="weights")'
+    return (
+        f"{len(lines)} transition(s) of {report.model!r} are not within {tolerance} of the target "
+        f"{target!r} after {history.updates} updates:\n" + "\n".join(lines) + f"\n{advice}. "
+        "The model has its former weights; the report is on this error."
+    )
