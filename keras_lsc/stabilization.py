@@ -15,7 +15,10 @@ from keras_lsc.stability.targets import Target, resolve
 
 # Sequences that training cycles through: radii are statistics of few numbers, a thousand do.
 _TRAINING_ROWS = 1024
-_MOST_SAMPLES = 4096
+_MOST_SAMPLES = 2048
+# After so many updates the held-out sequences are looked at, and the steps may get smaller.
+_ROUND = 80
+_NEAR = 5.0
 
 
 class NotStabilizedError(RuntimeError):
@@ -51,8 +54,8 @@ def stabilize(
     """Pre-trains a model, in place, until every transition has its target radius.
 
     A part of the sequences is held out; the radii are measured there, at as many points as make
-    the standard error of their means a quarter of the tolerance. Where the spread over single
-    points is so large that an update sees mostly noise, the batch grows.
+    the standard error of their means a third of the tolerance. Where the spread over single
+    points keeps the radii off the target, the steps get smaller from round to round.
 
     Args:
         model: a built Sequential or functional `keras.Model`, recurrent or feed-forward.
@@ -92,33 +95,33 @@ def stabilize(
     if not tolerance > 0:
         raise ValueError(f"tolerance must be a positive radius, got {tolerance!r}.")
     pretrainer = LSCPretrainer(model, target, mode, radius, include_input=include_input, seed=seed)
-    pretrainer.compile(optimizer, learning_rate)
+    pretrainer.compile(optimizer, learning_rate, decay_updates=None)
     probe = Probe(model, radius, pretrainer.transition_map)
     rows = draw_rows(x, _TRAINING_ROWS + samples, seed, model.inputs)
     training, held_out = _hold_out(rows, samples)
     before = model.get_weights()
     history = _History(max_updates)
-    stop_at = tolerance / 2
     while True:
-        stop = StopWhenStable(stop_at)
         pretrainer.fit(
             _Batches(training, batch_size, seed + history.updates),
             epochs=max_updates,
             shuffle=False,
-            callbacks=[*callbacks, stop, history],
+            callbacks=[*callbacks, StopWhenStable(tolerance / 2), history],
             verbose=verbose,
         )
         report = _precise_report(probe, held_out, samples, seed, tolerance)
-        if _largest_deviation(report, target, include_input) <= tolerance:
+        deviation = _largest_deviation(report, target, include_input)
+        if deviation <= tolerance:
             return report
         if history.updates >= max_updates:
             model.set_weights(before)
             raise NotStabilizedError(
                 _explain(report, target, tolerance, mode, include_input, history), report
             )
-        stop_at /= 2
-        if _noise(report, batch_size) > tolerance:
-            batch_size = min(4 * batch_size, len(training[0]))
+        if deviation <= _NEAR * tolerance and isinstance(optimizer, str):
+            # Near the target it is the noise of single updates that keeps a radius off.
+            rate = pretrainer.optimizer.learning_rate
+            pretrainer.optimizer.learning_rate = float(rate) / 3
 
 
 class _Batches(keras.utils.PyDataset):
@@ -145,21 +148,26 @@ class _Batches(keras.utils.PyDataset):
 
 
 class _History(keras.callbacks.Callback):
-    """The metrics after every update; ends the training after `max_updates`."""
+    """The metrics after every update; ends a round of training, and all after `max_updates`."""
 
     def __init__(self, max_updates: int):
         super().__init__()
         self.max_updates = max_updates
+        self._round_ends = 0
         self.logs: list[dict[str, float]] = []
 
     @property
     def updates(self) -> int:
         return len(self.logs)
 
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        del logs
+        self._round_ends = min(self.updates + _ROUND, self.max_updates)
+
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         del batch
         self.logs.append({name: float(value) for name, value in (logs or {}).items()})
-        if self.updates >= self.max_updates:
+        if self.updates >= self._round_ends:
             self.model.stop_training = True
 
     def recent_change(self, transition: str) -> float:
@@ -185,14 +193,10 @@ def _precise_report(
 ) -> StabilityReport:
     report = probe.report(rows, samples, seed)
     spread = max(row.radius_std for row in report.transitions if row.kind != "input")
-    needed = int(np.ceil((4 * spread / tolerance) ** 2))
+    needed = int(np.ceil((3 * spread / tolerance) ** 2))
     if needed > samples:
         report = probe.report(rows, min(needed, _MOST_SAMPLES), seed)
     return report
-
-
-def _noise(report: StabilityReport, batch_size: int) -> float:
-    return max(row.radius_std for row in report.transitions) / np.sqrt(batch_size)
 
 
 def _wanted(report: StabilityReport, target: Target, include_input: bool) -> dict[str, float]:

@@ -8,7 +8,7 @@ products with M, and differentiates Re(conj(lambda)/|lambda| (u^T M v)/(u^T v)),
 that of the radius (`paper.md`: "Exact gradient of a spectral radius").
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -118,26 +118,69 @@ def radius_and_gain(
         `Measured`, in float32 (float64 for a float64 `x`), differentiable by the weights that
         `function` reads.
     """
-    precision = "float64" if ops.dtype(x) == "float64" else "float32"
+    (measured,) = radii_and_gains(
+        [(function, x)], kind, squarings=squarings, krylov=krylov, dense_limit=dense_limit
+    )
+    return measured
 
-    def in_precision(inputs: Tensor) -> Tensor:
-        return ops.cast(function(inputs), precision)
 
-    x = ops.cast(x, precision)
-    n_in = x.shape[-1]
-    if n_in <= dense_limit:
-        matrices = backend.jacobian(in_precision, x)
+def radii_and_gains(
+    linearized: Sequence[tuple[Function, Tensor]],
+    kind: RadiusKind = "spectral",
+    *,
+    squarings: int = 14,
+    krylov: int = 64,
+    dense_limit: int = DENSE_LIMIT,
+) -> list[Measured]:
+    """`radius_and_gain` of several functions; Jacobians of one shape share their products.
+
+    Args:
+        linearized: pairs of a function and its `(points, n_in)` argument.
+        kind: as in `radius_and_gain`, and so are the others.
+        squarings: accuracy of the dense path.
+        krylov: number of products with the Jacobian in the matrix-free path.
+        dense_limit: largest side of a Jacobian that is formed.
+
+    Returns:
+        One `Measured` for every pair.
+    """
+    measured: list[Measured] = []
+    to_square: dict[tuple[int, int], list[tuple[int, Tensor]]] = {}
+    for index, (function, x) in enumerate(linearized):
+        if x.shape[-1] > dense_limit:
+            measured.append(_matrix_free(function, x, kind, krylov))
+            continue
+        matrices = backend.jacobian(*_in_precision(function, x))
+        n_out, n_in = matrices.shape[-2:]
         gain = rms_gain(matrices)
-        n_out = matrices.shape[-2]
-    else:
-        y, pullback = backend.vjp(in_precision, x)
-        gain = _probed_gain(pullback, y)
-        n_out = y.shape[-1]
+        measured.append(Measured(gain, gain, (n_out, n_in)))
+        if not _is_gain(kind, n_out, n_in):
+            to_square.setdefault((n_out, n_in), []).append((index, matrices))
+    of_kind = spectral_norm if kind == "norm" else spectral_radius
+    for group in to_square.values():
+        radii = of_kind(ops.concatenate([matrices for _, matrices in group]), squarings)
+        for (index, _), radius in zip(group, ops.split(radii, len(group)), strict=True):
+            measured[index] = measured[index]._replace(radius=radius)
+    return measured
+
+
+def _in_precision(function: Function, x: Tensor) -> tuple[Function, Tensor]:
+    precision = "float64" if ops.dtype(x) == "float64" else "float32"
+    return lambda inputs: ops.cast(function(inputs), precision), ops.cast(x, precision)
+
+
+def _is_gain(kind: RadiusKind, n_out: int, n_in: int) -> bool:
     # A rectangular Jacobian has no eigenvalues: its radius is its gain.
-    if kind == "rms" or (kind == "spectral" and n_in != n_out):
+    return kind == "rms" or (kind == "spectral" and n_in != n_out)
+
+
+def _matrix_free(function: Function, x: Tensor, kind: RadiusKind, krylov: int) -> Measured:
+    function, x = _in_precision(function, x)
+    y, pullback = backend.vjp(function, x)
+    n_out, n_in = y.shape[-1], x.shape[-1]
+    gain = _probed_gain(pullback, y)
+    if _is_gain(kind, n_out, n_in):
         radius = gain
-    elif n_in <= dense_limit:
-        radius = (spectral_norm if kind == "norm" else spectral_radius)(matrices, squarings)
     elif kind == "norm":
         radius = _krylov_norm(x, y, pullback, krylov)
     else:
@@ -271,8 +314,8 @@ def _krylov_norm(x: Tensor, y: Tensor, pullback: Function, size: int) -> Tensor:
     pushforward = _pushforward(pullback, y)
 
     def singular_vectors() -> tuple[Tensor, Tensor]:
-        basis, projection = _arnoldi(lambda u: pushforward(pullback(u)), start, size)
-        squared, _, left, _ = _dominant_pair(basis, projection)
+        krylov = _arnoldi(lambda u: pushforward(pullback(u)), start, size)
+        _, _, left, _ = _dominant_pair(*krylov)
         right, _ = _normalized(pullback(left))
         return _normalized(left)[0], right
 
