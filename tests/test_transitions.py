@@ -1,0 +1,683 @@
+"""Which transitions a model has, and whether each is the Jacobian it claims to be."""
+
+import keras
+import numpy as np
+import pytest
+from harness import (
+    CELLS,
+    UNITS,
+    NumpyCell,
+    OscillatorCell,
+    difference_jacobian,
+    largest_modulus,
+    randomized,
+    recurrent_layer,
+    recurrent_model,
+    sequences,
+    sigmoid,
+    to_numpy,
+)
+from keras import layers, ops
+
+from keras_lsc import backend, measure
+from keras_lsc.stability import transitions
+from keras_lsc.stability.radius import radius_and_gain
+from keras_lsc.stability.recorder import Recorder
+from keras_lsc.stability.transitions import TransitionMap
+
+POSITION = np.array([0.0, 0.1, 0.3, 0.45, 0.6, 0.7, 0.85, 0.999], dtype="float32")
+
+
+def sampled(model, x, position=POSITION):
+    transition_map = TransitionMap(model)
+    inputs = [ops.convert_to_tensor(part) for part in (x if isinstance(x, list) else [x])]
+    return transition_map, transition_map.sample(inputs, ops.convert_to_tensor(position))
+
+
+def jacobians(model, x, position=POSITION):
+    """Name -> (points, n_out, n_in) of every transition."""
+    transition_map, points = sampled(model, x, position)
+    return {
+        row.name: to_numpy(backend.jacobian(*row.linearize(points)))
+        for row in transition_map.transitions
+    }
+
+
+def described(model):
+    return [(row.name, row.kind, row.layer) for row in TransitionMap(model).transitions]
+
+
+def steps_at(length, position=POSITION):
+    return np.floor(position * length).astype(int)
+
+
+def assert_close(measured, expected, tolerance=1e-3):
+    """Largest error relative to the largest entry."""
+    expected = np.stack(expected) if isinstance(expected, list) else expected
+    assert measured.shape == expected.shape
+    assert np.abs(measured - expected).max() <= tolerance * max(np.abs(expected).max(), 1e-3)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_equal_float64_finite_differences(cell, rng):
+    model, x = recurrent_model(cell), sequences(rng)
+    transition_map, points = sampled(model, x)
+    below, first, second = x, *(NumpyCell(layer.cell) for layer in model.layers)
+    outputs, before = zip(*(first.run(row) for row in below), strict=True)
+    _, before_second = zip(*(second.run(row) for row in outputs), strict=True)
+    at = list(enumerate(steps_at(5)))
+
+    def by_state(cell, inputs, states):
+        return [
+            difference_jacobian(lambda s, b=b, t=t: cell.step(inputs[b][t], s)[1], states[b][t])
+            for b, t in at
+        ]
+
+    def by_input(cell, inputs, states):
+        return [
+            difference_jacobian(lambda v, b=b, t=t: cell.step(v, states[b][t])[0], inputs[b][t])
+            for b, t in at
+        ]
+
+    expected = {
+        ("time", 0): by_state(first, below, before),
+        ("input", 0): by_input(first, below, before),
+        ("time", 1): by_state(second, outputs, before_second),
+        ("depth", 1): by_input(second, outputs, before_second),
+    }
+    assert [(row.kind, row.layer) for row in transition_map.transitions] == list(expected)
+    for row in transition_map.transitions:
+        exact = np.stack(expected[row.kind, row.layer])
+        function, at_point = row.linearize(points)
+        assert_close(to_numpy(backend.jacobian(function, at_point)), exact)
+        if row.kind != "input":
+            radius = to_numpy(radius_and_gain(function, at_point).radius)
+            np.testing.assert_allclose(radius, largest_modulus(exact), rtol=1e-3, atol=1e-5)
+
+
+def test_states_of_two_sizes_are_one_state(rng):
+    model = recurrent_model("oscillator", depth=1)
+    transition_map, points = sampled(model, sequences(rng))
+    time = transition_map.transitions[0]
+    assert time.state == "state 6+3"
+    assert backend.jacobian(*time.linearize(points)).shape == (8, 9, 9)
+
+
+def test_linear_rnn_is_its_recurrent_matrix(rng):
+    model = keras.Sequential(
+        [keras.Input((9, 3)), layers.SimpleRNN(5, activation="linear", return_sequences=True)]
+    )
+    randomized(model)
+    found = jacobians(model, sequences(rng, steps=9, features=3))
+    name = model.layers[0].name
+    kernel, recurrent, _ = model.get_weights()
+    assert_close(found[f"{name}.time"], [recurrent.T] * 8, 1e-5)
+    assert_close(found[f"{name}.input"], [kernel.T] * 8, 1e-5)
+    report = measure(model, sequences(rng, steps=9, features=3), samples=8)
+    assert report.time[0] == pytest.approx(largest_modulus(recurrent), rel=1e-3)
+    assert report.transitions[0].radius_std < 1e-3
+
+
+def test_stacked_orthogonal_linear_nets_have_radius_one(rng):
+    model = keras.Sequential([keras.Input((None, 16))])
+    for _ in range(4):
+        model.add(
+            layers.SimpleRNN(
+                16,
+                activation="linear",
+                kernel_initializer="orthogonal",
+                recurrent_initializer="orthogonal",
+                return_sequences=True,
+            )
+        )
+    report = measure(model, sequences(rng, steps=7, features=16), samples=8)
+    np.testing.assert_allclose(report.time, 1.0, atol=1e-3)
+    np.testing.assert_allclose(report.depth[1:], 1.0, atol=1e-3)
+    assert report.input == pytest.approx(1.0, abs=1e-3)
+
+
+def layer_norm(x, gamma, beta, epsilon):
+    centred = x - x.mean(axis=-1, keepdims=True)
+    return gamma * centred / np.sqrt(np.square(centred).mean(axis=-1, keepdims=True) + epsilon) + (
+        beta
+    )
+
+
+def dense(x, weights):
+    return x @ weights[0] + weights[1]
+
+
+def causal_convolution(x, weights):
+    kernel, bias = weights
+    padded = np.concatenate([np.zeros((2, x.shape[1])), x])
+    return sum(padded[k : k + len(x)] @ kernel[k] for k in range(3)) + bias
+
+
+def centred_convolution(x, weights):
+    kernel, bias = weights
+    padded = np.pad(x, ((1, 1), (0, 0)))
+    return sum(padded[k : k + len(x)] @ kernel[k] for k in range(3)) + bias
+
+
+# A Keras layer, and the same map of a whole sequence (T, features) in NumPy.
+STAGES = {
+    "dense": (lambda: layers.Dense(UNITS), lambda x, w, _: dense(x, w)),
+    "dense tanh": (
+        lambda: layers.Dense(9, activation="tanh"),
+        lambda x, w, _: np.tanh(dense(x, w)),
+    ),
+    "time distributed": (
+        lambda: layers.TimeDistributed(layers.Dense(4)),
+        lambda x, w, _: dense(x, w),
+    ),
+    "activation": (lambda: layers.Activation("sigmoid"), lambda x, w, _: sigmoid(x)),
+    "dropout": (lambda: layers.Dropout(0.9), lambda x, w, _: x),
+    "layer norm": (
+        layers.LayerNormalization,
+        lambda x, w, layer: layer_norm(x, *w, layer.epsilon),
+    ),
+    "batch norm": (
+        layers.BatchNormalization,
+        lambda x, w, layer: w[0] * (x - w[2]) / np.sqrt(w[3] + layer.epsilon) + w[1],
+    ),
+    "causal convolution": (
+        lambda: layers.Conv1D(7, 3, padding="causal"),
+        lambda x, w, _: causal_convolution(x, w),
+    ),
+    "centred convolution": (
+        lambda: layers.Conv1D(7, 3, padding="same"),
+        lambda x, w, _: centred_convolution(x, w),
+    ),
+    "average over time": (
+        lambda: layers.LayerNormalization(axis=1, center=False, scale=False),
+        lambda x, w, layer: layer_norm(x.T, 1.0, 0.0, layer.epsilon).T,
+    ),
+}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_depth_transition_includes_the_stage_between(stage, rng):
+    make, reference = STAGES[stage]
+    if stage == "average over time":
+        inputs = keras.Input((5, 4))
+        below = recurrent_layer("tanh", return_sequences=True)
+        above = recurrent_layer("gru", return_sequences=True)
+        between = make()
+        model = randomized(keras.Model(inputs, above(between(below(inputs)))))
+    else:
+        model = keras.Sequential(
+            [
+                keras.Input((5, 4)),
+                below := recurrent_layer("tanh", return_sequences=True),
+                between := make(),
+                above := recurrent_layer("gru", return_sequences=True),
+            ]
+        )
+        randomized(model)
+    x = sequences(rng)
+    weights = [to_numpy(w).astype("float64") for w in between.weights]
+    first, second = NumpyCell(below.cell), NumpyCell(above.cell)
+    expected = []
+    for row, t in zip(x, steps_at(5), strict=True):
+        outputs, _ = first.run(row)
+        _, before = second.run(reference(outputs, weights, between))
+
+        def at_step(y, outputs=outputs, before=before, t=t):
+            changed = np.concatenate([outputs[:t], y[None], outputs[t + 1 :]])
+            return second.step(reference(changed, weights, between)[t], before[t])[0]
+
+        expected.append(difference_jacobian(at_step, outputs[t]))
+    found = jacobians(model, x)
+    assert_close(found[f"{above.name}.depth"], expected)
+
+
+@pytest.mark.parametrize(
+    "stage", ["dense tanh", "time distributed", "layer norm", "batch norm", "dropout"]
+)
+def test_a_step_alone_equals_the_step_in_its_sequence(stage, rng, monkeypatch):
+    model, x = recurrent_model("lstm", between=lambda: [STAGES[stage][0]()]), sequences(rng)
+    alone = jacobians(model, x)
+    assert all(transitions.acts_per_step(layer) for layer in model.layers[1:-1])
+    monkeypatch.setattr(transitions, "acts_per_step", lambda layer: False)
+    for name, matrices in jacobians(model, x).items():
+        assert_close(alone[name], matrices, 1e-5)
+
+
+def test_residual_connection_is_part_of_the_transition(rng):
+    inputs = keras.Input((5, 4))
+    below, above = (recurrent_layer("tanh", return_sequences=True) for _ in range(2))
+    middle = layers.Dense(UNITS)
+    y = below(inputs)
+    model = randomized(keras.Model(inputs, above(layers.Add()([y, middle(y)]))))
+    x = sequences(rng)
+    first, second = NumpyCell(below.cell), NumpyCell(above.cell)
+    weights = [to_numpy(w).astype("float64") for w in middle.weights]
+    expected = []
+    for row, t in zip(x, steps_at(5), strict=True):
+        outputs, _ = first.run(row)
+        _, before = second.run(outputs + dense(outputs, weights))
+        expected.append(
+            difference_jacobian(
+                lambda y, s=before[t]: second.step(y + dense(y, weights), s)[0], outputs[t]
+            )
+        )
+    assert_close(jacobians(model, x)[f"{above.name}.depth"], expected)
+
+
+def test_a_layer_above_two_has_a_transition_from_each(rng):
+    inputs = keras.Input((5, 4))
+    left = layers.GRU(3, return_sequences=True, name="left")(inputs)
+    right = layers.LSTM(2, return_sequences=True, name="right")(inputs)
+    top = layers.GRU(4, name="top")(layers.Concatenate()([left, right]))
+    model = keras.Model(inputs, top)
+    # Left and right stand side by side, in either order.
+    assert {(name, kind) for name, kind, _ in described(model)} == {
+        ("left.time", "time"),
+        ("left.input", "input"),
+        ("right.time", "time"),
+        ("right.input", "input"),
+        ("top.time", "time"),
+        ("top.depth[left]", "depth"),
+        ("top.depth[right]", "depth"),
+    }
+    found = jacobians(model, sequences(rng))
+    assert found["top.depth[left]"].shape == (8, 4, 3)
+    assert found["top.depth[right]"].shape == (8, 4, 2)
+
+
+def test_nested_models_are_looked_into(rng):
+    block = keras.Sequential(
+        [
+            keras.Input((5, 3)),
+            layers.GRU(4, return_sequences=True, name="low"),
+            layers.Dense(3, name="mix"),
+            layers.GRU(4, return_sequences=True, name="high"),
+        ],
+        name="block",
+    )
+    inputs = keras.Input((5, 3))
+    nested = keras.Model(inputs, layers.LSTM(2, name="top")(block(inputs)))
+    assert described(nested) == [
+        ("low.time", "time", 0),
+        ("low.input", "input", 0),
+        ("high.time", "time", 1),
+        ("high.depth", "depth", 1),
+        ("top.time", "time", 2),
+        ("top.depth", "depth", 2),
+    ]
+    x = sequences(rng, features=3)
+    flat = keras.Model(block.inputs, nested.get_layer("top")(block.outputs[0]))
+    expected = jacobians(flat, x)
+    for name, matrices in jacobians(nested, x).items():
+        np.testing.assert_allclose(matrices, expected[name], rtol=1e-6)
+
+
+def test_layers_shared_by_two_models(rng):
+    shared = layers.GRU(4, return_sequences=True, name="shared")
+    one = keras.Sequential([keras.Input((5, 4)), shared, layers.GRU(4, name="above")])
+    inputs = keras.Input((5, 4))
+    first = layers.LSTM(4, return_sequences=True, name="first")(inputs)
+    two = keras.Model(inputs, shared(first))
+    assert [name for name, _, _ in described(one)] == [
+        "shared.time", "shared.input", "above.time", "above.depth",
+    ]  # fmt: skip
+    assert [name for name, _, _ in described(two)] == [
+        "first.time", "first.input", "shared.time", "shared.depth",
+    ]  # fmt: skip
+    # The same weights at other states: the transitions of the two models differ.
+    x = sequences(rng)
+    assert not np.allclose(jacobians(one, x)["shared.time"], jacobians(two, x)["shared.time"])
+
+
+def test_go_backwards_takes_the_state_from_the_other_end(rng):
+    model = keras.Sequential(
+        [keras.Input((5, 4)), layers.LSTM(UNITS, go_backwards=True, return_sequences=True)]
+    )
+    randomized(model)
+    x = sequences(rng)
+    cell = NumpyCell(model.layers[0].cell)
+    expected = []
+    for row, t in zip(x, steps_at(5), strict=True):
+        _, before = cell.run(row[::-1])
+        state = before[4 - t]
+        expected.append(difference_jacobian(lambda s, v=row[t]: cell.step(v, s)[1], state))
+    assert_close(jacobians(model, x)[f"{model.layers[0].name}.time"], expected)
+
+
+MERGES = {
+    "concat": lambda f, b: np.concatenate([f, b]),
+    "sum": lambda f, b: f + b,
+    "ave": lambda f, b: (f + b) / 2,
+    "mul": lambda f, b: f * b,
+}
+
+
+@pytest.mark.parametrize("merge_mode", MERGES)
+def test_bidirectional(merge_mode, rng):
+    model = keras.Sequential(
+        [
+            keras.Input((5, 4)),
+            layers.GRU(3, return_sequences=True, name="below"),
+            layers.Bidirectional(
+                layers.LSTM(2, return_sequences=True), merge_mode=merge_mode, name="both"
+            ),
+        ]
+    )
+    randomized(model)
+    assert [name for name, _, _ in described(model)] == [
+        "below.time", "below.input", "both.forward.time", "both.backward.time", "both.depth",
+    ]  # fmt: skip
+    x, both = sequences(rng), model.get_layer("both")
+    below = NumpyCell(model.get_layer("below").cell)
+    forward, backward = (NumpyCell(d.cell) for d in (both.forward_layer, both.backward_layer))
+    time_back, depth = [], []
+    for row, t in zip(x, steps_at(5), strict=True):
+        outputs, _ = below.run(row)
+        ahead = forward.run(outputs)[1][t]
+        back = backward.run(outputs[::-1])[1][4 - t]
+        time_back.append(difference_jacobian(lambda s, v=outputs[t]: backward.step(v, s)[1], back))
+        depth.append(
+            difference_jacobian(
+                lambda v, ahead=ahead, back=back: MERGES[merge_mode](
+                    forward.step(v, ahead)[0], backward.step(v, back)[0]
+                ),
+                outputs[t],
+            )
+        )
+    found = jacobians(model, x)
+    assert_close(found["both.backward.time"], time_back)
+    assert_close(found["both.depth"], depth)
+
+
+def test_stacked_cells_are_layers_of_their_own(rng):
+    cells = [layers.GRUCell(3), layers.LSTMCell(4), layers.SimpleRNNCell(3)]
+    model = keras.Sequential(
+        [keras.Input((5, 4)), layers.RNN(cells, return_sequences=True, name="stack")]
+    )
+    randomized(model)
+    names = [cell.name for cell in cells]
+    assert described(model) == [
+        (f"stack.{names[0]}.time", "time", 0),
+        ("stack.input", "input", 0),
+        (f"stack.{names[1]}.time", "time", 1),
+        (f"stack.{names[1]}.depth", "depth", 1),
+        (f"stack.{names[2]}.time", "time", 2),
+        (f"stack.{names[2]}.depth", "depth", 2),
+    ]
+    x = sequences(rng)
+    references = [NumpyCell(cell) for cell in cells]
+    expected = {name: [] for name, _, _ in described(model)}
+    for row, t in zip(x, steps_at(5), strict=True):
+        below = row.astype("float64")
+        for k, reference in enumerate(references):
+            outputs, before = reference.run(below)
+            state, inputs = before[t], below[t]
+            expected[f"stack.{names[k]}.time"].append(
+                difference_jacobian(lambda s, r=reference, v=inputs: r.step(v, s)[1], state)
+            )
+            expected[f"stack.{names[k]}.depth" if k else "stack.input"].append(
+                difference_jacobian(lambda v, r=reference, s=state: r.step(v, s)[0], inputs)
+            )
+            below = outputs
+    found = jacobians(model, x)
+    for name, matrices in expected.items():
+        assert_close(found[name], matrices)
+
+
+def test_initial_state_from_another_tensor(rng):
+    inputs, other = keras.Input((5, 4)), keras.Input((3,))
+    layer = layers.LSTM(UNITS, return_sequences=True, name="lstm")
+    h, c = layers.Dense(UNITS, name="h")(other), layers.Dense(UNITS, name="c")(other)
+    model = randomized(keras.Model([inputs, other], layer(inputs, initial_state=[h, c])))
+    x, extra = sequences(rng), rng.standard_normal((8, 3)).astype("float32")
+    start = np.concatenate(
+        [dense(extra, model.get_layer(name).get_weights()) for name in "hc"], axis=1
+    )
+    cell, expected = NumpyCell(layer.cell), []
+    for row, first, t in zip(x, start, steps_at(5), strict=True):
+        _, before = cell.run(row, first.astype("float64"))
+        expected.append(difference_jacobian(lambda s, v=row[t]: cell.step(v, s)[1], before[t]))
+    assert_close(jacobians(model, [x, extra])["lstm.time"], expected)
+
+
+def test_encoder_state_feeds_a_decoder(rng):
+    source, target = keras.Input((5, 4)), keras.Input((7, 2))
+    _, h = layers.GRU(3, return_state=True, name="encoder")(source)
+    decoded = layers.GRU(3, return_sequences=True, name="decoder")(target, initial_state=h)
+    model = keras.Model([source, target], decoded)
+    assert described(model) == [
+        ("encoder.time", "time", 0),
+        ("encoder.input", "input", 0),
+        ("decoder.time", "time", 1),
+        ("decoder.input", "input", 1),
+    ]
+    found = jacobians(model, [sequences(rng), sequences(rng, steps=7, features=2)])
+    assert found["decoder.time"].shape == (8, 3, 3)
+
+
+@pytest.fixture
+def padded(rng):
+    """Token sequences with padding at the end, at the start, in the middle, and everywhere."""
+    tokens = rng.integers(1, 11, (8, 6))
+    tokens[1, 3:] = tokens[2, :4] = tokens[3, 2:4] = tokens[4] = 0
+    return tokens.astype("int32")
+
+
+def embedded_model(**kwargs):
+    model = keras.Sequential(
+        [
+            keras.Input((6,), dtype="int32"),
+            layers.Embedding(11, 4, mask_zero=True),
+            layers.GRU(UNITS, return_sequences=True, name="low", **kwargs),
+            layers.LSTM(UNITS, name="high", **kwargs),
+        ]
+    )
+    return randomized(model)
+
+
+def test_padding_is_never_sampled(padded):
+    transition_map = TransitionMap(embedded_model())
+    position = np.repeat(np.linspace(0, 1, 30, endpoint=False, dtype="float32"), 8)
+    repeated = ops.convert_to_tensor(np.tile(padded, (30, 1)))
+    points = transition_map.sample([repeated], ops.convert_to_tensor(position))
+    hit = np.zeros(padded.shape, dtype=bool)
+    for call in transition_map.recurrent_calls:
+        hit[np.tile(np.arange(8), 30), to_numpy(points.index(call))] = True
+    has_steps = padded.any(axis=1)
+    np.testing.assert_array_equal(hit[has_steps], padded[has_steps] != 0)
+
+
+def test_position_one_half_of_a_padded_sequence_is_its_middle(padded):
+    transition_map, points = sampled(embedded_model(), padded, np.full(8, 0.5, "float32"))
+    index = to_numpy(points.index(transition_map.recurrent_calls[0]))
+    assert index.tolist()[:4] == [3, 1, 5, 4]
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_masked_steps_leave_the_state(padded, backwards):
+    model = embedded_model(go_backwards=backwards)
+    if backwards:
+        model = keras.Model(model.inputs, model.get_layer("low").output)
+    table = model.layers[1 if backwards else 0].get_weights()[0].astype("float64")
+    cell = NumpyCell(model.get_layer("low").cell)
+    transition_map, points = sampled(model, padded)
+    index = to_numpy(points.index(transition_map.recurrent_calls[0]))
+    found = to_numpy(backend.jacobian(*transition_map.transitions[0].linearize(points)))
+    for b in (0, 1, 2, 3, 5, 6, 7):
+        order = range(6)[::-1] if backwards else range(6)
+        state = np.zeros(UNITS)
+        for t in order:
+            if t == index[b]:
+                break
+            if padded[b, t]:
+                state = cell.step(table[padded[b, t]], state)[1]
+        exact = difference_jacobian(
+            lambda s, v=table[padded[b, index[b]]]: cell.step(v, s)[1], state
+        )
+        assert_close(found[b], exact)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "oscillator"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"return_sequences": True},
+        {"return_sequences": True, "return_state": True},
+        {"return_sequences": True, "go_backwards": True},
+        {"go_backwards": True, "return_state": True},
+        {"return_sequences": True, "zero_output_for_mask": True},
+    ],
+    ids=lambda options: "+".join(options) or "plain",
+)
+@pytest.mark.parametrize("masked", [False, True], ids=["", "masked"])
+def test_recorder_repeats_the_layer(cell, options, masked, rng):
+    if cell == "oscillator":
+        layer = layers.RNN(OscillatorCell(3), **options)
+    else:
+        layer = recurrent_layer(cell, 3, **options)
+    assert_recorded(layer, masked, rng)
+
+
+@pytest.mark.parametrize("merge_mode", MERGES)
+@pytest.mark.parametrize("return_sequences", [False, True])
+@pytest.mark.parametrize("masked", [False, True], ids=["", "masked"])
+def test_recorder_repeats_a_bidirectional(merge_mode, return_sequences, masked, rng):
+    inner = layers.GRU(3, return_sequences=return_sequences, return_state=True)
+    assert_recorded(layers.Bidirectional(inner, merge_mode=merge_mode), masked, rng)
+
+
+def assert_recorded(layer, masked, rng):
+    x = ops.convert_to_tensor(sequences(rng, steps=6))
+    mask = np.ones((8, 6), dtype=bool)
+    if masked:
+        mask[1, 3:] = mask[2, :4] = mask[3, 2:4] = False
+    layer.build(x.shape)
+    mask = ops.convert_to_tensor(mask) if masked else None
+    expected = keras.tree.flatten(layer(x, mask=mask))
+    recorded = Recorder(layer)(x, mask=mask)
+    outputs = keras.tree.flatten(recorded["outputs"])
+    assert len(outputs) == len(expected)
+    for have, want in zip(outputs, expected, strict=True):
+        np.testing.assert_allclose(to_numpy(have), to_numpy(want), rtol=1e-4, atol=1e-5)
+
+
+def test_dense_stack(rng):
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            layers.Dense(6, activation="tanh", name="a"),
+            layers.Dropout(0.5),
+            layers.Dense(6, activation="relu", name="b"),
+            layers.Dense(3, activation="softmax", name="c"),
+        ]
+    )
+    randomized(model)
+    assert described(model) == [
+        ("a.input", "input", 0),
+        ("b.depth", "depth", 1),
+        ("c.depth", "depth", 2),
+    ]
+    x = rng.standard_normal((8, 4)).astype("float32")
+    a, b, c = (model.get_layer(name).get_weights() for name in "abc")
+    hidden = np.tanh(dense(x, a))
+    found = jacobians(model, x)
+    assert_close(found["a.input"], (1 - hidden**2)[:, :, None] * a[0].T, 1e-4)
+    assert_close(found["b.depth"], (dense(hidden, b) > 0)[:, :, None] * b[0].T, 1e-4)
+    # At the logits: cross-entropy never sends its gradient through the softmax.
+    assert_close(found["c.depth"], [c[0].T] * 8, 1e-5)
+    assert model.get_layer("c").activation is keras.activations.softmax
+    np.testing.assert_allclose(to_numpy(model(x)).sum(axis=1), 1.0, rtol=1e-5)
+
+
+def test_activation_comes_back_after_an_error(rng):
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(4), layers.Dense(2, "softmax")])
+    transition_map, points = sampled(model, rng.standard_normal((8, 4)).astype("float32"))
+    function, _ = transition_map.transitions[-1].linearize(points)
+    with pytest.raises(Exception):  # noqa: B017, PT011 - each backend has its own
+        function(ops.zeros((8, 3)))
+    assert model.layers[-1].activation is keras.activations.softmax
+
+
+def test_softmax_as_a_layer_is_left_out_too(rng):
+    model = keras.Sequential(
+        [keras.Input((4,)), layers.Dense(4, name="a"), layers.Dense(3, name="b"), layers.Softmax()]
+    )
+    found = jacobians(model, rng.standard_normal((8, 4)).astype("float32"))
+    assert_close(found["b.depth"], [model.get_layer("b").get_weights()[0].T] * 8, 1e-5)
+
+
+def test_convolutional_stack(rng):
+    model = keras.Sequential(
+        [
+            keras.Input((6, 6, 1)),
+            layers.Conv2D(2, 3, activation="relu", name="a"),
+            layers.MaxPooling2D(2),
+            layers.Conv2D(3, 2, name="b"),
+            layers.Flatten(),
+            layers.Dense(4, name="c"),
+        ]
+    )
+    randomized(model)
+    found = jacobians(model, rng.standard_normal((8, 6, 6, 1)).astype("float32"))
+    assert {name: matrices.shape for name, matrices in found.items()} == {
+        "a.input": (8, 8, 36),
+        "b.depth": (8, 3, 8),
+        "c.depth": (8, 4, 3),
+    }
+    kernel = model.get_layer("b").get_weights()[0]
+    assert_close(found["b.depth"], [kernel.reshape(8, 3).T] * 8, 1e-5)
+
+
+def test_measuring_changes_nothing(rng):
+    inputs = keras.Input(batch_shape=(32, 5, 4))
+    below = layers.GRU(4, return_sequences=True, stateful=True)
+    y = layers.Dropout(0.5)(layers.BatchNormalization()(below(inputs)))
+    model = randomized(keras.Model(inputs, layers.LSTM(3, stateful=True)(y)))
+    for state in keras.tree.flatten(below.states):
+        state.assign(rng.standard_normal(state.shape))
+    before = [to_numpy(variable).copy() for variable in model.variables]
+    states = [to_numpy(s).copy() for s in keras.tree.flatten(below.states)]
+    measure(model, sequences(rng, batch=32), samples=32)
+    for variable, value in zip(model.variables, before, strict=True):
+        np.testing.assert_array_equal(to_numpy(variable), value, err_msg=variable.path)
+    for state, value in zip(keras.tree.flatten(below.states), states, strict=True):
+        np.testing.assert_array_equal(to_numpy(state), value)
+
+
+def test_variables_taking_part():
+    model = keras.Sequential(
+        [
+            keras.Input((5,), dtype="int32"),
+            layers.Embedding(7, 3, name="table"),
+            layers.Dense(4, name="below"),
+            layers.LSTM(6, return_sequences=True, name="low"),
+            layers.Dense(5, name="between"),
+            layers.LayerNormalization(name="norm"),
+            layers.GRU(4, name="high"),
+            layers.Dense(2, name="head"),
+        ]
+    )
+    taking_part = TransitionMap(model).variables_taking_part
+
+    def ids(name):
+        return {id(variable) for variable in model.get_layer(name).trainable_variables}
+
+    widths = {id(variable): width for variable, width in taking_part}
+    assert set(widths) == ids("low") | ids("between") | ids("norm") | ids("high")
+    assert {widths[k] for k in ids("low")} == {6}
+    assert {widths[k] for k in ids("high")} == {4}
+    assert {widths[k] for k in ids("between") | ids("norm")} == {None}
+    model.get_layer("between").trainable = False
+    frozen = TransitionMap(model).variables_taking_part
+    assert {id(variable) for variable, _ in frozen} == ids("low") | ids("norm") | ids("high")
+
+
+def test_steps_and_depth(rng):
+    x = sequences(rng, steps=5)
+    assert TransitionMap(recurrent_model("gru", depth=3)).depth == 3
+    assert TransitionMap(recurrent_model("gru", depth=3)).steps(x) == 5
+    assert TransitionMap(recurrent_model("gru", steps=None)).steps(x) == 5
+    feed_forward = keras.Sequential([keras.Input((4,)), layers.Dense(3), layers.Dense(2)])
+    assert TransitionMap(feed_forward).steps(x) == 0
+    assert TransitionMap(feed_forward).depth == 2
