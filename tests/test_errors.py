@@ -1,0 +1,278 @@
+"""Wrong use raises at once: with what was given, what was expected, and what to do."""
+
+import importlib
+
+import keras
+import numpy as np
+import pytest
+from harness import recurrent_model, sequences
+from keras import layers
+
+import keras_lsc
+from keras_lsc.stability.targets import resolve
+
+
+@pytest.fixture
+def x(rng):
+    return sequences(rng)
+
+
+@pytest.fixture
+def model():
+    return recurrent_model("gru")
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__(name="mine")
+        self.rnn = layers.GRU(3)
+
+    def call(self, x):
+        return self.rnn(x)
+
+
+class Hiding(keras.layers.Layer):
+    """A layer that keeps recurrent layers where nobody sees their steps."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.inner = [layers.LSTM(4, return_sequences=True, name="deep_inside")]
+
+    def call(self, x):
+        return self.inner[0](x)
+
+    def compute_output_shape(self, shape):
+        return (*shape[:-1], 4)
+
+
+def without_weights():
+    return keras.Sequential(
+        [keras.Input((5, 4)), layers.Flatten(), layers.Activation("relu")], name="bare"
+    )
+
+
+def last_step_repeated():
+    return keras.Sequential(
+        [
+            keras.Input((5, 4)),
+            layers.GRU(3, name="encoder"),
+            layers.RepeatVector(5, name="repeat"),
+            layers.GRU(3, name="decoder"),
+        ]
+    )
+
+
+def pooled():
+    return keras.Sequential(
+        [
+            keras.Input((6, 4)),
+            layers.GRU(3, return_sequences=True, name="below"),
+            layers.MaxPooling1D(2, name="pool"),
+            layers.GRU(3, name="above"),
+        ]
+    )
+
+
+def two_outputs():
+    both = layers.Bidirectional(layers.GRU(3), merge_mode=None, name="both")
+    inputs = keras.Input((5, 4))
+    return keras.Model(inputs, both(inputs))
+
+
+def convolutional():
+    return keras.Sequential([keras.Input((5, 6, 6, 1)), layers.ConvLSTM2D(2, 3, name="images")])
+
+
+def hidden():
+    return keras.Sequential(
+        [keras.Input((5, 4)), layers.GRU(3, return_sequences=True), Hiding(name="box")]
+    )
+
+
+def hidden_in_a_feed_forward_model():
+    return keras.Sequential([keras.Input((5, 4)), Hiding(name="box"), layers.Dense(2)])
+
+
+# What is wrong, the error, and what its message must name.
+WRONG_MODELS = {
+    "no weights": (without_weights, ValueError, ["'bare'", "no recurrent", "Flatten"]),
+    "unbuilt": (
+        lambda: keras.Sequential([layers.GRU(3)], name="young"),
+        ValueError,
+        ["'young'", "not built", "Input("],
+    ),
+    "subclassed": (Subclassed, TypeError, ["'mine'", "subclass", "functional API"]),
+    "a layer": (lambda: layers.LSTM(3), TypeError, ["keras.Model", "LSTM"]),
+    "a string": (lambda: "lstm", TypeError, ["keras.Model", "str"]),
+    "none": (lambda: None, TypeError, ["keras.Model", "NoneType"]),
+    "last step repeated": (
+        last_step_repeated,
+        ValueError,
+        ["'encoder'", "'decoder'", "'repeat'", "return_sequences=True"],
+    ),
+    "pooled": (pooled, ValueError, ["'below'", "'above'", "'pool'", "from 6 to 3"]),
+    "two outputs": (two_outputs, ValueError, ["'both'", "merge_mode=None", '"concat"']),
+    "convolutional": (convolutional, ValueError, ["'images'", "ConvLSTM2D", "not supported"]),
+    "hidden": (hidden, ValueError, ["'box'", "Hiding", "'deep_inside'", "directly"]),
+    "hidden, else feed-forward": (
+        hidden_in_a_feed_forward_model,
+        ValueError,
+        ["'box'", "Hiding", "'deep_inside'", "directly"],
+    ),
+}
+ENTRIES = {
+    "measure": keras_lsc.measure,
+    "LSCPretrainer": lambda model, x: keras_lsc.LSCPretrainer(model),
+    "stabilize": keras_lsc.stabilize,
+}
+
+
+def assert_says(error, parts):
+    for part in parts:
+        assert part in str(error.value), f"{part!r} is not in: {error.value}"
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+@pytest.mark.parametrize("wrong", WRONG_MODELS)
+def test_wrong_model(wrong, entry, x):
+    make, error, parts = WRONG_MODELS[wrong]
+    with pytest.raises(error) as caught:
+        ENTRIES[entry](make(), x)
+    assert_says(caught, parts)
+
+
+def with_one(x, value):
+    changed = x.copy()
+    changed[2, 1, 3] = value
+    return changed
+
+
+WRONG_DATA = {
+    "nan": (lambda x: with_one(x, np.nan), ValueError, ["1 NaN or infinite", "Clean"]),
+    "infinite": (lambda x: with_one(x, np.inf), ValueError, ["1 NaN or infinite", "Clean"]),
+    "strings": (lambda x: x.astype(str), TypeError, ["not numeric", "floats or integers"]),
+    "list of strings": (lambda x: ["a", "b"], TypeError, ["not numeric", "floats or integers"]),
+    "objects": (lambda x: np.array([[{}]]), TypeError, ["object", "not numeric"]),
+    "features": (lambda x: x[..., :3], ValueError, ["(5, 4)", "(5, 3)"]),
+    "steps": (lambda x: x[:, :2], ValueError, ["(5, 4)", "(2, 4)"]),
+    "one sequence": (lambda x: x[0], ValueError, ["(5, 4)", "(4,)"]),
+    "empty": (lambda x: x[:0], ValueError, ["[0] rows", "at least one row"]),
+    "empty generator": (lambda x: iter(()), ValueError, ["no batch", "at least one"]),
+    "a number": (lambda x: 3.0, ValueError, ["single number", "array of rows"]),
+    "two inputs": (lambda x: [x, x], ValueError, ["1 input(s)", "2 array(s)"]),
+    "unequal": (lambda x: [x, x[:3]], ValueError, ["[3, 8] rows", "the same number"]),
+    "ragged batches": (
+        lambda x: iter([x[:4, :3], x[4:, :2]]),
+        ValueError,
+        ["different shapes", "(3, 4)", "(2, 4)", "Pad"],
+    ),
+}
+
+
+@pytest.mark.parametrize("entry", ["measure", "stabilize"])
+@pytest.mark.parametrize("wrong", WRONG_DATA)
+def test_wrong_data(wrong, entry, model, x):
+    make, error, parts = WRONG_DATA[wrong]
+    before = model.get_weights()
+    with pytest.raises(error) as caught:
+        ENTRIES[entry](model, make(x))
+    assert_says(caught, parts)
+    for weight, value in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(weight, value)
+
+
+WRONG_TARGETS = [
+    0, 0.0, -1, float("nan"), float("inf"), -float("inf"), True, False, None, "foo", "1", "",
+    (1.0, 1.0, 1.0), (1.0,), (), (1.0, 0.0), (float("nan"), 1.0), (True, 1.0), ("a", "b"), {}, 1j,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("target", WRONG_TARGETS, ids=repr)
+@pytest.mark.parametrize("entry", ["resolve", "LSCPretrainer", "stabilize", "report"])
+def test_wrong_target(target, entry, model, x):
+    entries = {
+        "resolve": lambda: resolve(target, depth=2, steps=5),
+        "LSCPretrainer": lambda: keras_lsc.LSCPretrainer(model, target),
+        "stabilize": lambda: keras_lsc.stabilize(model, x, target),
+        "report": lambda: _REPORT.max_deviation(target),
+    }
+    with pytest.raises(ValueError, match="positive") as caught:
+        entries[entry]()
+    assert_says(caught, [repr(target), "'variance'", "'unbalanced'", "(rho_t, rho_l)"])
+
+
+_REPORT = keras_lsc.StabilityReport("m", (), layers=1, steps=5, samples=1, seed=0)
+
+
+@pytest.mark.parametrize("mode", ["scale", "", None, 1])
+def test_unknown_mode(mode, model, x):
+    for entry in (
+        lambda: keras_lsc.LSCPretrainer(model, mode=mode),
+        lambda: keras_lsc.stabilize(model, x, mode=mode),
+    ):
+        with pytest.raises(ValueError, match="mode") as caught:
+            entry()
+        assert_says(caught, [repr(mode), "'scales'", "'weights'"])
+
+
+@pytest.mark.parametrize("radius", ["eigenvalue", None, 1.0])
+def test_unknown_radius(radius, model, x):
+    for entry in (
+        lambda: keras_lsc.LSCPretrainer(model, radius=radius),
+        lambda: keras_lsc.measure(model, x, radius=radius),
+        lambda: keras_lsc.stabilize(model, x, radius=radius),
+    ):
+        with pytest.raises(ValueError, match="radius") as caught:
+            entry()
+        assert_says(caught, [repr(radius), "'spectral'", "'rms'", "'norm'"])
+
+
+@pytest.mark.parametrize("samples", [0, -3, 2.5, "64", None])
+def test_wrong_number_of_samples(samples, model, x):
+    with pytest.raises(ValueError, match="positive integer") as caught:
+        keras_lsc.measure(model, x, samples=samples)
+    assert_says(caught, [repr(samples), "samples"])
+
+
+@pytest.mark.parametrize("tolerance", [0, -0.1, float("nan")])
+def test_wrong_tolerance(tolerance, model, x):
+    for entry in (
+        lambda: keras_lsc.stabilize(model, x, tolerance=tolerance),
+        lambda: keras_lsc.callbacks.StopWhenStable(tolerance),
+    ):
+        with pytest.raises(ValueError, match="tolerance") as caught:
+            entry()
+        assert_says(caught, [repr(tolerance), "positive"])
+
+
+def test_a_single_layer_has_nothing_to_stabilise():
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3)], name="one")
+    with pytest.raises(ValueError, match="only an input transition") as caught:
+        keras_lsc.LSCPretrainer(model)
+    assert_says(caught, ["'one'", "include_input=True"])
+
+
+def test_a_single_sequence_cannot_be_held_out(model, x):
+    with pytest.raises(ValueError, match="single sequence") as caught:
+        keras_lsc.stabilize(model, x[:1])
+    assert_says(caught, ["at least two"])
+
+
+def test_stop_when_stable_on_another_model(x):
+    model = keras.Sequential([keras.Input((5, 4)), layers.Flatten(), layers.Dense(1)])
+    model.compile(loss="mse")
+    with pytest.raises(ValueError, match="max_deviation") as caught:
+        model.fit(x, np.zeros(8), callbacks=[keras_lsc.callbacks.StopWhenStable()], verbose=0)
+    assert_says(caught, ["LSCPretrainer"])
+
+
+def test_backend_unknown_to_the_library(monkeypatch):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "openvino")
+    with pytest.raises(ImportError, match="'openvino'") as caught:
+        importlib.reload(keras_lsc.backend)
+    assert_says(caught, ["KERAS_BACKEND", "jax, tensorflow or torch"])
+
+
+def test_what_every_test_above_spoils_is_accepted_as_it_is(model, x):
+    assert keras_lsc.measure(model, x, samples=2).samples == 2
+    assert keras_lsc.LSCPretrainer(model).target == "variance"
