@@ -1,0 +1,435 @@
+"""The demonstration: one network from its default start and from a stabilised one."""
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import keras
+import numpy as np
+
+from keras_lsc import datasets
+from keras_lsc.pretrainer import Mode
+from keras_lsc.stability.measure import measure
+from keras_lsc.stability.report import StabilityReport
+from keras_lsc.stability.targets import Target, resolve
+from keras_lsc.stabilization import stabilize
+
+CELLS = ("sigmoid", "tanh", "relu", "lstm", "gru")
+# Keras runs a recurrent layer on torch one operation at a time, at many times the cost.
+_EXAMPLES = {"jax": 20_000, "tensorflow": 20_000, "torch": 4_000}
+_VALIDATION_SHARE = 0.15
+_LEARNING_RATE = 1e-3
+_MAX_UPDATES = 400
+# Training accuracy is drawn as a mean over this many batches.
+_SMOOTHING = 20
+
+# Okabe and Ito's palette, which the colour-blind can tell apart; each also has a marker of its own.
+_COLORS = {"default": "#D55E00", "stabilized": "#0072B2"}
+_MARKERS = {"default": "o", "stabilized": "s"}
+_LABELS = {"default": "default initialisation", "stabilized": "after pre-training"}
+
+
+@dataclass(frozen=True)
+class DemoSettings:
+    """What the demonstration runs.
+
+    Attributes:
+        cell: one of `CELLS`: the activation of a SimpleRNN, or a gated cell.
+        depth: number of recurrent layers.
+        units: of each of them.
+        target: as `stabilize` takes it.
+        mode: "scales" or "weights".
+        epochs: of the training after the pre-training.
+        examples: training and validation sequences together; None for what suits the backend.
+        batch_size: of the training.
+        seed: of the initial weights, the pre-training and the order of the training data.
+        download: whether MNIST may be fetched when it is not on this computer.
+    """
+
+    cell: str = "sigmoid"
+    depth: int = 5
+    units: int = 64
+    target: Target = "variance"
+    mode: Mode = "scales"
+    epochs: int = 3
+    examples: int | None = None
+    batch_size: int = 64
+    seed: int = 0
+    download: bool = True
+
+
+@dataclass(frozen=True)
+class Task:
+    """The data of the demonstration, and why it is this one."""
+
+    name: str
+    description: str
+    reason: str
+    classes: int
+    x: np.ndarray
+    y: np.ndarray
+    x_validation: np.ndarray
+    y_validation: np.ndarray
+
+
+@dataclass
+class Curve:
+    """Accuracies of one training.
+
+    Attributes:
+        training: of every batch, before the network was updated on it.
+        validation: before the training and after every epoch.
+        seconds: that the training took.
+    """
+
+    training: list[float] = field(default_factory=list)
+    validation: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What the demonstration found; "default" and "stabilized" name the two networks."""
+
+    settings: DemoSettings
+    backend: str
+    task: Task
+    reports: dict[str, StabilityReport]
+    updates: int
+    seconds_of_pretraining: float
+    curves: dict[str, Curve]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the result as a dictionary of JSON types, without the data."""
+        return {
+            "settings": asdict(self.settings),
+            "backend": self.backend,
+            "task": {
+                "name": self.task.name,
+                "reason": self.task.reason,
+                "training_sequences": len(self.task.x),
+                "validation_sequences": len(self.task.x_validation),
+            },
+            "reports": {name: report.to_dict() for name, report in self.reports.items()},
+            "updates": self.updates,
+            "seconds_of_pretraining": self.seconds_of_pretraining,
+            "curves": {name: asdict(curve) for name, curve in self.curves.items()},
+        }
+
+
+class Listener(Protocol):
+    """Who is told what the demonstration does, as it does it."""
+
+    def say(self, text: str) -> None:
+        """Takes a sentence."""
+
+    def show(self, title: str, report: StabilityReport) -> None:
+        """Takes a table."""
+
+    def track(self, title: str, total: int) -> AbstractContextManager[Callable[[str], None]]:
+        """Opens a progress bar; what it gives is called after every step, with a remark."""
+
+
+def run(settings: DemoSettings, listener: Listener) -> DemoResult:
+    """Measures and stabilises a network, then trains it from both starts.
+
+    Args:
+        settings: what to run.
+        listener: who is told.
+
+    Returns:
+        A `DemoResult`.
+
+    Raises:
+        ValueError: a setting is not a possible one; the message says which are.
+        NotStabilizedError: the target was not reached.
+    """
+    _check(settings)
+    backend = keras.backend.backend()
+    examples = settings.examples or _EXAMPLES[backend]
+    task = load_task(examples, settings.seed, settings.download)
+    listener.say(f"{task.description}: {task.reason}.")
+    listener.say(
+        f"{len(task.x):,} sequences to train on, {len(task.x_validation):,} to validate on, "
+        f"{settings.epochs} epochs, backend {backend}."
+    )
+    if settings.examples is None and examples < max(_EXAMPLES.values()):
+        listener.say(
+            f"Fewer than the {max(_EXAMPLES.values()):,} sequences of the other backends: Keras "
+            f"runs recurrent layers step by step on {backend}. Choose with --examples; "
+            "accuracies of unequal numbers cannot be compared."
+        )
+    model = make_network(settings, task)
+    starts = {"default": model.get_weights()}
+    reports = {"default": measure(model, task.x, seed=settings.seed)}
+    listener.show("Default initialisation", reports["default"])
+
+    started = time.perf_counter()
+    with listener.track("pre-training", _MAX_UPDATES) as advance:
+        watcher = _Watcher(lambda logs: advance(f"off by {logs['max_deviation']:.3f} at most"))
+        reports["stabilized"] = stabilize(
+            model,
+            task.x,
+            settings.target,
+            mode=settings.mode,
+            max_updates=_MAX_UPDATES,
+            seed=settings.seed,
+            callbacks=(watcher,),
+        )
+    seconds = time.perf_counter() - started
+    starts["stabilized"] = model.get_weights()
+    rho_time, rho_depth = resolve(settings.target, settings.depth, task.x.shape[1])
+    listener.show(
+        f"After {watcher.updates} updates ({seconds:.0f} s) "
+        f"to radius {rho_time:.3f} in time and {rho_depth:.3f} in depth",
+        reports["stabilized"],
+    )
+    curves = {}
+    for name, weights in starts.items():
+        model.set_weights(weights)
+        curves[name] = _train(model, _LABELS[name], task, settings, listener)
+    return DemoResult(settings, backend, task, reports, watcher.updates, seconds, curves)
+
+
+def load_task(examples: int, seed: int, download: bool = True) -> Task:
+    """Returns sequential MNIST, or delayed parity where MNIST is not to be had.
+
+    Args:
+        examples: training and validation sequences together.
+        seed: of the generated task.
+        download: whether MNIST may be fetched.
+
+    Returns:
+        A `Task` whose `reason` says why it is this one.
+    """
+    try:
+        x, y = datasets.load("smnist", "train", limit=examples, download=download)
+    except (datasets.DatasetUnavailableError, ModuleNotFoundError) as error:
+        name, classes = "parity", 2
+        description = "Delayed parity (two bits, then two that do not count)"
+        reason = f"generated, because sequential MNIST is not available here ({error})"
+        x, y = datasets.load("parity", limit=examples, n=2, delay=2, length=20, seed=seed)
+    else:
+        name, classes = "smnist", 10
+        description = "Sequential MNIST (28 rows of 28 pixels, one row a step)"
+        reason = "real data, read from this computer"
+    kept = len(x) - max(1, round(_VALIDATION_SHARE * len(x)))
+    return Task(name, description, reason, classes, x[:kept], y[:kept], x[kept:], y[kept:])
+
+
+def make_network(settings: DemoSettings, task: Task) -> keras.Model:
+    """Returns the network of the demonstration, as Keras initialises it."""
+    keras.utils.set_random_seed(settings.seed)
+    model = keras.Sequential([keras.Input(task.x.shape[1:])], name=f"{settings.cell}_network")
+    for layer in range(1, settings.depth + 1):
+        options = {"return_sequences": layer < settings.depth, "name": f"layer_{layer}"}
+        if settings.cell == "lstm":
+            model.add(keras.layers.LSTM(settings.units, **options))
+        elif settings.cell == "gru":
+            model.add(keras.layers.GRU(settings.units, **options))
+        else:
+            model.add(keras.layers.SimpleRNN(settings.units, activation=settings.cell, **options))
+    model.add(keras.layers.Dense(task.classes, activation="softmax", name="readout"))
+    return model
+
+
+def draw(result: DemoResult, path: Path) -> None:
+    """Writes the picture: radii before and after on the left, learning curves on the right.
+
+    Args:
+        result: of `run`.
+        path: of the picture; its suffix chooses the format.
+
+    Raises:
+        ValueError: matplotlib does not know the format.
+        OSError: the file cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4.6), dpi=160, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.06, wspace=0.04)
+    left, right = figure.subplots(1, 2, width_ratios=[1, 1.15])
+    _draw_radii(left, result)
+    _draw_curves(right, result)
+    settings, task = result.settings, result.task
+    on = "sequential MNIST" if task.name == "smnist" else "delayed parity"
+    kind = settings.cell.upper() if settings.cell in ("lstm", "gru") else f"{settings.cell} RNN"
+    figure.suptitle(
+        f"{settings.depth}-layer {kind} of {settings.units} units on {on}, before and after "
+        "pre-training to stability",
+        fontsize=12,
+        fontweight="bold",
+    )
+    figure.supxlabel(
+        f"{len(task.x):,} training and {len(task.x_validation):,} validation sequences, "
+        f"target {settings.target!r}, mode {settings.mode!r}, seed {settings.seed}, "
+        f"backend {result.backend}",
+        fontsize=8,
+        color="0.35",
+    )
+    figure.savefig(path)
+
+
+def _draw_radii(ax: Any, result: DemoResult) -> None:
+    before, after = (
+        [row for row in result.reports[name].transitions if row.kind in ("time", "depth")]
+        for name in ("default", "stabilized")
+    )
+    order = sorted(range(len(after)), key=lambda k: (after[k].kind != "time", after[k].layer))
+    radii = {
+        "default": [before[k].radius for k in order],
+        "stabilized": [after[k].radius for k in order],
+    }
+    rows = [after[k] for k in order]
+    # One empty row parts the two kinds.
+    heights = np.array([k + (row.kind == "depth") for k, row in enumerate(rows)], dtype=float)
+    for height, start, end in zip(heights, *radii.values(), strict=True):
+        ax.plot([start, end], [height, height], color="0.8", linewidth=2, zorder=1)
+    for name, values in radii.items():
+        ax.plot(
+            values,
+            heights,
+            linestyle="none",
+            marker=_MARKERS[name],
+            markersize=6,
+            color=_COLORS[name],
+            markerfacecolor="white" if name == "default" else _COLORS[name],
+            markeredgewidth=1.6,
+            zorder=3,
+        )
+    report = result.reports["stabilized"]
+    rho_time, rho_depth = resolve(result.settings.target, report.layers, report.steps)
+    for kind, rho in (("time", rho_time), ("depth", rho_depth)):
+        at = [height for height, row in zip(heights, rows, strict=True) if row.kind == kind]
+        if at:
+            ends = [min(at) - 0.55, max(at) + 0.45]
+            ax.plot([rho, rho], ends, "k--", linewidth=1.2, zorder=2)
+            ax.annotate(
+                f"target {rho:.3g}",
+                (rho, ends[0]),
+                xytext=(0, 2),
+                textcoords="offset points",
+                ha="center",
+                va="bottom",
+                fontsize=9,
+            )
+    ax.set_yticks(heights, [f"{row.kind}, layer {row.layer + 1}" for row in rows])
+    ax.set_ylim(max(heights) + 0.7, min(heights) - 1.1)
+    ax.set_xlim(0, 1.12 * max(rho_time, rho_depth, *radii["default"], *radii["stabilized"]))
+    ax.set_xlabel("mean spectral radius of the transition")
+    ax.set_title("Radii of the local transitions", fontsize=11, loc="left")
+    ax.grid(axis="x", alpha=0.25)
+    ax.tick_params(axis="y", length=0)
+    ax.spines[["top", "right", "left"]].set_visible(False)
+
+
+def _draw_curves(ax: Any, result: DemoResult) -> None:
+    batches = max(len(curve.training) for curve in result.curves.values())
+    per_epoch = batches / result.settings.epochs
+    for name, curve in result.curves.items():
+        width = min(_SMOOTHING, batches)
+        smooth = np.convolve(curve.training, np.ones(width) / width, mode="valid")
+        at = (np.arange(len(smooth)) + (width + 1) / 2) / per_epoch
+        ax.plot(at, smooth, color=_COLORS[name], linewidth=1, alpha=0.55)
+        ax.plot(
+            np.arange(len(curve.validation)),
+            curve.validation,
+            linestyle="none",
+            marker=_MARKERS[name],
+            markersize=7.5,
+            color=_COLORS[name],
+            markerfacecolor="white" if name == "default" else _COLORS[name],
+            markeredgewidth=1.8,
+            label=_LABELS[name],
+            clip_on=False,
+            zorder=4 if name == "default" else 3,
+        )
+        ax.annotate(
+            f"{curve.validation[-1]:.2f}",
+            (len(curve.validation) - 1, curve.validation[-1]),
+            xytext=(9, 0),
+            textcoords="offset points",
+            va="center",
+            color=_COLORS[name],
+            fontweight="bold",
+            annotation_clip=False,
+        )
+    chance = 1 / result.task.classes
+    ax.axhline(chance, color="k", linestyle=":", linewidth=1, label="chance")
+    ax.set_xlim(0, result.settings.epochs)
+    ax.set_ylim(0, 1)
+    ax.set_xticks(range(result.settings.epochs + 1))
+    ax.set_xlabel("epoch")
+    ax.set_ylabel("accuracy")
+    ax.set_title("Accuracy (points: validation, lines: training)", fontsize=11, loc="left")
+    ax.grid(alpha=0.25)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(frameon=False, loc="best")
+
+
+def _train(
+    model: keras.Model, name: str, task: Task, settings: DemoSettings, listener: Listener
+) -> Curve:
+    keras.utils.set_random_seed(settings.seed)
+    model.compile(
+        optimizer=keras.optimizers.Adam(_LEARNING_RATE),
+        loss="sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+    )
+    curve = Curve()
+    batches = int(np.ceil(len(task.x) / settings.batch_size))
+    validation = (task.x_validation, task.y_validation)
+    started = time.perf_counter()
+    with listener.track(f"training, {name}", settings.epochs * batches) as advance:
+        watcher = _Watcher(lambda logs: advance(f"accuracy {logs['accuracy']:.3f}"))
+        curve.validation.append(float(model.evaluate(*validation, verbose=0)[1]))
+        history = model.fit(
+            task.x,
+            task.y,
+            batch_size=settings.batch_size,
+            epochs=settings.epochs,
+            validation_data=validation,
+            callbacks=[watcher],
+            verbose=0,
+        )
+    curve.seconds = time.perf_counter() - started
+    curve.validation += [float(value) for value in history.history["val_accuracy"]]
+    means = np.reshape(watcher.accuracies, (settings.epochs, batches))
+    # Keras gives the mean since the start of the epoch; differences of the sums are the batches'.
+    sizes = np.full(batches, settings.batch_size)
+    sizes[-1] = len(task.x) - settings.batch_size * (batches - 1)
+    sums = np.diff(means * np.cumsum(sizes), axis=1, prepend=0.0)
+    curve.training = [float(value) for value in np.clip(sums / sizes, 0, 1).ravel()]
+    return curve
+
+
+class _Watcher(keras.callbacks.Callback):
+    """Tells of every update, and keeps the accuracies where there are any."""
+
+    def __init__(self, tell: Callable[[dict[str, float]], None]):
+        super().__init__()
+        self.tell = tell
+        self.updates = 0
+        self.accuracies: list[float] = []
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        del batch
+        values = {name: float(value) for name, value in (logs or {}).items()}
+        self.updates += 1
+        if "accuracy" in values:
+            self.accuracies.append(values["accuracy"])
+        self.tell(values)
+
+
+def _check(settings: DemoSettings) -> None:
+    if settings.cell not in CELLS:
+        raise ValueError(f"unknown cell {settings.cell!r}; expected one of {', '.join(CELLS)}.")
+    for name in ("depth", "units", "epochs", "batch_size"):
+        if getattr(settings, name) < 1:
+            raise ValueError(f"{name} must be at least 1, got {getattr(settings, name)}.")
+    if settings.examples is not None and settings.examples < 8:
+        raise ValueError(f"examples must be at least 8, got {settings.examples}.")
+    resolve(settings.target, settings.depth, steps=1)
