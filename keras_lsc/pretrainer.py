@@ -16,6 +16,7 @@ Tensor = Any
 Mode = Literal["scales", "weights"]
 
 _LEARNING_RATE = {"scales": 0.05, "weights": 0.005}
+_BETA_2 = 0.95
 # One update sees a noisy mean over the points of a batch; 0.1 % accuracy of each is enough.
 _SQUARINGS = 7
 _KRYLOV = 32
@@ -28,7 +29,7 @@ class LSCPretrainer(keras.Model):
 
     An ordinary Keras model around the one to stabilise: its output are the mean radii and gains
     of a batch of sequences, each looked at in one of its time steps; its loss is their mean
-    squared distance to the target. The stock `fit` does the rest; labels in the data are ignored.
+    squared distance to the target, divided by the target. The stock `fit` does the rest; labels in the data are ignored.
     After `fit` the wrapped model is stabilised in place.
 
     Args:
@@ -160,6 +161,9 @@ class LSCPretrainer(keras.Model):
             if decay_updates is not None:
                 rate = keras.optimizers.schedules.InverseTimeDecay(rate, decay_updates, 1.0)
             optimizer.learning_rate = rate
+            if hasattr(optimizer, "beta_2"):
+                # Squared gradients fall by orders of magnitude on the way to the target.
+                optimizer.beta_2 = _BETA_2
         if keras.backend.backend() == "tensorflow":
             kwargs.setdefault("jit_compile", False)  # XLA has no eigensolver
         super().compile(optimizer=optimizer, loss=None, metrics=None, **kwargs)
@@ -204,9 +208,14 @@ class LSCPretrainer(keras.Model):
         sample_weight: Any = None,
         training: bool = True,
     ) -> Tensor:
-        """Mean squared distance of the radii to their targets; labels and weights are ignored."""
+        """Mean of (radius - target)^2 / target over the transitions.
+
+        Divided by the target, so that its derivative by a log scale is the deviation itself, for
+        small radii ("unbalanced") as for large ones. Labels and sample weights are ignored.
+        """
         del y, sample_weight, training
-        return ops.mean(ops.square(y_pred["radius"] - self._targets(x)))
+        targets = self._targets(x)
+        return ops.mean(ops.square(y_pred["radius"] - targets) / targets)
 
     def compute_metrics(
         self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None

@@ -1,0 +1,184 @@
+"""What pre-training costs: an update beside a training step, time to tolerance, width and depth.
+
+    KERAS_BACKEND=jax python benchmarks/pretraining.py [--quick]
+
+Prints a table and writes `benchmarks/results/pretraining_<backend>.json`. `benchmarks/tables.py`
+makes the README's table from the JSON. Every ratio is of two medians of one process, its samples
+taken in turn. Rows of the scaling table run in processes of their own, for their peak memory.
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+import keras_lsc
+
+RESULTS = Path(__file__).parent / "results"
+STEPS, BATCH, INPUTS = 200, 32, 784
+CELLS = {"lstm": (keras.layers.LSTM, 42), "gru": (keras.layers.GRU, 53)}
+
+
+def spikes(rows: int, steps: int, features: int) -> np.ndarray:
+    """Random spikes at rate 0.03, as sparse as latency-coded images."""
+    return (np.random.default_rng(0).random((rows, steps, features)) < 0.03).astype("float32")
+
+
+def network(cell: str, units: int, depth: int, steps: int, features: int) -> keras.Model:
+    """A stack of recurrent layers with a softmax readout."""
+    keras.utils.set_random_seed(0)
+    layer, _ = CELLS[cell]
+    stack = [layer(units, return_sequences=index < depth - 1) for index in range(depth)]
+    readout = keras.layers.Dense(10, activation="softmax")
+    return keras.Sequential([keras.Input((steps, features)), *stack, readout])
+
+
+def seconds(function: Callable[[], Any]) -> float:
+    """Wall-clock seconds of one call."""
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def summary(samples: list[float]) -> dict[str, float]:
+    """Median and quartiles."""
+    low, middle, high = np.percentile(samples, (25, 50, 75))
+    return {"median": float(middle), "low": float(low), "high": float(high), "n": len(samples)}
+
+
+def update_against_step(cell: str, repeats: int) -> dict[str, Any]:
+    """Seconds of a pre-training update and of a training step of the same model and batch."""
+    x, labels = spikes(BATCH, STEPS, INPUTS), np.zeros(BATCH, dtype="int32")
+    units = CELLS[cell][1]
+    model = network(cell, units, 2, STEPS, INPUTS)
+    model.compile("adam", "sparse_categorical_crossentropy")
+    pretrainer = keras_lsc.LSCPretrainer(network(cell, units, 2, STEPS, INPUTS))
+    pretrainer.compile()
+    calls = {
+        "training_step": lambda: model.train_on_batch(x, labels),
+        "pretraining_update": lambda: pretrainer.train_on_batch(x),
+    }
+    first = {name: seconds(call) for name, call in calls.items()}
+    samples: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(repeats):
+        for name, call in calls.items():
+            samples[name].append(seconds(call))
+    row: dict[str, Any] = {name: summary(values) for name, values in samples.items()}
+    row["first_call"] = first
+    row["ratio"] = row["pretraining_update"]["median"] / row["training_step"]["median"]
+    return {"cell": cell, "units": units, "depth": 2, **row}
+
+
+def time_to_tolerance(cell: str, tolerance: float = 0.02) -> dict[str, Any]:
+    """Seconds, compilation included, until every recent radius is within the tolerance."""
+    x = spikes(512, STEPS, INPUTS)
+    model = network(cell, CELLS[cell][1], 2, STEPS, INPUTS)
+    stop = keras_lsc.callbacks.StopWhenStable(tolerance / 2)
+
+    def pretrain() -> None:
+        pretrainer = keras_lsc.LSCPretrainer(model)
+        pretrainer.compile()
+        pretrainer.fit(x[:384], batch_size=BATCH, epochs=40, verbose=0, callbacks=[stop])
+
+    elapsed = seconds(pretrain)
+    report = keras_lsc.measure(model, x[384:], samples=128)
+    return {
+        "cell": cell,
+        "seconds": elapsed,
+        "updates": stop.updates,
+        "tolerance": tolerance,
+        "held_out_deviation": report.max_deviation("variance"),
+    }
+
+
+def scaling_row(units: int, depth: int, batch: int, steps: int, repeats: int) -> dict[str, Any]:
+    """Seconds of an update and peak memory of this process for one size of LSTM."""
+    x = spikes(batch, steps, 300)
+    pretrainer = keras_lsc.LSCPretrainer(network("lstm", units, depth, steps, 300))
+    pretrainer.compile()
+    first = seconds(lambda: pretrainer.train_on_batch(x))
+    samples = [seconds(lambda: pretrainer.train_on_batch(x)) for _ in range(repeats)]
+    return {
+        "units": units,
+        "depth": depth,
+        "batch": batch,
+        "steps": steps,
+        "first_call": first,
+        "update": summary(samples),
+        "peak_memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+    }
+
+
+def scaling(quick: bool) -> list[dict[str, Any]]:
+    """`scaling_row` over widths and depths, each in its own process."""
+    sizes = [(64, 2), (128, 2), (256, 2), (512, 2), (1024, 2), (1300, 2), (2048, 2)]
+    sizes += [(64, 4), (64, 8), (64, 16)]
+    if quick:
+        sizes = [(64, 2), (64, 4)]
+    rows = []
+    for units, depth in sizes:
+        command = [sys.executable, __file__, "--row", json.dumps([units, depth, 8, 35, 3])]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            row = {"units": units, "depth": depth, "failed": done.stderr.strip()[-500:]}
+        else:
+            row = json.loads(done.stdout.strip().splitlines()[-1])
+        rows.append(row)
+        print(row, flush=True)
+    return rows
+
+
+def environment() -> dict[str, Any]:
+    """What the figures were measured on."""
+    backend = keras.backend.backend()
+    package = {"tensorflow": "tensorflow-cpu"}.get(backend, backend)
+    return {
+        "backend": backend,
+        "backend_version": version(package),
+        "keras": keras.version(),
+        "keras_lsc": keras_lsc.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def main() -> None:
+    """Runs everything and writes the JSON file of this backend."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="few repeats, two sizes; no JSON")
+    parser.add_argument("--row", type=json.loads, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.row:
+        print(json.dumps(scaling_row(*options.row)))
+        return
+    repeats = 3 if options.quick else 15
+    result = {
+        "environment": environment(),
+        "setting": {"steps": STEPS, "batch": BATCH, "inputs": INPUTS, "data": "random spikes"},
+        "time_to_tolerance": [time_to_tolerance(cell) for cell in CELLS],
+        "update": [update_against_step(cell, repeats) for cell in CELLS],
+    }
+    print(json.dumps(result, indent=2), flush=True)
+    result["scaling"] = scaling(options.quick)
+    if not options.quick:
+        RESULTS.mkdir(exist_ok=True)
+        path = RESULTS / f"pretraining_{keras.backend.backend()}.json"
+        path.write_text(json.dumps(result, indent=2) + "\n")
+        print(f"written to {path}")
+
+
+if __name__ == "__main__":
+    main()
