@@ -1,0 +1,273 @@
+"""The keras-lsc command: what it prints and writes, and how it fails."""
+
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import keras_lsc_command
+from keras_lsc import demo
+from keras_lsc.cli import app, parse_target
+
+ROOT = Path(__file__).parents[1]
+BACKEND = keras.backend.backend()
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def saved(tmp_path, rng):
+    """A small model and sequences for it, as files."""
+    model = keras.Sequential(
+        [
+            keras.Input((6, 3)),
+            keras.layers.SimpleRNN(8, return_sequences=True, name="lower"),
+            keras.layers.SimpleRNN(8, name="upper"),
+        ]
+    )
+    model.save(tmp_path / "model.keras")
+    np.save(tmp_path / "data.npy", rng.normal(size=(128, 6, 3)).astype("float32"))
+    return tmp_path / "model.keras", tmp_path / "data.npy"
+
+
+def test_demo_falls_back_to_parity_and_draws(tmp_path, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "empty"))
+    picture = tmp_path / "demo.png"
+    result = run(
+        *("demo", "--cell", "tanh", "--depth", 2, "--units", 8, "--epochs", 1),
+        *("--examples", 200, "--no-download", "--output", picture),
+    )
+    assert result.exit_code == 0, result.output
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert "Delayed parity" in result.output
+    assert "sequential MNIST is not available here" in result.output
+    assert result.output.count("layer_2.depth") == 2
+    assert "Default initialisation" in result.output
+    assert "Validation accuracy, default:" in result.output
+    assert "Validation accuracy, stabilised:" in result.output
+
+
+def test_demo_that_cannot_reach_its_target_says_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "empty"))
+    monkeypatch.setattr(demo, "_MAX_UPDATES", 4)
+    picture = tmp_path / "demo.png"
+    result = run(
+        *("demo", "--depth", 2, "--units", 8, "--examples", 200, "--no-download"),
+        *("--output", picture),
+    )
+    assert result.exit_code == 1
+    assert "not within 0.02 of the target" in result.stderr
+    assert not picture.exists()
+
+
+def test_both_networks_of_the_demo_start_from_the_same_readout():
+    task = demo.load_task(40, seed=0, download=False)
+    settings = demo.DemoSettings(depth=2, units=4, seed=3)
+    first, second = (demo.make_network(settings, task).get_weights() for _ in range(2))
+    for one, other in zip(first, second, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_batch_accuracies_add_up_to_those_of_the_epoch(monkeypatch):
+    # 34 sequences in batches of 8: the last batch is a small one.
+    settings = demo.DemoSettings(depth=1, units=4, epochs=2, batch_size=8)
+    task = demo.load_task(40, seed=0, download=False)
+    model = demo.make_network(settings, task)
+    epochs = []
+    fit = model.fit
+
+    def fit_and_keep(*args, **kwargs):
+        history = fit(*args, **kwargs)
+        epochs.extend(history.history["accuracy"])
+        return history
+
+    monkeypatch.setattr(model, "fit", fit_and_keep)
+
+    class Silent:
+        def track(self, title, total):
+            return _Nothing()
+
+    curve = demo._train(model, "test", task, settings, Silent())
+    sizes = [8, 8, 8, 8, 2]
+    batches = np.reshape(curve.training, (2, 5))
+    np.testing.assert_allclose(batches @ sizes / 34, epochs, atol=1e-5)
+
+
+class _Nothing:
+    def __enter__(self):
+        return lambda remark: None
+
+    def __exit__(self, *error):
+        return None
+
+
+def test_measure_prints_a_table_or_json(saved):
+    table = run("measure", *saved, "--samples", 8)
+    assert table.exit_code == 0, table.output
+    assert "upper.depth" in table.stdout
+    printed = run("measure", *saved, "--samples", 8, "--json")
+    report = json.loads(printed.stdout)
+    assert report["samples"] == 8
+    names = [row["name"] for row in report["transitions"]]
+    assert names == ["lower.time", "lower.input", "upper.time", "upper.depth"]
+
+
+def test_stabilize_then_measure_finds_the_target(saved, tmp_path):
+    model, data = saved
+    output = tmp_path / "stable.keras"
+    before = model.read_bytes()
+    result = run("stabilize", model, data, "--output", output, "--target", "0.8,0.5", "--json")
+    assert result.exit_code == 0, result.output
+    assert model.read_bytes() == before
+    measured = json.loads(run("measure", output, data, "--samples", 128, "--json").stdout)
+    radii = {row["name"]: row["radius"] for row in measured["transitions"]}
+    # The tolerance of 0.02, and the sampling error of other points than those it was checked at.
+    assert radii["lower.time"] == pytest.approx(0.8, abs=0.05)
+    assert radii["upper.time"] == pytest.approx(0.8, abs=0.05)
+    assert radii["upper.depth"] == pytest.approx(0.5, abs=0.05)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "data.npy",
+        "model.keras",
+        "stable.keras",
+    ]
+
+
+def test_a_failed_stabilize_leaves_the_former_output(saved, tmp_path):
+    output = tmp_path / "stable.keras"
+    output.write_text("former")
+    result = run("stabilize", *saved, "--output", output, "--target", "high")
+    assert result.exit_code == 1
+    assert "'high'" in result.stderr
+    assert output.read_text() == "former"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["demo", "--cell", "elman"], ["'elman'", "sigmoid, tanh, relu, lstm, gru"]),
+        (["demo", "--depth", "0"], ["depth", "0"]),
+        (["demo", "--target", "-1"], ["-1.0"]),
+        (["demo", "--mode", "all"], ["'all'", "'scales' or 'weights'"]),
+        (["demo", "--output", "absent/demo.png"], ["absent/demo.png", "folder"]),
+        (["demo", "--backend", "numpy"], ["'numpy'", BACKEND]),
+        (["measure", "absent.keras", "absent.npy"], ["absent.keras", "does not exist"]),
+    ],
+)
+def test_wrong_use_is_one_line_and_exit_code_1(arguments, expected, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = run(*arguments, *(["--no-download"] if arguments[0] == "demo" else []))
+    assert result.exit_code == 1
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("keras-lsc: error: ")
+    for part in expected:
+        assert part in lines[0]
+
+
+def test_files_that_are_not_what_they_should_be(saved, tmp_path):
+    model, data = saved
+    for arguments, culprit in (((data, data), "data.npy"), ((model, model), "model.keras")):
+        result = run("measure", *arguments)
+        assert result.exit_code == 1
+        assert culprit in result.stderr
+        assert "Traceback" not in result.stderr
+    wrong = tmp_path / "wrong.npy"
+    np.save(wrong, np.zeros((4, 6, 2), "float32"))
+    result = run("measure", model, wrong)
+    assert result.exit_code == 1
+    assert "(6, 3)" in result.stderr
+    assert "(6, 2)" in result.stderr
+    result = run("stabilize", model, data, "--output", tmp_path / "out.h5")
+    assert result.exit_code == 1
+    assert ".keras" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "target"),
+    [
+        ("variance", "variance"),
+        ("0.5", 0.5),
+        ("0.9,0.4", (0.9, 0.4)),
+        ("unbalanced", "unbalanced"),
+    ],
+)
+def test_targets_on_the_command_line(text, target):
+    assert parse_target(text) == target
+
+
+def command(*arguments, **environment):
+    """Runs the command in a process of its own, which another backend needs."""
+    return subprocess.run(
+        [sys.executable, "-m", "keras_lsc_command", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+    )
+
+
+def test_backend_option_goes_before_the_environment(saved):
+    other = next(
+        (name for name in keras_lsc_command.BACKENDS if name != BACKEND and find_spec(name)), None
+    )
+    if other is None:
+        pytest.skip(f"no backend but {BACKEND} is installed")
+    # The report is the same on every backend; an impossible second choice tells which one runs.
+    script = (
+        "import sys, keras_lsc_command; sys.argv[1:] = ['--backend', sys.argv[1]]; "
+        "assert keras_lsc_command.choose_backend(sys.argv[1:]) is None; "
+        "import keras; print(keras.backend.backend())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, other],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "KERAS_BACKEND": BACKEND},
+    )
+    assert done.stdout.split() == [other]
+
+
+def test_backend_option_of_the_command(saved):
+    model, data = map(str, saved)
+    done = command(
+        *("measure", model, data, "--samples", "4", "--json", "--backend", BACKEND),
+        KERAS_BACKEND="not_a_backend",
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["samples"] == 4
+
+
+@pytest.mark.parametrize("arguments", [["--backend", "theano"], ["--backend=theano"]])
+def test_unknown_backend(arguments):
+    done = command("demo", *arguments)
+    assert done.returncode == 1
+    assert done.stderr.strip() == (
+        "keras-lsc: error: unknown backend 'theano'; expected one of jax, tensorflow, torch"
+    )
+
+
+def test_backend_that_is_not_installed(monkeypatch):
+    monkeypatch.setattr(keras_lsc_command, "_is_installed", lambda module: module == "jax")
+    monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
+    problem = keras_lsc_command.choose_backend([])
+    assert problem == (
+        'the backend tensorflow is not installed; install it: pip install "keras-lsc[tensorflow]"'
+    )
+
+
+def test_without_a_choice_the_installed_backend_is_taken(monkeypatch, tmp_path):
+    monkeypatch.setattr(keras_lsc_command, "_is_installed", lambda module: module == "torch")
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setenv("KERAS_BACKEND", "")
+    assert keras_lsc_command.choose_backend(["demo"]) is None
+    assert os.environ["KERAS_BACKEND"] == "torch"
