@@ -99,7 +99,7 @@ def demo(
     epochs: Annotated[int, typer.Option(help="Epochs of training from each start.")] = 3,
     examples: Annotated[
         int | None,
-        typer.Option(help="Sequences, 15 % of them for validation. Default: 20000; torch 4000."),
+        typer.Option(help="Sequences, 15 % of them for validation. Default: 20000; torch 10000."),
     ] = None,
     seed: Seed = 0,
     download: Annotated[

@@ -19,7 +19,7 @@ from keras_lsc.stabilization import stabilize
 
 CELLS = ("sigmoid", "tanh", "relu", "lstm", "gru")
 # Keras runs a recurrent layer on torch one operation at a time, at many times the cost.
-_EXAMPLES = {"jax": 20_000, "tensorflow": 20_000, "torch": 4_000}
+_EXAMPLES = {"jax": 20_000, "tensorflow": 20_000, "torch": 10_000}
 _VALIDATION_SHARE = 0.15
 _LEARNING_RATE = 1e-3
 _MAX_UPDATES = 400
