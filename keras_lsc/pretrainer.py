@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops, tree
 
 from keras_lsc.stability.radius import RadiusKind, check_radius_kind, radii_and_gains
-from keras_lsc.stability.scales import gate_blocks, is_bias, is_matrix, scaled, shifted
+from keras_lsc.stability.scales import gate_blocks, is_bias, is_matrix, nudged, scaled, shifted
 from keras_lsc.stability.targets import Target, resolve
 from keras_lsc.stability.transitions import TransitionMap
 
@@ -93,19 +93,16 @@ class LSCPretrainer(keras.Model):
                 f"Model {model.name!r} has a single layer and so only an input transition; "
                 "nothing is left to stabilise. Pass include_input=True to stabilise that one."
             )
-        # Weights moved as a whole: each with the variable that moves its blocks, and how.
-        self._moved_by_block: list[tuple[Any, Any, Callable]] = []
+        # Weights that are not moved themselves: with each a variable and how it moves the weight.
+        self._moved: list[tuple[Any, Any, Callable]] = []
         self._free: list[Any] = []
         for variable, gate_width in transition_map.variables_taking_part:
-            if mode == "scales" and (is_matrix(variable) or is_bias(variable)):
-                move = scaled if is_matrix(variable) else shifted
-                kind = "log_scale" if is_matrix(variable) else "shift"
-                blocks = self.add_weight(
-                    shape=(gate_blocks(variable.shape, gate_width),),
-                    initializer="zeros",
-                    name=f"{kind}_{len(self._moved_by_block)}",
-                )
-                self._moved_by_block.append((variable, blocks, move))
+            blocks = (gate_blocks(variable.shape, gate_width),)
+            if mode == "scales" and is_matrix(variable):
+                self._move(variable, scaled, "log_scale", blocks)
+            elif mode == "scales" and is_bias(variable):
+                self._move(variable, shifted, "shift", blocks)
+                self._move(variable, nudged, "nudge", tuple(variable.shape))
             else:
                 self._free.append(variable)
         phase = np.random.default_rng(seed).random()
@@ -120,7 +117,7 @@ class LSCPretrainer(keras.Model):
         """The scales and the weights that shape a transition; nothing else is moved."""
         if not self.trainable:
             return []
-        return [blocks for _, blocks, _ in self._moved_by_block] + self._free
+        return [mover for _, mover, _ in self._moved] + self._free
 
     @property
     def non_trainable_variables(self) -> list[Any]:
@@ -143,7 +140,7 @@ class LSCPretrainer(keras.Model):
         self,
         optimizer: Any = "adam",
         learning_rate: float | None = None,
-        decay_updates: int | None = 100,
+        decay_updates: float | None = 60,
         **kwargs: Any,
     ) -> None:
         """Chooses the optimiser; loss and metrics are those of the pretrainer.
@@ -152,14 +149,15 @@ class LSCPretrainer(keras.Model):
             optimizer: an optimiser, or the name of one, which then gets `learning_rate`.
             learning_rate: first learning rate of an optimiser given by name; without it 0.05 for
                 mode "scales" (a relative change per update) and 0.005 for "weights".
-            decay_updates: number of updates in which that rate falls to half; None keeps it.
+            decay_updates: number of updates in which that rate halves, again and again; None
+                keeps it.
             **kwargs: as `keras.Model.compile` takes them, without `loss` and `metrics`.
         """
         if isinstance(optimizer, str):
             optimizer = keras.optimizers.get(optimizer)
             rate = learning_rate or _LEARNING_RATE[self.mode]
             if decay_updates is not None:
-                rate = keras.optimizers.schedules.InverseTimeDecay(rate, decay_updates, 1.0)
+                rate = keras.optimizers.schedules.ExponentialDecay(rate, decay_updates, 0.5)
             optimizer.learning_rate = rate
             if hasattr(optimizer, "beta_2"):
                 # Squared gradients fall by orders of magnitude on the way to the target.
@@ -243,9 +241,9 @@ class LSCPretrainer(keras.Model):
 
     def fold_scales(self) -> None:
         """Puts the scales and shifts into the wrapped model's weights and sets them back."""
-        for variable, blocks, move in self._moved_by_block:
-            variable.assign(move(variable.value, blocks.value))
-            blocks.assign(ops.zeros(blocks.shape))
+        for variable, mover, move in self._moved:
+            variable.assign(move(variable.value, mover.value))
+            mover.assign(ops.zeros(mover.shape))
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor."""
@@ -266,18 +264,22 @@ class LSCPretrainer(keras.Model):
         return cls(**{**config, "model": model})
 
     def _effective_weights(self) -> list[tuple[Any, Tensor]]:
-        by_block = {id(weight): (blocks, move) for weight, blocks, move in self._moved_by_block}
         free = {id(variable) for variable in self._free}
-        mapping = []
+        values = {}
         for variable in self.model.variables:
             value = variable.value
             if id(variable) not in free and "float" in variable.dtype:
                 value = ops.stop_gradient(value)
-            if id(variable) in by_block:
-                blocks, move = by_block[id(variable)]
-                value = move(value, blocks.value)
-            mapping.append((variable, value))
-        return mapping
+            values[id(variable)] = value
+        for variable, mover, move in self._moved:
+            values[id(variable)] = move(values[id(variable)], mover.value)
+        return [(variable, values[id(variable)]) for variable in self.model.variables]
+
+    def _move(self, variable: Any, move: Callable, kind: str, shape: tuple[int, ...]) -> None:
+        name = f"{kind}_{len(self._moved)}"
+        self._moved.append(
+            (variable, self.add_weight(shape=shape, initializer="zeros", name=name), move)
+        )
 
     def _targets(self, x: Any) -> Tensor:
         steps = 0

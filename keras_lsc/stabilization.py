@@ -19,12 +19,8 @@ from keras_lsc.stability.targets import Target, resolve
 _ROWS = (384, 3072)
 _BYTES = 2**28
 _MOST_SAMPLES = 4096
-# After so many updates the held-out sequences are looked at. Near the target it is the noise of
-# single updates that keeps a radius off, and so it is where a round brought nothing: then the
-# steps get smaller, down to the least of them.
+# After so many updates the held-out sequences are looked at.
 _ROUND = 80
-_NEAR = 2.5
-_LEAST_STEP = 1 / 30
 
 
 class NotStabilizedError(RuntimeError):
@@ -60,8 +56,9 @@ def stabilize(
     """Pre-trains a model, in place, until every transition has its target radius.
 
     A third of the sequences is held out; the radii are measured there, at as many points as make
-    the standard error of their means a third of the tolerance, and that error counts. Where the spread over single
-    points keeps the radii off the target, the steps get smaller from round to round.
+    the standard error of their means a third of the tolerance, and that error counts.
+    The steps of an optimiser given by name halve in every seventh of the updates: at the end it
+    is the noise of single updates that keeps a radius off its target.
 
     Args:
         model: a built Sequential or functional `keras.Model`, recurrent or feed-forward.
@@ -101,13 +98,11 @@ def stabilize(
     if not tolerance > 0:
         raise ValueError(f"tolerance must be a positive radius, got {tolerance!r}.")
     pretrainer = LSCPretrainer(model, target, mode, radius, include_input=include_input, seed=seed)
-    pretrainer.compile(optimizer, learning_rate, decay_updates=None)
+    pretrainer.compile(optimizer, learning_rate, decay_updates=0.15 * max_updates)
     probe = Probe(model, radius, pretrainer.transition_map)
     training, held_out = _hold_out(draw_rows(x, _rows_to_draw(model), seed, model.inputs))
     before = model.get_weights()
     history = _History(max_updates)
-    least_rate = float(pretrainer.optimizer.learning_rate) * _LEAST_STEP
-    deviation = math.inf
     while True:
         pretrainer.fit(
             _Batches(training, batch_size, seed + history.updates),
@@ -117,18 +112,13 @@ def stabilize(
             verbose=verbose,
         )
         report = _precise_report(probe, held_out, samples, seed, tolerance)
-        former, deviation = deviation, _largest_deviation(report, target, include_input)
-        if deviation <= tolerance:
+        if _largest_deviation(report, target, include_input) <= tolerance:
             return report
         if history.updates >= max_updates:
             model.set_weights(before)
             raise NotStabilizedError(
                 _explain(report, target, tolerance, mode, include_input, history), report
             )
-        too_coarse = deviation <= _NEAR * tolerance or deviation > 0.7 * former
-        if too_coarse and isinstance(optimizer, str):
-            rate = float(pretrainer.optimizer.learning_rate) / 3
-            pretrainer.optimizer.learning_rate = max(rate, least_rate)
 
 
 class _Batches(keras.utils.PyDataset):

@@ -6,6 +6,8 @@ from keras import ops
 
 Tensor = Any
 
+NUDGE = 0.2
+
 
 def gate_blocks(shape: tuple[int, ...], gate_width: int | None) -> int:
     """How many scales a weight of this shape gets: one, or one per gate of a gated cell.
@@ -48,6 +50,16 @@ def scaled(value: Tensor, log_scale: Tensor) -> Tensor:
 def shifted(value: Tensor, shift: Tensor) -> Tensor:
     """Adds their `shift`, `(blocks,)`, to the blocks of `value`'s last axis."""
     return value + ops.cast(_per_column(shift, value), ops.dtype(value))
+
+
+def nudged(value: Tensor, nudge: Tensor) -> Tensor:
+    """Adds a fraction of `nudge`, of the shape of `value`.
+
+    Only a fraction, so that the optimiser moves single entries slower than whole blocks: at full
+    speed it moves them to lift an outlier of the spectrum, without them it cannot centre the
+    units of a saturating cell.
+    """
+    return value + ops.cast(NUDGE * nudge, ops.dtype(value))
 
 
 def _per_column(blocks: Tensor, value: Tensor) -> Tensor:
