@@ -5,8 +5,9 @@ from typing import Any, Literal
 
 import keras
 import numpy as np
-from keras import ops, tree
+from keras import ops
 
+from keras_lsc.stability.data import in_order
 from keras_lsc.stability.radius import RadiusKind, check_radius_kind, radii_and_gains
 from keras_lsc.stability.scales import gate_blocks, is_bias, is_matrix, nudged, scaled, shifted
 from keras_lsc.stability.targets import Target, resolve
@@ -18,7 +19,7 @@ Mode = Literal["scales", "weights"]
 _LEARNING_RATE = {"scales": 0.05, "weights": 0.005}
 _BETA_2 = 0.95
 # One update sees a noisy mean over the points of a batch; 0.1 % accuracy of each is enough.
-_SQUARINGS = 7
+_SQUARINGS = 10
 _KRYLOV = 32
 _GOLDEN = 0.6180339887498949
 
@@ -37,7 +38,7 @@ class LSCPretrainer(keras.Model):
         target: "variance" (1/sqrt(2) each, rho_t^2 + rho_l^2 = 1), a positive number, a pair
             (rho_t, rho_l), "unbalanced" or "variance-unbalanced".
         mode: "scales" moves one scale per weight matrix (per gate block in a gated cell) and the
-            biases; "weights" moves every entry, as the paper does, and often lifts one outlier of
+            biases (in a gated cell a gate's as a whole, single ones slower); "weights" moves every entry, as the paper does, and often lifts one outlier of
             the spectrum only.
         radius: what is driven to the target: "spectral", "rms" (the RMS gain) or "norm".
         include_input: whether the input transitions of first layers are driven to rho_l as well.
@@ -100,7 +101,7 @@ class LSCPretrainer(keras.Model):
             blocks = (gate_blocks(variable.shape, gate_width),)
             if mode == "scales" and is_matrix(variable):
                 self._move(variable, scaled, "log_scale", blocks)
-            elif mode == "scales" and is_bias(variable):
+            elif mode == "scales" and is_bias(variable) and blocks[0] > 1:
                 self._move(variable, shifted, "shift", blocks)
                 self._move(variable, nudged, "nudge", tuple(variable.shape))
             else:
@@ -176,7 +177,7 @@ class LSCPretrainer(keras.Model):
         Returns:
             Two `(transitions,)` float32 tensors.
         """
-        inputs = tree.flatten(x)
+        inputs = in_order(x, self.model.inputs)
         batch = ops.shape(inputs[0])[0]
         spread = ops.cast(ops.arange(batch), "float32") * _GOLDEN + self._phase
         position = spread - ops.floor(spread)

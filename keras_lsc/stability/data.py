@@ -30,14 +30,27 @@ def draw_rows(data: Any, count: int, seed: int, inputs: list[Any]) -> list[np.nd
             infinite values.
     """
     if is_batched(data):
-        rows = _first_rows(_batches(data, seed), count)
+        rows = _first_rows(_batches(data, seed), count, inputs)
     else:
-        arrays = [_to_numpy(leaf) for leaf in tree.flatten(data)]
+        arrays = [_to_numpy(leaf) for leaf in in_order(data, inputs)]
         _check_equal_length(arrays)
         chosen = np.random.default_rng(seed).permutation(len(arrays[0]))[:count]
         rows = [array[chosen] for array in arrays]
     _check(rows, inputs)
     return rows
+
+
+def in_order(data: Any, inputs: list[Any]) -> list[Any]:
+    """The leaves of `data` in the order of the model's inputs; a dict gives them by name."""
+    names = [symbolic.name for symbolic in inputs]
+    if isinstance(data, dict) and set(data) == set(names):
+        return [data[name] for name in names]
+    if isinstance(data, dict):
+        raise ValueError(
+            f"x is a dict with the keys {sorted(data)}, but the inputs of the model are named "
+            f"{sorted(names)}."
+        )
+    return tree.flatten(data)
 
 
 def is_batched(data: Any) -> bool:
@@ -58,12 +71,14 @@ def _batches(data: Any, seed: int) -> Iterator[Any]:
         yield from data
 
 
-def _first_rows(batches: Iterable[Any], count: int) -> list[np.ndarray]:
+def _first_rows(
+    batches: Iterable[Any], count: int, inputs: list[Any]
+) -> list[np.ndarray]:
     parts: list[list[np.ndarray]] = []
     taken = 0
     for batch in batches:
         x, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
-        parts.append([_to_numpy(leaf) for leaf in tree.flatten(x)])
+        parts.append([_to_numpy(leaf) for leaf in in_order(x, inputs)])
         taken += len(parts[-1][0])
         if taken >= count:
             break

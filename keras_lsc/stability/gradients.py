@@ -145,7 +145,7 @@ class _EnergyProbe(keras.Model):
         sizes = [sum(int(np.prod(s)) for s in state_shapes(cell)) for cell in cells]
 
         def last_output(flat: Tensor) -> Tensor:
-            noise = ops.split(ops.reshape(flat, (batch, steps, -1)), _boundaries(sizes), axis=-1)
+            noise = _split(ops.reshape(flat, (batch, steps, sum(sizes))), sizes)
             output = self.transition_map.perturbed_output(x, noise)
             output = output if len(output.shape) == 2 else output[:, -1]
             return ops.sum(output * functional, axis=-1, keepdims=True)
@@ -153,9 +153,10 @@ class _EnergyProbe(keras.Model):
         zeros = ops.zeros((batch, steps * sum(sizes)), dtype=ops.dtype(functional))
         value, pullback = backend.vjp(last_output, zeros)
         gradient = ops.reshape(pullback(ops.ones_like(value)), (batch, steps, sum(sizes)))
-        parts = ops.split(gradient, _boundaries(sizes), axis=-1)
+        parts = _split(gradient, sizes)
         return ops.stack([ops.sum(part**2, axis=-1) for part in parts], axis=-1)
 
 
-def _boundaries(sizes: list[int]) -> list[int]:
-    return [sum(sizes[: k + 1]) for k in range(len(sizes) - 1)]
+def _split(x: Tensor, sizes: list[int]) -> list[Tensor]:
+    boundaries = [sum(sizes[: k + 1]) for k in range(len(sizes) - 1)]
+    return ops.split(x, boundaries, axis=-1) if boundaries else [x]

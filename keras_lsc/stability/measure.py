@@ -14,7 +14,7 @@ from keras_lsc.stability.transitions import TransitionMap
 Tensor = Any
 _CHUNK = 32
 # Radii of single matrices within 0.05 % of an eigensolver's, means far closer.
-_SQUARINGS = 12
+_SQUARINGS = 14
 
 
 @keras.saving.register_keras_serializable(package="keras_lsc")
@@ -33,10 +33,11 @@ class Probe(keras.Model):
         radius: RadiusKind = "spectral",
         transition_map: TransitionMap | None = None,
     ):
+        transition_map = transition_map or TransitionMap(model)
         super().__init__(name=f"probe_of_{model.name}")
         self.model = model
         self.radius = radius
-        self.transition_map = transition_map or TransitionMap(model)
+        self.transition_map = transition_map
         self.built = True
         if keras.backend.backend() == "tensorflow":
             self.jit_compile = False  # XLA has no eigensolver for the matrix-free path

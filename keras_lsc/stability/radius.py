@@ -1,11 +1,11 @@
 """From a transition to its radius: value and exact gradient, dense and matrix-free.
 
 No derivative passes through an eigensolver. The dense path reads the spectral radius off the
-growth of the powers M, M^2, M^4, ...: that needs matrix products only, has a derivative
-everywhere, treats complex pairs, defective and zero matrices alike, and runs under every compiler.
-The matrix-free path finds the dominant left and right eigenvectors u, v by Arnoldi iteration on
-products with M, and differentiates Re(conj(lambda)/|lambda| (u^T M v)/(u^T v)), whose gradient is
-that of the radius (`paper.md`: "Exact gradient of a spectral radius").
+growth of the powers M, M^2, M^4, ...: matrix products only, under every compiler, for complex
+pairs, defective and zero matrices alike. The matrix-free path finds the dominant left and right
+eigenvectors u, v by Arnoldi iteration on products with M. Both differentiate an eigenvalue between
+fixed left and right eigenvectors, Re(conj(lambda)/|lambda| (u^T M v)/(u^T v)), whose gradient is
+that of the radius.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,17 +32,22 @@ class Measured(NamedTuple):
 
 # Largest Jacobian that is formed; above it only products with it are taken.
 DENSE_LIMIT = 256
-# A power whose norm has fallen by this factor in one squaring marks a zero radius (float32).
+# A power whose norm falls by this factor in one squaring has vanished, and a radius so much
+# smaller than its matrix is rounding noise: both count as zero.
 _VANISHED = 1e-12
+_NEGLIGIBLE = {"float32": 1e-5, "float64": 1e-11}
+# Shorter vectors have no direction.
+_NO_LENGTH = 1e-30
 
 
 def spectral_radius(matrices: Tensor, squarings: int = 14) -> Tensor:
-    """Largest modulus of an eigenvalue, from the growth rate of the powers M^(2^k).
+    """Largest modulus of an eigenvalue: value from powers of M, exact gradient.
 
-    With N = 2^squarings the value is (|M^N| / |M^(N/2)|)^(2/N), within a relative error of order
-    1/N, and its automatic gradient is that of the radius where the dominant eigenvalue, or
-    complex pair, is simple. Where it is not (orthogonal, defective, zero matrices) the gradient
-    is finite.
+    The value is the growth rate (|M^N| / |M^(N/2)|)^(2/N), N = 2^squarings, within a relative
+    error of order 1/N. M^N also spans the dominant left and right eigenspaces, a line or, for a
+    complex pair, a plane; the gradient is that of the eigenvalue of M between them. Where the
+    powers leave no such eigenvalue (orthogonal and defective matrices) the gradient is that of a
+    common scale of all entries.
 
     Args:
         matrices: `(..., n, n)` floats.
@@ -51,19 +56,89 @@ def spectral_radius(matrices: Tensor, squarings: int = 14) -> Tensor:
     Returns:
         `(...,)` radii; exactly 0, with gradient 0, for zero and nilpotent matrices.
     """
+    value, power, vanished = _growth(ops.stop_gradient(matrices), squarings)
+    modulus, is_eigenvalue = _leading_modulus(matrices, power, value)
+    scale = rms_gain(matrices)
+    slope = ops.where(is_eigenvalue, modulus, _per_own_value(scale) * value)
+    slope = ops.where(vanished, 0.0, slope)
+    return value + slope - ops.stop_gradient(slope)
+
+
+def _growth(matrices: Tensor, squarings: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Growth rate of the powers, the last power at norm 1, and whether the powers vanish."""
     power, log_norm, half_way = matrices, 0.0, 0.0
     vanished = None
     for k in range(squarings + 1):
         energy = ops.sum(ops.square(power), axis=(-2, -1))
-        vanishes = energy < (_VANISHED**2 if k else 1e-36)
+        vanishes = energy <= (_VANISHED**2 if k else 1e-36)
         vanished = vanishes if vanished is None else ops.logical_or(vanished, vanishes)
         norm = ops.sqrt(ops.where(vanished, 1.0, energy))
         half_way = log_norm
         log_norm = log_norm + ops.log(norm) / 2.0**k
+        power = power / norm[..., None, None]
         if k < squarings:
-            power = power / norm[..., None, None]
             power = ops.matmul(power, power)
-    return ops.where(vanished, 0.0, ops.exp(2.0 * log_norm - half_way))
+    value = ops.exp(2.0 * log_norm - half_way)
+    size = _safe_sqrt(ops.sum(ops.square(matrices), axis=(-2, -1)))
+    vanished = ops.logical_or(vanished, value < _NEGLIGIBLE[ops.dtype(matrices)] * size)
+    return ops.where(vanished, 0.0, value), power, vanished
+
+
+def _leading_modulus(matrices: Tensor, power: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    """Modulus of the eigenvalue of M between the ranges of M^N and of its transpose.
+
+    With X and Y bases of two dimensions of these ranges, not differentiated, it is an eigenvalue
+    of (Y^T X)^-1 Y^T M X: stationary in X and Y, so its derivative by M is exact. Of a real
+    dominant eigenvalue the second dimension is arbitrary, and so is the other eigenvalue; the one
+    that agrees with `value` is taken. The second result says whether one agrees.
+    """
+    starts = np.random.default_rng(0).standard_normal((2, matrices.shape[-1], 2))
+    starts = ops.convert_to_tensor(starts, dtype=ops.dtype(matrices))
+    right = _orthonormal(ops.matmul(power, starts[0]))
+    left = ops.swapaxes(_orthonormal(ops.matmul(ops.swapaxes(power, -1, -2), starts[1])), -1, -2)
+    overlap = ops.matmul(left, right)
+    block = ops.matmul(left, ops.matmul(matrices, right))
+    area = _determinant(overlap)
+    is_regular = ops.abs(area) > 1e-4
+    area = ops.where(is_regular, area, 1.0)
+    half_trace = 0.5 * (
+        overlap[..., 1, 1] * block[..., 0, 0]
+        - overlap[..., 0, 1] * block[..., 1, 0]
+        + overlap[..., 0, 0] * block[..., 1, 1]
+        - overlap[..., 1, 0] * block[..., 0, 1]
+    )
+    half_trace = half_trace / area
+    determinant = _determinant(block) / area
+    discriminant = half_trace**2 - determinant
+    root = _safe_sqrt(discriminant)
+    candidates = [ops.abs(half_trace + root), ops.abs(half_trace - root)]
+    first_is_nearer = ops.abs(candidates[0] - value) < ops.abs(candidates[1] - value)
+    real = ops.where(first_is_nearer, *candidates)
+    modulus = ops.where(discriminant < 0.0, _safe_sqrt(determinant), real)
+    agrees = ops.abs(modulus - value) < 0.02 * value
+    return modulus, ops.logical_and(is_regular, agrees)
+
+
+def _determinant(matrices: Tensor) -> Tensor:
+    return (
+        matrices[..., 0, 0] * matrices[..., 1, 1] - matrices[..., 0, 1] * matrices[..., 1, 0]
+    )
+
+
+def _orthonormal(pairs: Tensor) -> Tensor:
+    """Orthonormal columns that span those of `(..., n, 2)`, by Gram and Schmidt."""
+    first = _normalized(pairs[..., 0])[0]
+    second = _normalized(pairs[..., 1])[0]
+    for _ in range(2):  # once is not enough where they are nearly parallel
+        second = second - ops.sum(first * second, axis=-1, keepdims=True) * first
+        second = _normalized(second)[0]
+    return ops.stack([first, second], axis=-1)
+
+
+def _per_own_value(x: Tensor) -> Tensor:
+    """x / x: 1, with the derivative of log x; 0 where x is 0."""
+    fixed = ops.stop_gradient(x)
+    return ops.where(fixed == 0.0, 0.0, x / ops.where(fixed == 0.0, 1.0, fixed))
 
 
 def spectral_norm(matrices: Tensor, squarings: int = 14) -> Tensor:
@@ -100,7 +175,7 @@ def radius_and_gain(
     kind: RadiusKind = "spectral",
     *,
     squarings: int = 14,
-    krylov: int = 64,
+    krylov: int = 96,
     dense_limit: int = DENSE_LIMIT,
 ) -> Measured:
     """Radius and RMS gain of the Jacobian of `function` at every row of `x`.
@@ -129,7 +204,7 @@ def radii_and_gains(
     kind: RadiusKind = "spectral",
     *,
     squarings: int = 14,
-    krylov: int = 64,
+    krylov: int = 96,
     dense_limit: int = DENSE_LIMIT,
 ) -> list[Measured]:
     """`radius_and_gain` of several functions; Jacobians of one shape share their products.
@@ -260,7 +335,7 @@ def _arnoldi(product: Function, start: Tensor, size: int) -> tuple[Tensor, Tenso
 def _normalized(vectors: Tensor) -> tuple[Tensor, Tensor]:
     """Unit vectors and lengths; a vector of (nearly) no length becomes zero, not NaN."""
     norm = _safe_sqrt(ops.sum(ops.square(vectors), axis=-1, keepdims=True))
-    vanishes = norm < _VANISHED
+    vanishes = norm < _NO_LENGTH
     return ops.where(vanishes, 0.0, vectors / ops.where(vanishes, 1.0, norm)), ops.where(
         vanishes, 0.0, norm
     )

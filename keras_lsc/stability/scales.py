@@ -33,7 +33,7 @@ def gate_blocks(shape: tuple[int, ...], gate_width: int | None) -> int:
 
 
 def is_bias(variable: Any) -> bool:
-    """Whether a weight is a bias, moved by shifts."""
+    """Whether a weight is a bias."""
     return "bias" in variable.name
 
 
@@ -55,9 +55,8 @@ def shifted(value: Tensor, shift: Tensor) -> Tensor:
 def nudged(value: Tensor, nudge: Tensor) -> Tensor:
     """Adds a fraction of `nudge`, of the shape of `value`.
 
-    Only a fraction, so that the optimiser moves single entries slower than whole blocks: at full
-    speed it moves them to lift an outlier of the spectrum, without them it cannot centre the
-    units of a saturating cell.
+    Only a fraction, so that the optimiser moves the single biases of a gate slower than all of
+    them together: at full speed it moves them to lift an outlier of the spectrum.
     """
     return value + ops.cast(NUDGE * nudge, ops.dtype(value))
 

@@ -1,6 +1,7 @@
 """What radius a transition should have: the paper's targets and the energy-preserving ones."""
 
 import math
+import numbers
 from collections.abc import Sequence
 
 Target = str | float | tuple[float, float]
@@ -52,5 +53,5 @@ def resolve(target: Target, depth: int, steps: int) -> tuple[float, float]:
 
 
 def _is_radius(value: object) -> bool:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     return is_number and math.isfinite(value) and value > 0

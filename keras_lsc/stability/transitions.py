@@ -17,6 +17,7 @@ import keras
 from keras import ops, tree
 
 from keras_lsc import backend
+from keras_lsc.stability.data import in_order
 from keras_lsc.stability.graph import Call, Graph, Ref, flatten
 from keras_lsc.stability.layers import (
     acts_per_step,
@@ -242,7 +243,7 @@ class TransitionMap:
         return values[self.recurrent_calls[-1].outputs[0]]
 
     def _input_values(self, inputs: Any) -> dict[Ref, Tensor]:
-        leaves = tree.flatten(inputs)
+        leaves = in_order(inputs, self.model.inputs)
         return {
             ref: ops.convert_to_tensor(leaf)
             for ref, leaf in zip(self.graph.inputs, leaves, strict=True)
@@ -470,8 +471,13 @@ def _at_cell(
 
 def flatten_states(states: list[Tensor]) -> Tensor:
     """Joins the state tensors of a cell to one `(points, size)` tensor."""
-    flat = [ops.reshape(state, (ops.shape(state)[0], -1)) for state in states]
+    flat = [flatten_features(state) for state in states]
     return flat[0] if len(flat) == 1 else ops.concatenate(flat, axis=-1)
+
+
+def flatten_features(x: Tensor) -> Tensor:
+    """Joins all axes but the first, with a static size."""
+    return ops.reshape(x, (-1, math.prod(x.shape[1:])))
 
 
 def unflatten_states(flat: Tensor, shapes: list[tuple[int, ...]]) -> list[Tensor]:
@@ -539,7 +545,7 @@ class _FeedForwardTransitions:
         def linearize(points: Points) -> tuple[Function, Tensor]:
             x = points.values[source]
             others = {ref: points.values[ref] for ref in starts if ref is not source}
-            shape = ops.shape(x)
+            shape = (-1, *x.shape[1:])
 
             def next_input(flat: Tensor) -> Tensor:
                 values = {**others, source: ops.reshape(flat, shape)}
@@ -548,9 +554,9 @@ class _FeedForwardTransitions:
                         values = graph.run(stage, values)
                 else:
                     values = graph.run(stage, values)
-                return ops.reshape(values[target], (shape[0], -1))
+                return flatten_features(values[target])
 
-            return next_input, ops.reshape(x, (shape[0], -1))
+            return next_input, flatten_features(x)
 
         kind = "input" if source in graph.inputs or index == 0 else "depth"
         siblings = [row for row in self.map.transitions if row.layer == index]
