@@ -248,9 +248,10 @@ def draw(result: DemoResult, path: Path) -> None:
         OSError: the file cannot be written.
     """
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    figure = Figure(figsize=(10, 4.6), dpi=160, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.06, wspace=0.04)
+    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.06, wspace=0.04)
+    figure = Figure(figsize=(10, 4.6), dpi=160, layout=layout)
     left, right = figure.subplots(1, 2, width_ratios=[1, 1.15])
     _draw_radii(left, result)
     _draw_curves(right, result)
