@@ -7,4 +7,17 @@ from keras_lsc.stability.measure import measure
 from keras_lsc.stability.report import StabilityReport
 from keras_lsc.stabilization import NotStabilizedError, stabilize
 
+__all__ = [
+    "GradientGrid",
+    "LSCPretrainer",
+    "NotStabilizedError",
+    "StabilityReport",
+    "callbacks",
+    "datasets",
+    "gradient_grid",
+    "measure",
+    "stability",
+    "stabilize",
+]
+
 __version__ = "0.1.0"

@@ -43,10 +43,11 @@ class StopWhenStable(keras.callbacks.Callback):
         del batch
         self.updates += 1
         self._since_reset += 1
-        if "max_deviation" not in (logs or {}):
+        logs = logs or {}
+        if "max_deviation" not in logs:
             raise ValueError(
                 "StopWhenStable found no 'max_deviation' among the metrics "
-                f"{sorted(logs or {})}. It works with keras_lsc.LSCPretrainer only."
+                f"{sorted(logs)}. It works with keras_lsc.LSCPretrainer only."
             )
         if self._since_reset < self.min_updates:
             return

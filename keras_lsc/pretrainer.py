@@ -30,16 +30,16 @@ class LSCPretrainer(keras.Model):
 
     An ordinary Keras model around the one to stabilise: its output are the mean radii and gains
     of a batch of sequences, each looked at in one of its time steps; its loss is their mean
-    squared distance to the target, divided by the target. The stock `fit` does the rest; labels in the data are ignored.
-    After `fit` the wrapped model is stabilised in place.
+    squared distance to the target, divided by the target. The stock `fit` does the rest; labels
+    in the data are ignored. After `fit` the wrapped model is stabilised in place.
 
     Args:
         model: a built Sequential or functional `keras.Model`, recurrent or feed-forward.
         target: "variance" (1/sqrt(2) each, rho_t^2 + rho_l^2 = 1), a positive number, a pair
             (rho_t, rho_l), "unbalanced" or "variance-unbalanced".
         mode: "scales" moves one scale per weight matrix (per gate block in a gated cell) and the
-            biases (in a gated cell a gate's as a whole, single ones slower); "weights" moves every entry, as the paper does, and often lifts one outlier of
-            the spectrum only.
+            biases (in a gated cell a gate's as a whole, single ones slower); "weights" moves every
+            entry, as the paper does, and often lifts one outlier of the spectrum only.
         radius: what is driven to the target: "spectral", "rms" (the RMS gain) or "norm".
         include_input: whether the input transitions of first layers are driven to rho_l as well.
         seed: integer, of the time steps that are looked at.

@@ -71,9 +71,7 @@ def _batches(data: Any, seed: int) -> Iterator[Any]:
         yield from data
 
 
-def _first_rows(
-    batches: Iterable[Any], count: int, inputs: list[Any]
-) -> list[np.ndarray]:
+def _first_rows(batches: Iterable[Any], count: int, inputs: list[Any]) -> list[np.ndarray]:
     parts: list[list[np.ndarray]] = []
     taken = 0
     for batch in batches:

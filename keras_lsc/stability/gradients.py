@@ -72,9 +72,7 @@ class GradientGrid:
         return axes
 
 
-def gradient_grid(
-    model: keras.Model, x: Any, samples: int = 64, seed: int = 0
-) -> GradientGrid:
+def gradient_grid(model: keras.Model, x: Any, samples: int = 64, seed: int = 0) -> GradientGrid:
     """Measures the gradient energy at every (t, layer) and predicts it from the radii.
 
     A random linear functional of the last recurrent layer's last output is differentiated by the

@@ -152,7 +152,5 @@ def _inline(model: keras.Model, inputs: Sequence[Ref], calls: list[Call]) -> tup
         else:
             outputs = tuple(Ref(output) for output in node.outputs)
             calls.append(Call(operation, args, kwargs, outputs))
-        refs.update(
-            (id(output), ref) for output, ref in zip(node.outputs, outputs, strict=True)
-        )
+        refs.update((id(output), ref) for output, ref in zip(node.outputs, outputs, strict=True))
     return tuple(refs[id(tensor)] for tensor in model.outputs)

@@ -21,7 +21,6 @@ Function = Callable[[Tensor], Tensor]
 RadiusKind = Literal["spectral", "rms", "norm"]
 
 
-
 class Measured(NamedTuple):
     """Radius and RMS gain `(points,)` of Jacobians of one shape `(n_out, n_in)`."""
 
@@ -120,9 +119,7 @@ def _leading_modulus(matrices: Tensor, power: Tensor, value: Tensor) -> tuple[Te
 
 
 def _determinant(matrices: Tensor) -> Tensor:
-    return (
-        matrices[..., 0, 0] * matrices[..., 1, 1] - matrices[..., 0, 1] * matrices[..., 1, 0]
-    )
+    return matrices[..., 0, 0] * matrices[..., 1, 1] - matrices[..., 0, 1] * matrices[..., 1, 0]
 
 
 def _orthonormal(pairs: Tensor) -> Tensor:
@@ -290,7 +287,7 @@ def _random_directions(count: int, like: Tensor) -> Tensor:
 def _probed_gain(pullback: Function, y: Tensor, probes: int = 8) -> Tensor:
     """RMS gain from |u^T M| for random u (Hutchinson's estimate of the Frobenius norm)."""
     directions = _random_directions(probes, y)
-    energy, n_in = 0.0, None
+    energy, n_in = 0.0, 0
     for k in range(probes):
         product = pullback(directions[k])
         n_in = product.shape[-1]
@@ -396,5 +393,3 @@ def _krylov_norm(x: Tensor, y: Tensor, pullback: Function, size: int) -> Tensor:
 
     left, right = backend.no_gradient(singular_vectors)
     return ops.sum(pullback(left) * right, axis=-1)
-
-

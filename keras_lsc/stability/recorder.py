@@ -154,7 +154,9 @@ def _perturbed_step(
 def _initial_state(cell: Any, batch_size: Any) -> Any:
     if hasattr(cell, "get_initial_state"):
         return cell.get_initial_state(batch_size)
-    return [ops.zeros((batch_size, *shape), dtype=cell.compute_dtype) for shape in state_shapes(cell)]
+    return [
+        ops.zeros((batch_size, *shape), dtype=cell.compute_dtype) for shape in state_shapes(cell)
+    ]
 
 
 class Recorder(keras.layers.Layer):
@@ -182,7 +184,8 @@ class Recorder(keras.layers.Layer):
     ) -> dict[str, Any]:
         """Returns a dict of "outputs" (those of the layer), "inputs", "states" and "mask".
 
-        `perturbation` is added to the states of a layer with one direction. "states" holds for every direction the flat list of its states before each of its steps,
+        `perturbation` is added to the states of a layer with one direction. "states" holds for
+        every direction the flat list of its states before each of its steps,
         `(batch, steps, *state)`, in the order in which that direction takes the steps.
         """
         starts = _split_evenly(initial_state, len(self._directions))

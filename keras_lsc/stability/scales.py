@@ -63,5 +63,3 @@ def nudged(value: Tensor, nudge: Tensor) -> Tensor:
 
 def _per_column(blocks: Tensor, value: Tensor) -> Tensor:
     return ops.repeat(blocks, value.shape[-1] // blocks.shape[0])
-
-

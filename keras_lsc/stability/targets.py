@@ -3,6 +3,7 @@
 import math
 import numbers
 from collections.abc import Sequence
+from typing import Any
 
 Target = str | float | tuple[float, float]
 
@@ -52,6 +53,6 @@ def resolve(target: Target, depth: int, steps: int) -> tuple[float, float]:
     return float(pair[0]), float(pair[1])
 
 
-def _is_radius(value: object) -> bool:
+def _is_radius(value: Any) -> bool:
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     return is_number and math.isfinite(value) and value > 0

@@ -39,6 +39,12 @@ from keras_lsc.stability.recorder import (
 Tensor = Any
 Function = Callable[[Tensor], Tensor]
 
+_WITH_IMAGES_AS_STATE = (
+    keras.layers.ConvLSTM1D,
+    keras.layers.ConvLSTM2D,
+    keras.layers.ConvLSTM3D,
+)
+
 
 @dataclass(frozen=True, eq=False)
 class Transition:
@@ -128,7 +134,9 @@ class TransitionMap:
         self.is_recurrent = bool(self.recurrent_calls)
         self.transitions: list[Transition] = []
         self._layers_taking_part: list[Any] = []
-        self._recorders = {call: Recorder(call.layer) for call in self.recurrent_calls}
+        self._recorders: dict[Call, Any] = {
+            call: Recorder(call.layer) for call in self.recurrent_calls
+        }
         if self.is_recurrent:
             self._refuse_hidden_recurrence()
             self.depth = _RecurrentTransitions(self).add()
@@ -264,22 +272,18 @@ class TransitionMap:
         return self._needed_calls
 
     def _refuse_hidden_recurrence(self) -> None:
-        unsupported = [
-            keras.layers.ConvLSTM1D,
-            keras.layers.ConvLSTM2D,
-            keras.layers.ConvLSTM3D,
-        ]
         for call in self.graph.calls:
             layer = call.layer
-            if isinstance(layer, tuple(unsupported)):
+            if isinstance(layer, _WITH_IMAGES_AS_STATE):
                 raise ValueError(
                     f"Layer {layer.name!r} ({type(layer).__name__}) has a state that is an image; "
                     "convolutional recurrent layers are not supported."
                 )
             if is_recurrent(layer):
                 _refuse_unsupported_bidirectional(layer)
-            elif hidden_recurrent_layer(layer) is not None:
-                inner = hidden_recurrent_layer(layer)
+                continue
+            inner = hidden_recurrent_layer(layer)
+            if inner is not None:
                 raise ValueError(
                     f"Layer {layer.name!r} ({type(layer).__name__}) hides the recurrent layer "
                     f"{inner.name!r} in its call(), where its steps cannot be reached. Use the "
@@ -539,6 +543,7 @@ class _FeedForwardTransitions:
     ) -> None:
         graph, weighted = self.graph, self.weighted[index]
         last = graph.producer(target)
+        assert last is not None
         is_head = target in [self._logits(ref) for ref in graph.outputs]
         drop_activation = is_head and is_weighted(last.layer) and is_probability(last.layer)
 
