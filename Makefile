@@ -25,13 +25,14 @@ THREADS := $(if $(filter-out 1,$(JOBS)),$(if $(word 2,$(BACKENDS)),$(ONE_THREAD)
 # Keeps the output of each backend in one piece, where make knows how (4.0 and later).
 IN_ONE_PIECE := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 
-.PHONY: help demo install test lint typecheck bench clean $(BACKENDS:%=pytest-%)
+.PHONY: help demo install test lint typecheck grid bench clean $(BACKENDS:%=pytest-%)
 
 help:
 	@echo "make demo       install with JAX into $(DEMO) and run the demonstration"
 	@echo "make test       install into $(TEST), lint, check types, test on every backend"
 	@echo "                BACKEND=jax|tensorflow|torch tests on one, JOBS=1 one after another"
 	@echo "make lint       ruff alone;  make typecheck  mypy alone"
+	@echo "make grid       stabilise every cell, depth, target and mode on JAX"
 	@echo "make bench      the pre-training benchmark on every backend"
 	@echo "make clean      remove the environments and what was built"
 
@@ -64,6 +65,10 @@ test: lint typecheck
 $(BACKENDS:%=pytest-%): pytest-%: $(TEST)/installed
 	@echo "==== tests on $* ===="
 	@KERAS_BACKEND=$* $(THREADS) $(TEST)/bin/python -m pytest $(PYTEST_ARGS)
+
+# Every cell, depth, target and mode on JAX; the tests take a slice of it.
+grid: $(TEST)/installed
+	KERAS_LSC_GRID=1 KERAS_BACKEND=jax $(TEST)/bin/python -m pytest tests/test_stabilize.py
 
 bench: $(TEST)/installed
 	@set -e; for backend in $(BACKENDS); do \

@@ -11,7 +11,7 @@ from keras_lsc.pretrainer import LSCPretrainer, Mode
 from keras_lsc.stability.data import draw_rows
 from keras_lsc.stability.measure import Probe
 from keras_lsc.stability.radius import RadiusKind
-from keras_lsc.stability.report import StabilityReport
+from keras_lsc.stability.report import StabilityReport, TransitionStatistics
 from keras_lsc.stability.targets import Target, resolve
 
 # Sequences in use, a third of them held out: the mean radius of some nets (relu) differs much from
@@ -175,7 +175,7 @@ class _History(keras.callbacks.Callback):
     def recent_change(self, transition: str) -> float:
         """How far a transition's radius moved over the last quarter of the updates."""
         radii = [logs[f"{transition}_radius"] for logs in self.logs]
-        return radii[-1] - radii[-max(2, len(radii) // 4)]
+        return radii[-1] - radii[-min(len(radii), max(2, len(radii) // 4))]
 
 
 def _rows_to_draw(model: keras.Model) -> int:
@@ -210,15 +210,15 @@ def _wanted(report: StabilityReport, target: Target, include_input: bool) -> dic
     return {**wanted, "input": rho_depth} if include_input else wanted
 
 
+def _deviation(row: TransitionStatistics, wanted: float, report: StabilityReport) -> float:
+    """|mean radius - target|, a standard error of the mean included."""
+    return abs(row.radius - wanted) + row.radius_std / math.sqrt(report.samples)
+
+
 def _largest_deviation(report: StabilityReport, target: Target, include_input: bool) -> float:
-    """Largest |mean radius - target|, a standard error of the mean included."""
     wanted = _wanted(report, target, include_input)
-    errors = [
-        abs(row.radius - wanted[row.kind]) + row.radius_std / math.sqrt(report.samples)
-        for row in report.transitions
-        if row.kind in wanted
-    ]
-    return float(np.max(errors))
+    rows = [row for row in report.transitions if row.kind in wanted]
+    return float(np.max([_deviation(row, wanted[row.kind], report) for row in rows]))
 
 
 def _explain(
@@ -232,11 +232,13 @@ def _explain(
     wanted = _wanted(report, target, include_input)
     lines = []
     for row in report.transitions:
-        if row.kind not in wanted or abs(row.radius - wanted[row.kind]) <= tolerance:
+        if row.kind not in wanted or _deviation(row, wanted[row.kind], report) <= tolerance:
             continue
         change = history.recent_change(row.name)
         if row.radius == 0.0:
             reason = "its Jacobian is zero: the units are dead or saturated"
+        elif abs(row.radius - wanted[row.kind]) <= tolerance:
+            reason = f"too uncertain, with a spread of {row.radius_std:.3f} over the points"
         elif abs(change) > tolerance:
             reason = f"it was still moving ({change:+.3f} over the last quarter)"
         else:

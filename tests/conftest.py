@@ -9,7 +9,7 @@ import pytest
 
 from keras_lsc import datasets
 
-_PREPARED = Path(__file__).parents[2] / "shared" / "tfds"
+PREPARED = Path(__file__).parents[2] / "shared" / "tfds"
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +26,7 @@ def rng():
 def mnist_rows():
     """256 digits as sequences of 28 rows of 28 pixels."""
     if not os.environ.get("TFDS_DATA_DIR"):
-        if not _PREPARED.is_dir():
-            pytest.skip(f"no prepared data: TFDS_DATA_DIR is unset and {_PREPARED} is absent")
-        return datasets.load("smnist", limit=256, data_dir=_PREPARED, download=False)[0]
+        if not PREPARED.is_dir():
+            pytest.skip(f"no prepared data: TFDS_DATA_DIR is unset and {PREPARED} is absent")
+        return datasets.load("smnist", limit=256, data_dir=PREPARED, download=False)[0]
     return datasets.load("smnist", limit=256, download=False)[0]

@@ -52,7 +52,7 @@ class StabilityReport:
     Attributes:
         model: name of the model.
         transitions: list of `TransitionStatistics`.
-        depth_of_network: number of layers L.
+        layers: number of layers L.
         steps: number of time steps T; 0 for feed-forward networks.
         samples: number of sample points.
         seed: of the draw of the points.
