@@ -57,8 +57,8 @@ def stabilize(
 
     A third of the sequences is held out; the radii are measured there, at as many points as make
     the standard error of their means a third of the tolerance, and that error counts.
-    The steps of an optimiser given by name halve in every seventh of the updates: at the end it
-    is the noise of single updates that keeps a radius off its target.
+    The steps of an optimiser given by name halve every 60 updates (every seventh of more than
+    400): at the end it is the noise of single updates that keeps a radius off its target.
 
     Args:
         model: a built Sequential or functional `keras.Model`, recurrent or feed-forward.
@@ -98,7 +98,7 @@ def stabilize(
     if not tolerance > 0:
         raise ValueError(f"tolerance must be a positive radius, got {tolerance!r}.")
     pretrainer = LSCPretrainer(model, target, mode, radius, include_input=include_input, seed=seed)
-    pretrainer.compile(optimizer, learning_rate, decay_updates=0.15 * max_updates)
+    pretrainer.compile(optimizer, learning_rate, decay_updates=max(60, 0.15 * max_updates))
     probe = Probe(model, radius, pretrainer.transition_map)
     training, held_out = _hold_out(draw_rows(x, _rows_to_draw(model), seed, model.inputs))
     before = model.get_weights()
