@@ -274,6 +274,15 @@ def draw(result: DemoResult, path: Path) -> None:
     figure.savefig(path)
 
 
+def _marker_style(name: str) -> dict[str, str]:
+    return {
+        "linestyle": "none",
+        "marker": _MARKERS[name],
+        "color": _COLORS[name],
+        "markerfacecolor": "white" if name == "default" else _COLORS[name],
+    }
+
+
 def _draw_radii(ax: Any, result: DemoResult) -> None:
     before, after = (
         [row for row in result.reports[name].transitions if row.kind in ("time", "depth")]
@@ -293,11 +302,8 @@ def _draw_radii(ax: Any, result: DemoResult) -> None:
         ax.plot(
             values,
             heights,
-            linestyle="none",
-            marker=_MARKERS[name],
+            **_marker_style(name),
             markersize=6,
-            color=_COLORS[name],
-            markerfacecolor="white" if name == "default" else _COLORS[name],
             markeredgewidth=1.6,
             zorder=3,
         )
@@ -338,11 +344,8 @@ def _draw_curves(ax: Any, result: DemoResult) -> None:
         ax.plot(
             np.arange(len(curve.validation)),
             curve.validation,
-            linestyle="none",
-            marker=_MARKERS[name],
+            **_marker_style(name),
             markersize=7.5,
-            color=_COLORS[name],
-            markerfacecolor="white" if name == "default" else _COLORS[name],
             markeredgewidth=1.8,
             label=_LABELS[name],
             clip_on=False,

@@ -22,6 +22,9 @@ _BETA_2 = 0.95
 _SQUARINGS = 10
 _KRYLOV = 32
 _GOLDEN = 0.6180339887498949
+# What mode "scales" lets the isotropy drift freely, as a logarithm, and what more drift costs.
+_FREE_DRIFT = 0.1
+_DRIFT_COST = 0.3
 
 
 @keras.saving.register_keras_serializable(package="keras_lsc")
@@ -110,6 +113,9 @@ class LSCPretrainer(keras.Model):
         self._phase = self.add_weight(
             shape=(), initializer=keras.initializers.Constant(phase), trainable=False, name="phase"
         )
+        self._isotropy = self.add_weight(
+            shape=(len(self._driven),), initializer="zeros", trainable=False, name="isotropy"
+        )
         self._recent = RecentRadii([row.name for row in self._driven])
         self.built = True
 
@@ -195,6 +201,7 @@ class LSCPretrainer(keras.Model):
                 "gain": ops.stack([ops.sqrt(ops.mean(row.gain**2)) for row in measured]),
             }
         if training:
+            self._isotropy.assign(self._first_isotropy(result))
             after = self._phase + ops.cast(batch, "float32") * _GOLDEN
             self._phase.assign(after - ops.floor(after))
         return result
@@ -214,7 +221,12 @@ class LSCPretrainer(keras.Model):
         """
         del y, sample_weight, training
         targets = self._targets(x)
-        return ops.mean(ops.square(y_pred["radius"] - targets) / targets)
+        loss = ops.mean(ops.square(y_pred["radius"] - targets) / targets)
+        if self.mode == "scales" and self.radius == "spectral":
+            drift = ops.log(_isotropy(y_pred) / self._first_isotropy(y_pred))
+            excess = ops.relu(ops.abs(drift) - _FREE_DRIFT)
+            loss = loss + _DRIFT_COST * ops.mean(ops.square(excess))
+        return loss
 
     def compute_metrics(
         self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
@@ -264,6 +276,11 @@ class LSCPretrainer(keras.Model):
         model = keras.saving.deserialize_keras_object(config["model"], custom_objects)
         return cls(**{**config, "model": model})
 
+    def _first_isotropy(self, y_pred: dict[str, Tensor]) -> Tensor:
+        """Isotropies of the first update: those of this one until there is a former one."""
+        current, first = ops.stop_gradient(_isotropy(y_pred)), self._isotropy.value
+        return ops.where(first == 0.0, current, first)
+
     def _effective_weights(self) -> list[tuple[Any, Tensor]]:
         free = {id(variable) for variable in self._free}
         values = {}
@@ -302,6 +319,10 @@ class LSCPretrainer(keras.Model):
                 f"Pre-training made {len(bad)} weight(s) NaN or infinite, {bad[0]!r} first; the "
                 "model has its former weights. Use a smaller learning rate."
             )
+
+
+def _isotropy(y_pred: dict[str, Tensor]) -> Tensor:
+    return (y_pred["gain"] + 1e-7) / (y_pred["radius"] + 1e-7)
 
 
 @keras.saving.register_keras_serializable(package="keras_lsc")

@@ -85,7 +85,8 @@ def stabilize(
             and the model has the weights it had.
         TypeError, ValueError: as `measure` and `LSCPretrainer` raise them.
 
-    Source: arXiv 2308.12075, section 4; `paper.md`, "One radius is not enough".
+    Source: arXiv 2308.12075, section 4; the scales are this project's ("How it works" in the
+        README).
 
     Example:
         >>> import keras, keras_lsc, numpy as np

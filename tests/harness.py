@@ -1,13 +1,34 @@
 """Models to test on, and an independent float64 reference for their Jacobians."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 from keras import layers, ops
 
+ROOT = Path(__file__).parents[1]
 CELLS = ("lstm", "gru", "tanh", "relu", "sigmoid", "oscillator")
 UNITS = 6
+
+
+def run_python(program: str, *arguments: Any, backend: str, **environment: str) -> str:
+    """What `program` prints in a process of its own, on `backend`; fails the test if it fails."""
+    run = subprocess.run(
+        [sys.executable, "-c", program, *map(str, arguments)],
+        env={**os.environ, "KERAS_BACKEND": backend, **environment},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    return run.stdout
 
 
 class OscillatorCell(keras.Layer):

@@ -3,14 +3,12 @@
 import functools
 import json
 import operator
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import requests
+from harness import run_python
 
 from keras_lsc import datasets
 from keras_lsc.datasets import source
@@ -125,17 +123,8 @@ def test_smnist_reads_without_tensorflow(mnist_folder):
         "x, _ = datasets.load('smnist', 'test', limit=3, download=False)\n"
         "print(x.shape, 'tensorflow' in sys.modules)\n"
     )
-    run = subprocess.run(
-        [sys.executable, "-c", program],
-        env={**os.environ, "KERAS_BACKEND": "jax", "TFDS_DATA_DIR": str(mnist_folder.parent)},
-        cwd=Path(__file__).parents[1],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
-    assert run.stdout.strip() == "(3, 28, 28) False"
+    printed = run_python(program, backend="jax", TFDS_DATA_DIR=str(mnist_folder.parent))
+    assert printed.strip() == "(3, 28, 28) False"
 
 
 def test_absent_data_names_dataset_folder_and_remedy(tmp_path, monkeypatch):

@@ -2,16 +2,19 @@
 
 import importlib.util
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import keras
 import matplotlib as mpl
 import numpy as np
 import pytest
-from harness import largest_modulus, randomized, recurrent_layer, recurrent_model, sequences
+from harness import (
+    largest_modulus,
+    randomized,
+    recurrent_layer,
+    recurrent_model,
+    run_python,
+    sequences,
+)
 from keras import layers
 
 import keras_lsc
@@ -64,17 +67,10 @@ def test_same_radii_on_every_backend(tmp_path, mnist_rows):
     for backend in ("jax", "tensorflow", "torch"):
         if importlib.util.find_spec(backend) is None:
             continue
-        run = subprocess.run(
-            [sys.executable, "-c", _PROGRAM, tmp_path / "model.keras", tmp_path / "x.npy"],
-            env={**os.environ, "KERAS_BACKEND": backend},
-            cwd=Path(__file__).parents[1],
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
+        printed = run_python(
+            _PROGRAM, tmp_path / "model.keras", tmp_path / "x.npy", backend=backend
         )
-        assert run.returncode == 0, run.stderr
-        rows[backend] = json.loads(run.stdout.splitlines()[-1])
+        rows[backend] = json.loads(printed.splitlines()[-1])
     here = keras_lsc.measure(model, mnist_rows, samples=48, seed=3)
     rows["this process"] = [[r.name, r.radius, r.gain] for r in here.transitions]
     for found in rows.values():

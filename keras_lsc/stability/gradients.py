@@ -92,7 +92,7 @@ def gradient_grid(model: keras.Model, x: Any, samples: int = 64, seed: int = 0) 
     Raises:
         ValueError: the model is feed-forward, or has a recurrent layer that runs backwards.
 
-    Source: `paper.md`, "Which target": energies add, not amplitudes.
+    Source: this project's energy law, `keras_lsc.theory.energy_per_layer`.
 
     Example:
         >>> import keras, keras_lsc, numpy as np

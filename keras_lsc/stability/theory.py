@@ -3,7 +3,7 @@
 The gradient at grid point (t, l) is the sum of what comes back through time and through depth,
 delta_{t,l} = M_t^T delta_{t+1,l} + M_l^T delta_{t,l+1}. If all paths point the same way their
 amplitudes add (the bound of arXiv 2308.12075: constant for rho_t + rho_l = 1); in an isotropic
-network they are nearly orthogonal and their energies add (`paper.md`, "Which target": constant in
+network they are nearly orthogonal and their energies add (this project's law: constant in
 depth for rho_t^2 + rho_l^2 = 1).
 """
 
@@ -122,7 +122,7 @@ class PascalRNN:
         rho_depth: weight in depth.
         layers: number of layers L.
 
-    Source: `paper.md`, "Exact toy law".
+    Source: arXiv 2308.12075, its counting example, here with unequal weights.
 
     Example:
         >>> PascalRNN(0.5, 0.5, layers=3).gradient_sum()

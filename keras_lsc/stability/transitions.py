@@ -134,6 +134,7 @@ class TransitionMap:
         self.is_recurrent = bool(self.recurrent_calls)
         self.transitions: list[Transition] = []
         self._layers_taking_part: list[Any] = []
+        self._kept: tuple[Ref, ...] = ()
         self._recorders: dict[Call, Any] = {
             call: Recorder(call.layer) for call in self.recurrent_calls
         }
@@ -261,15 +262,11 @@ class TransitionMap:
         """Has the forward pass keep these tensors for a stage between layers."""
         self._kept = (*self._kept, *(ref for ref in refs if ref not in self._kept))
 
-    _kept: tuple[Ref, ...] = ()
-
-    @property
+    @functools.cached_property
     def _calls_to_run(self) -> list[Call]:
-        if not hasattr(self, "_needed_calls"):
-            wanted = [*self._kept, *(ref for call in self.recurrent_calls for ref in call.outputs)]
-            needed = {call for ref in wanted for call in self.graph.between((), ref)[0]}
-            self._needed_calls = [call for call in self.graph.calls if call in needed]
-        return self._needed_calls
+        wanted = [*self._kept, *(ref for call in self.recurrent_calls for ref in call.outputs)]
+        needed = {call for ref in wanted for call in self.graph.between((), ref)[0]}
+        return [call for call in self.graph.calls if call in needed]
 
     def _refuse_hidden_recurrence(self) -> None:
         for call in self.graph.calls:
