@@ -24,7 +24,7 @@ _KRYLOV = 32
 _GOLDEN = 0.6180339887498949
 # What mode "scales" lets the isotropy drift freely, as a logarithm, and what more drift costs.
 _FREE_DRIFT = 0.1
-_DRIFT_COST = 0.3
+_DRIFT_COST = 1.0
 
 
 @keras.saving.register_keras_serializable(package="keras_lsc")
