@@ -1,7 +1,7 @@
 """The gradient of a network at every time step and layer, beside what its radii predict."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -26,7 +26,7 @@ class GradientGrid:
         measured: `(T, L)` mean squared norm of the gradient of a random functional of the last
             output by the state of layer l after step t; relative to the last point, so its last
             entry is 1.
-        predicted: `(T, L)` the same by the energy law from the measured radii.
+        predicted: `(T, L)` the same by the energy law from the measured gains or radii.
         bound: `(T, L)` the same by the coherent bound: the square of its amplitude.
         report: the `StabilityReport` whose radii were used.
     """
@@ -72,8 +72,14 @@ class GradientGrid:
         return axes
 
 
-def gradient_grid(model: keras.Model, x: Any, samples: int = 64, seed: int = 0) -> GradientGrid:
-    """Measures the gradient energy at every (t, layer) and predicts it from the radii.
+def gradient_grid(
+    model: keras.Model,
+    x: Any,
+    samples: int = 64,
+    seed: int = 0,
+    by: Literal["gain", "radius"] = "gain",
+) -> GradientGrid:
+    """Measures the gradient energy at every (t, layer) and predicts it from local figures.
 
     A random linear functional of the last recurrent layer's last output is differentiated by the
     state of every layer after every step; the energy is the mean over sequences of the squared
@@ -85,14 +91,17 @@ def gradient_grid(model: keras.Model, x: Any, samples: int = 64, seed: int = 0) 
         x: its inputs, as `measure` takes them.
         samples: number of sequences.
         seed: of the draw of the sequences, the points and the functional.
+        by: what the law is given. A gradient without a preferred direction changes its length by
+            the RMS "gain"; the spectral "radius" is the gain of a large isotropic transition.
 
     Returns:
         A `GradientGrid`.
 
     Raises:
-        ValueError: the model is feed-forward, or has a recurrent layer that runs backwards.
+        ValueError: the model is feed-forward, or has a recurrent layer that runs backwards; `by`
+            is neither.
 
-    Source: this project's energy law, `keras_lsc.theory.energy_per_layer`.
+    Source: this project's energy law, `keras_lsc.theory.propagate` of squared gains.
 
     Example:
         >>> import keras, keras_lsc, numpy as np
@@ -101,6 +110,8 @@ def gradient_grid(model: keras.Model, x: Any, samples: int = 64, seed: int = 0) 
         >>> keras_lsc.gradient_grid(model, np.random.normal(size=(8, 20, 3))).measured.shape
         (20, 2)
     """
+    if by not in ("gain", "radius"):
+        raise ValueError(f"Unknown by={by!r}. Expected 'gain' or 'radius'.")
     probe = Probe(model)
     energies = _EnergyProbe(model, probe.transition_map)
     rows = draw_rows(x, samples, seed, model.inputs)
@@ -115,7 +126,7 @@ def gradient_grid(model: keras.Model, x: Any, samples: int = 64, seed: int = 0) 
             f"The last output of model {model.name!r} has no gradient by its own last state: the "
             "network is saturated or silent, and no energy is left to compare."
         )
-    time, depth = report.time, np.nan_to_num(report.depth)
+    time, depth = (np.nan_to_num(report.per_layer(kind, by)) for kind in ("time", "depth"))
     return GradientGrid(
         measured=measured / measured[-1, -1],
         predicted=propagate(list(time**2), list(depth**2), len(measured)),

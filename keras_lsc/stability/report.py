@@ -1,7 +1,7 @@
 """What was measured: radii and gains of every transition, as table, dictionary and picture."""
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -70,12 +70,12 @@ class StabilityReport:
     @property
     def time(self) -> np.ndarray:
         """Mean radius in time of every recurrent layer, `(L,)`; empty for feed-forward models."""
-        return self._per_layer(("time",)) if self.steps else np.zeros(0)
+        return self.per_layer("time") if self.steps else np.zeros(0)
 
     @property
     def depth(self) -> np.ndarray:
         """Mean radius in depth of every layer, `(L,)`; NaN where only an input lies below."""
-        return self._per_layer(("depth",))
+        return self.per_layer("depth")
 
     @property
     def input(self) -> float | None:
@@ -83,13 +83,22 @@ class StabilityReport:
         radii = [row.radius for row in self.transitions if row.kind == "input"]
         return float(np.mean(radii)) if radii else None
 
-    def _per_layer(self, kinds: tuple[str, ...]) -> np.ndarray:
-        radii = np.full(self.layers, np.nan)
+    def per_layer(self, kind: str, figure: Literal["radius", "gain"] = "radius") -> np.ndarray:
+        """Mean radius or gain of every layer's transitions of one kind.
+
+        Args:
+            kind: "time", "depth" or "input".
+            figure: "radius" or "gain".
+
+        Returns:
+            `(L,)` floats, NaN for a layer without such a transition.
+        """
+        values = np.full(self.layers, np.nan)
         for layer in range(self.layers):
-            rows = [r.radius for r in self.transitions if r.layer == layer and r.kind in kinds]
+            rows = [row for row in self.transitions if row.layer == layer and row.kind == kind]
             if rows:
-                radii[layer] = np.mean(rows)
-        return radii
+                values[layer] = np.mean([getattr(row, figure) for row in rows])
+        return values
 
     def deviations(self, target: Target) -> dict[str, float]:
         """|mean radius - target| of every transition in time and depth, by name."""
