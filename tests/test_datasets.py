@@ -44,12 +44,16 @@ def truncated_copy(folder: Path, copy: Path) -> None:
             target.write_bytes(file.read_bytes()[: 100_000 if is_data else None])
 
 
-def test_names_are_the_ones_load_knows():
-    assert datasets.names() == ["parity", "smnist"]
+def test_names_are_those_of_the_tasks():
+    assert datasets.names() == [
+        *("adding", "cifar10", "cifar100", "copy_memory", "delayed_match", "mnist", "parity"),
+        *("psmnist", "ptb", "scifar10", "shd", "smnist", "smnist_latency", "spike_patterns"),
+        *("spoken_digit", "spoken_digit_spikes", "tiny_shakespeare", "uea"),
+    ]
 
 
 def test_unknown_name_names_the_closest():
-    with pytest.raises(ValueError, match=r"'smnits'; did you mean 'smnist'.*parity, smnist"):
+    with pytest.raises(ValueError, match=r"'smnits'; did you mean 'smnist'.*parity, psmnist"):
         datasets.load("smnits")
 
 

@@ -1,25 +1,93 @@
 """Sequence tasks as NumPy arrays, the same on every backend.
 
-Each task is one module with a function `load(split, **options)`; a new task is added by writing
-its module and naming it in `_LOADERS`.
+Each task is one module with `INFO`, what is known of it beforehand, and a function
+`read(split, **options)`, which returns its examples; texts have `read_stream` besides. A new task
+is added by writing its module and naming it in `_TASKS`.
 """
 
 from __future__ import annotations
 
 import difflib
+import inspect
+import os
 from collections.abc import Callable
-from typing import Any
+from types import ModuleType
+from typing import Any, Literal, overload
 
+import keras
 import numpy as np
 
-from keras_lsc.datasets import parity, smnist
-from keras_lsc.datasets.source import DatasetUnavailableError
+from keras_lsc.datasets import (
+    adding,
+    cifar10,
+    cifar100,
+    copy_memory,
+    delayed_match,
+    mnist,
+    parity,
+    psmnist,
+    ptb,
+    scifar10,
+    shd,
+    smnist,
+    smnist_latency,
+    spike_patterns,
+    spoken_digit,
+    spoken_digit_spikes,
+    tiny_shakespeare,
+    uea,
+)
+from keras_lsc.datasets.batching import Batches
+from keras_lsc.datasets.cochlea import Cochlea
+from keras_lsc.datasets.curriculum import GrowingTask
+from keras_lsc.datasets.examples import Examples
+from keras_lsc.datasets.info import TaskInfo
+from keras_lsc.datasets.lanes import LaneBatches
+from keras_lsc.datasets.source import DatasetUnavailableError, Prepared, find_prepared
+from keras_lsc.datasets.ts import TimeSeries, TimeSeriesFormatError, read_ts
 
-__all__ = ["DatasetUnavailableError", "load", "names"]
+__all__ = [
+    "Batches",
+    "Cochlea",
+    "DatasetUnavailableError",
+    "GrowingTask",
+    "LaneBatches",
+    "Prepared",
+    "TaskInfo",
+    "TimeSeries",
+    "TimeSeriesFormatError",
+    "batches",
+    "info",
+    "load",
+    "names",
+    "prepared",
+    "read_ts",
+    "stream",
+    "vocabulary",
+]
 
-_LOADERS: dict[str, Callable[..., tuple[np.ndarray, np.ndarray]]] = {
-    "parity": parity.load,
-    "smnist": smnist.load,
+_TASKS: dict[str, ModuleType] = {
+    module.INFO.name: module
+    for module in (
+        adding,
+        cifar10,
+        cifar100,
+        copy_memory,
+        delayed_match,
+        mnist,
+        parity,
+        psmnist,
+        ptb,
+        scifar10,
+        shd,
+        smnist,
+        smnist_latency,
+        spike_patterns,
+        spoken_digit,
+        spoken_digit_spikes,
+        tiny_shakespeare,
+        uea,
+    )
 }
 
 
@@ -28,30 +96,93 @@ def names() -> list[str]:
 
     Example:
         >>> from keras_lsc import datasets
-        >>> datasets.names()
-        ['parity', 'smnist']
+        >>> [name for name in datasets.names() if "mnist" in name]
+        ['mnist', 'psmnist', 'smnist', 'smnist_latency']
     """
-    return sorted(_LOADERS)
+    return sorted(_TASKS)
 
 
-def load(name: str, split: str = "train", **options: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Loads one split of a sequence task.
+def info(name: str) -> TaskInfo:
+    """Returns what is known of a task before its data is read.
+
+    Args:
+        name: one of `names()`.
+
+    Returns:
+        A `TaskInfo`: shape, classes or vocabulary, loss, metric, licence, citation.
+
+    Raises:
+        ValueError: the name is not a known one.
+
+    Example:
+        >>> from keras_lsc import datasets
+        >>> task = datasets.info("smnist")
+        >>> task.shape, task.classes, task.loss
+        ((28, 28), 10, 'sparse_categorical_crossentropy')
+    """
+    return _task(name).INFO
+
+
+def prepared(name: str, data_dir: str | os.PathLike[str] | None = None) -> Prepared | None:
+    """Returns what is prepared on this computer of the data of a task.
+
+    Args:
+        name: one of `names()`.
+        data_dir: folder of the datasets; None means TFDS_DATA_DIR or ~/tensorflow_datasets.
+
+    Returns:
+        Folder, version, number of examples in each file and bytes; None where nothing is prepared,
+        and for tasks that are generated or read from files of the user's own.
+
+    Raises:
+        ValueError: the name is not a known one.
+        DatasetUnavailableError: the description of what is prepared is damaged.
+
+    Example:
+        >>> from keras_lsc import datasets
+        >>> datasets.prepared("parity") is None
+        True
+    """
+    source = info(name).source
+    return None if source is None else find_prepared(source, data_dir)
+
+
+@overload
+def load(
+    name: str, split: str = "train", *, masks: Literal[False] = False, **options: Any
+) -> tuple[np.ndarray, np.ndarray]: ...
+@overload
+def load(
+    name: str, split: str = "train", *, masks: Literal[True], **options: Any
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]: ...
+def load(
+    name: str, split: str = "train", *, masks: bool = False, **options: Any
+) -> tuple[np.ndarray, ...]:
+    """Loads one split of a task as arrays.
 
     Args:
         name: one of `names()`.
         split: "train", "validation" or "test".
+        masks: whether to return a mask too. Sequences that differ in length have zeros after their
+            end, which a recurrent layer cannot tell from inputs: give it the mask.
         **options: what the task itself takes. Every task takes `limit`, the largest number of
-            examples to return, counted from the start of the split; for the rest see
-            `keras_lsc.datasets.smnist.load` and `keras_lsc.datasets.parity.load`.
+            examples to return, counted from the start of the split; those that read data take
+            `data_dir` and `download`. For the rest see `read` in the module of the task, such as
+            `keras_lsc.datasets.parity.read`.
 
     Returns:
-        x: float32 array of shape (N, T, features).
-        y: int32 array of shape (N,), class indices from 0.
+        x: float32 array (N, T, features), (N, features) for feed-forward tasks; int32 (N, T) for
+            texts.
+        y: int32 array (N,) of class indices; (N, T) where there is a label at every step; float32
+            (N,) for values.
+        mask: only with `masks`: bool array (N, T), True where a step belongs to the sequence.
 
     Raises:
         ValueError: the name, the split or an option's value is not a known one.
+        TypeError: the task has no such option.
         DatasetUnavailableError: the data is neither on this computer nor to be had.
         ModuleNotFoundError: the packages that read the data are not installed.
+        MemoryError: the arrays do not fit into the memory of this computer.
 
     Example:
         >>> from keras_lsc import datasets
@@ -59,8 +190,159 @@ def load(name: str, split: str = "train", **options: Any) -> tuple[np.ndarray, n
         >>> x.shape, y.shape
         ((100, 16, 1), (100,))
     """
-    if name not in _LOADERS:
+    examples = _read(name, split, options)
+    x = examples.inputs[:]
+    return (x, examples.targets, examples.mask(slice(None))) if masks else (x, examples.targets)
+
+
+def batches(
+    name: str,
+    split: str = "train",
+    *,
+    batch_size: int = 32,
+    shuffle: bool | None = None,
+    seed: int = 0,
+    masks: bool = False,
+    drop_last: bool | None = None,
+    **options: Any,
+) -> keras.utils.PyDataset:
+    """Returns one split of a task as batches, for `fit` or for a loop.
+
+    Spike trains become dense a batch at a time, so that all of a split can be used. Texts come as
+    a stream: each batch continues where the one before left off (see `LaneBatches`), for layers
+    with `stateful=True`; windows in random order are `load` with `fit(x, y)`.
+
+    Args:
+        name: one of `names()`.
+        split: "train", "validation" or "test".
+        batch_size: examples of a batch; for texts, parallel lanes of the stream.
+        shuffle: whether to put the examples into a random order, a new one every epoch. None means
+            yes for "train" and no otherwise. Texts are not shuffled.
+        seed: of that order, a non-negative integer. For the same order in `fit`, pass it
+            `shuffle=False`: it shuffles the batches by itself.
+        masks: whether inputs are dictionaries {"x": inputs, "mask": bool (batch, T)}; texts need
+            none.
+        drop_last: whether to leave out a last batch that is smaller than the others. None means
+            yes for texts, whose stateful layers want equal batches, and no otherwise.
+        **options: what the task itself takes, as in `load`.
+
+    Returns:
+        A `keras.utils.PyDataset` of NumPy arrays: `Batches`, or `LaneBatches` for texts.
+
+    Raises:
+        ValueError: the name, the split or an option's value is not a known one.
+        TypeError: the task has no such option.
+        DatasetUnavailableError: the data is neither on this computer nor to be had.
+        ModuleNotFoundError: the packages that read the data are not installed.
+
+    Example:
+        >>> from keras_lsc import datasets
+        >>> for x, y in datasets.batches("adding", "test", batch_size=1000):
+        ...     print(x.shape, y.shape)
+        (1000, 100, 2) (1000,)
+        (1000, 100, 2) (1000,)
+        (1000, 100, 2) (1000,)
+        (1000, 100, 2) (1000,)
+        (1000, 100, 2) (1000,)
+    """
+    module = _task(name)
+    if hasattr(module, "read_stream"):
+        if shuffle or masks:
+            given = "shuffle=True" if shuffle else "masks=True"
+            raise ValueError(
+                f"{name} is a text, whose batches continue one another, so {given} has no meaning; "
+                "for windows in random order use keras_lsc.datasets.load and fit(x, y)."
+            )
+        steps = {"steps": options.pop("steps")} if "steps" in options else {}
+        if "limit" in options:
+            raise TypeError(f"{name} is a text, whose stream takes no limit; slice stream().")
+        return LaneBatches(
+            stream(name, split, **options),
+            batch_size=batch_size,
+            drop_last=drop_last is not False,
+            **steps,
+        )
+    return Batches(
+        _read(name, split, options),
+        batch_size=batch_size,
+        shuffle=split == "train" if shuffle is None else shuffle,
+        seed=seed,
+        masks=masks,
+        drop_last=bool(drop_last),
+    )
+
+
+def stream(name: str, split: str = "train", **options: Any) -> np.ndarray:
+    """Loads one split of a text as one stream of tokens.
+
+    Args:
+        name: of a text: "ptb" or "tiny_shakespeare".
+        split: "train", "validation" or "test".
+        **options: `data_dir`, `download`, and for "ptb" `manual_dir`.
+
+    Returns:
+        int32 array (n,), indices into `vocabulary(name)`.
+
+    Raises:
+        ValueError: the name or the split is not a known one, or the task is no text.
+        TypeError: the task has no such option.
+        DatasetUnavailableError: the data is neither on this computer nor to be had.
+        ModuleNotFoundError: the packages that read the data are not installed.
+
+    Example:
+        >>> from keras_lsc import datasets
+        >>> len(datasets.stream("tiny_shakespeare", "train"))
+        1003854
+    """
+    return _stream_reader(name, options)(split, **options).tokens
+
+
+def vocabulary(name: str, **options: Any) -> tuple[str, ...]:
+    """Returns the tokens of a text: the text of token i is element i.
+
+    Args:
+        name: of a text: "ptb" or "tiny_shakespeare".
+        **options: `data_dir`, `download`, and for "ptb" `manual_dir`.
+
+    Raises:
+        ValueError: the name is not a known one, or the task is no text.
+        TypeError: the task has no such option.
+        DatasetUnavailableError: the data is neither on this computer nor to be had.
+        ModuleNotFoundError: the packages that read the data are not installed.
+
+    Example:
+        >>> from keras_lsc import datasets
+        >>> "".join(datasets.vocabulary("tiny_shakespeare")[-5:])
+        'vwxyz'
+    """
+    return _stream_reader(name, options)("train", **options).vocabulary
+
+
+def _task(name: str) -> ModuleType:
+    if name not in _TASKS:
         closest = difflib.get_close_matches(name, names(), cutoff=0.4)
         hint = f"did you mean {' or '.join(map(repr, closest))}? " if closest else ""
         raise ValueError(f"unknown dataset {name!r}; {hint}Known datasets: {', '.join(names())}.")
-    return _LOADERS[name](split, **options)
+    return _TASKS[name]
+
+
+def _read(name: str, split: str, options: dict[str, Any]) -> Examples:
+    module = _task(name)
+    _check_options(name, module.read, options)
+    return module.read(split, **options)
+
+
+def _stream_reader(name: str, options: dict[str, Any]) -> Callable[..., Any]:
+    module = _task(name)
+    if not hasattr(module, "read_stream"):
+        texts = [text for text in names() if hasattr(_TASKS[text], "read_stream")]
+        raise ValueError(f"{name} is no text; texts are: {', '.join(texts)}.")
+    _check_options(name, module.read_stream, options)
+    return module.read_stream
+
+
+def _check_options(name: str, reader: Callable[..., Any], options: dict[str, Any]) -> None:
+    known = [option for option in inspect.signature(reader).parameters if option != "split"]
+    for option in options:
+        if option not in known:
+            raise TypeError(f"{name} takes no option {option!r}; its options: {', '.join(known)}.")

@@ -4,25 +4,69 @@ from __future__ import annotations
 
 import numpy as np
 
-from keras_lsc.datasets.checks import check_count, check_split
+from keras_lsc.datasets.checks import check_count
+from keras_lsc.datasets.examples import Examples
+from keras_lsc.datasets.generators import check_generated, random_lengths, random_stream
+from keras_lsc.datasets.info import GENERATED_SIZES, generated
 
-_SIZES = {"train": 50_000, "validation": 5_000, "test": 5_000}
+INFO = generated(
+    "parity",
+    "The parity of n bits, some steps after them (N-parity, delayed).",
+    shape=(30, 1),
+    target="label",
+    outputs=2,
+    padded=True,
+    homepage="https://arxiv.org/abs/2309.12927",
+    citation="""@article{khajehabdollahi2023emergent,
+  title   = {Emergent mechanisms for long timescales depend on training curriculum and affect
+             performance in memory tasks},
+  author  = {Khajehabdollahi, Sina and Zeraati, Roxana and Giannakakis, Emmanouil and
+             Sch{\\"a}fer, Tim Jakob and Martius, Georg and Levina, Anna},
+  journal = {arXiv preprint arXiv:2309.12927},
+  year    = {2023}
+}""",
+)
 
 
-def load(
+def draw(
+    random: np.random.Generator, count: int, n: int, length: int | None = None, delay: int = 0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Draws sequences of random bits and the parity of `n` consecutive ones.
+
+    Args:
+        random: the source of random numbers.
+        count: number of sequences.
+        n: how many bits count.
+        length: of every sequence; None draws lengths uniformly from n + 2 to 4 n + 1, plus delay.
+        delay: how many bits follow those that count.
+
+    Returns:
+        Bits, int (count, longest), zeros after the end of a sequence; int labels (count,); int
+        lengths (count,).
+    """
+    lengths = random_lengths(random, count, n, length)
+    if length is None:
+        lengths = lengths + delay
+    bits = random.integers(0, 2, size=(count, 4 * n + 1 + delay if length is None else length))
+    step, end = np.arange(bits.shape[1]), lengths[:, np.newaxis]
+    counts = (step >= end - delay - n) & (step < end - delay)
+    return np.where(step < end, bits, 0), (bits * counts).sum(axis=1) % 2, lengths
+
+
+def read(
     split: str = "train",
     *,
     limit: int | None = None,
     n: int = 2,
     delay: int = 10,
-    length: int = 30,
+    length: int | None = 30,
     seed: int = 0,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> Examples:
     """Draws random bit sequences, labelled with the parity of `n` consecutive bits.
 
     The bits that count are the `n` that end `delay` steps before the end of the sequence, so a
     network has to combine them and then hold the result over `delay` irrelevant bits. With
-    `delay=0` it is the N-parity task of the paper below, at a fixed length.
+    `delay=0` and `length=None` it is the N-parity task of the paper below.
 
     Args:
         split: "train" (50,000 sequences), "validation" (5,000) or "test" (5,000), each from a
@@ -30,12 +74,13 @@ def load(
         limit: return only the first `limit` sequences of the split; None returns them all.
         n: how many bits count.
         delay: how many bits follow them.
-        length: time steps of a sequence, at least `n + delay`.
+        length: time steps of a sequence, at least `n + delay`; None draws the length of each
+            uniformly from n + 2 to 4 n + 1, plus `delay`, and pads with zeros.
         seed: non-negative integer; the same seed gives the same sequences everywhere.
 
     Returns:
-        x: float32 array of shape (N, length, 1), each entry 0 or 1.
-        y: int32 array of shape (N,), `sum(x[:, length - delay - n : length - delay]) mod 2`.
+        Inputs: float32 (N, length, 1), each entry 0 or 1.
+        Targets: int32 (N,), `sum(x[:, length - delay - n : length - delay]) mod 2`.
 
     Raises:
         ValueError: the split is unknown, a number is out of range, or `length < n + delay`.
@@ -49,21 +94,18 @@ def load(
     Source:
         The N-parity task of arXiv 2309.12927.
     """
-    check_split("parity", split, _SIZES)
-    if limit is not None:
-        check_count("limit", limit, at_least=1)
+    check_generated("parity", split, limit, seed)
     check_count("n", n, at_least=1)
     check_count("delay", delay, at_least=0)
-    check_count("length", length, at_least=1)
-    check_count("seed", seed, at_least=0)
-    if length < n + delay:
-        raise ValueError(
-            f"length={length} is too short for n={n} bits followed by delay={delay} more; "
-            f"use length={n + delay} or larger."
-        )
-    random = np.random.default_rng([seed, list(_SIZES).index(split)])
-    bits = random.integers(0, 2, size=(_SIZES[split], length))[:limit]
-    end = length - delay
-    x = bits[:, :, np.newaxis].astype(np.float32)
-    y = (bits[:, end - n : end].sum(axis=1) % 2).astype(np.int32)
-    return x, y
+    if length is not None:
+        check_count("length", length, at_least=1)
+        if length < n + delay:
+            raise ValueError(
+                f"length={length} is too short for n={n} bits followed by delay={delay} more; "
+                f"use length={n + delay} or larger."
+            )
+    bits, labels, lengths = draw(
+        random_stream(split, seed), GENERATED_SIZES[split], n, length, delay
+    )
+    x = bits[:limit, :, np.newaxis].astype(np.float32)
+    return Examples(x, labels[:limit].astype(np.int32), lengths[:limit])

@@ -6,25 +6,21 @@ import os
 
 import numpy as np
 
-from keras_lsc.datasets.checks import check_count, check_split
-from keras_lsc.datasets.source import decode_images, read_examples
+from keras_lsc.datasets.examples import Examples
+from keras_lsc.datasets.images import read_images
+from keras_lsc.datasets.mnist import mnist_info
 
-# MNIST has no validation split of its own, so the last 5,000 training images serve as one.
-_SPLITS = {
-    "train": ("train", 0, 55_000),
-    "validation": ("train", 55_000, 60_000),
-    "test": ("test", 0, 10_000),
-}
+INFO = mnist_info("smnist", "Handwritten digits, one row of 28 pixels a step.", (28, 28))
 
 
-def load(
+def read(
     split: str = "train",
     *,
     limit: int | None = None,
     data_dir: str | os.PathLike[str] | None = None,
     download: bool = True,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Loads MNIST digits as sequences of 28 rows of 28 pixels.
+) -> Examples:
+    """Reads MNIST digits as sequences of 28 rows of 28 pixels.
 
     The images and their order are those of `mnist` 3.0.1 in TensorFlow Datasets. Reading needs
     the extra `keras-lsc[datasets]`, but no TensorFlow and, once prepared, no network.
@@ -38,8 +34,8 @@ def load(
             Preparing, unlike reading, needs TensorFlow.
 
     Returns:
-        x: float32 array of shape (N, 28, 28), rows as time steps, pixels in [0, 1].
-        y: int32 array of shape (N,), the digits 0 to 9.
+        Inputs: float32 (N, 28, 28), rows as time steps, pixels in [0, 1].
+        Targets: int32 (N,), the digits 0 to 9.
 
     Raises:
         ValueError: `split` or `limit` is not a possible one.
@@ -55,15 +51,7 @@ def load(
     Source:
         Y. LeCun, C. Cortes, C. Burges, "MNIST handwritten digit database", 2010.
     """
-    check_split("smnist", split, _SPLITS)
-    file, start, stop = _SPLITS[split]
-    if limit is not None:
-        check_count("limit", limit, at_least=1)
-        stop = min(stop, start + limit)
-    examples = read_examples(
-        "mnist", f"{file}[{start}:{stop}]", data_dir=data_dir, download=download
+    pixels, labels = read_images(
+        "smnist", "mnist", split, limit=limit, data_dir=data_dir, download=download
     )
-    pixels = decode_images([example["image"] for example in examples])
-    x = np.divide(pixels, 255, dtype=np.float32)
-    y = np.array([example["label"] for example in examples], dtype=np.int32)
-    return x, y
+    return Examples(np.divide(pixels[..., 0], 255, dtype=np.float32), labels)

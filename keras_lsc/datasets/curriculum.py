@@ -1,0 +1,101 @@
+"""Generated batches of a task whose difficulty n can grow while a network is trained on it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_lsc.datasets import delayed_match, parity
+from keras_lsc.datasets.checks import check_count
+
+_DRAWERS = {"parity": parity.draw, "delayed_match": delayed_match.draw}
+
+
+class GrowingTask(keras.utils.PyDataset):
+    """Batches of N-parity or N-delayed-match with an n that can grow.
+
+    Every batch is drawn afresh, by seed, epoch, n and its number. Lengths are uniform between
+    n + 2 and 4 n + 1; all batches are padded to the length that the largest n needs, so that the
+    network is compiled once. `keras_lsc.callbacks.NCurriculum` lets n grow.
+
+    Args:
+        name: "parity" or "delayed_match".
+        n: to begin with, at least 2.
+        largest: to which n may grow.
+        batch_size: sequences of a batch.
+        batches: of an epoch.
+        seed: non-negative integer.
+        masks: whether inputs are dictionaries {"x": inputs, "mask": bool (batch, T)}.
+
+    Attributes:
+        n: the present one.
+
+    Raises:
+        ValueError: the name or a number is not a possible one.
+
+    Example:
+        >>> from keras_lsc import datasets
+        >>> task = datasets.GrowingTask("parity", n=2, largest=10)
+        >>> inputs, y = task[0]
+        >>> inputs["x"].shape, inputs["mask"].shape, y.shape
+        ((64, 41, 1), (64, 41), (64,))
+
+    Source:
+        The tasks and the curriculum of arXiv 2309.12927.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        n: int = 2,
+        largest: int = 20,
+        batch_size: int = 64,
+        batches: int = 100,
+        seed: int = 0,
+        masks: bool = True,
+    ):
+        super().__init__()
+        if name not in _DRAWERS:
+            raise ValueError(f"the task {name!r} cannot grow; use one of {', '.join(_DRAWERS)}.")
+        check_count("n", n, at_least=2)
+        check_count("largest", largest, at_least=n)
+        check_count("batch_size", batch_size, at_least=1)
+        check_count("batches", batches, at_least=1)
+        check_count("seed", seed, at_least=0)
+        self.name = name
+        self.n = n
+        self.largest = largest
+        self.batch_size = batch_size
+        self.batches = batches
+        self.seed = seed
+        self.masks = masks
+        self.epoch = 0
+
+    def grow(self) -> bool:
+        """Makes n larger by one; returns False, and leaves it, when it is the largest."""
+        if self.n == self.largest:
+            return False
+        self.n += 1
+        return True
+
+    def __len__(self) -> int:
+        """Number of batches of an epoch."""
+        return self.batches
+
+    def __getitem__(self, index: int) -> tuple[Any, np.ndarray]:
+        """Returns inputs, float32 (batch, 4 largest + 1, 1), and labels, int32 (batch,)."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"there are {len(self)} batches, and no batch {index}.")
+        random = np.random.default_rng([self.seed, self.epoch, self.n, index])
+        bits, labels, lengths = _DRAWERS[self.name](random, self.batch_size, self.n)
+        x = np.zeros((self.batch_size, 4 * self.largest + 1, 1), dtype=np.float32)
+        x[:, : bits.shape[1], 0] = bits
+        mask = np.arange(x.shape[1]) < lengths[:, np.newaxis]
+        return ({"x": x, "mask": mask} if self.masks else x), labels.astype(np.int32)
+
+    def on_epoch_end(self) -> None:
+        """Lets the next epoch draw other sequences."""
+        self.epoch += 1

@@ -1,0 +1,81 @@
+"""Batches of a text that continue where the last batch left off."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+
+from keras_lsc.datasets.checks import check_count
+from keras_lsc.datasets.text import DEFAULT_STEPS
+
+
+class LaneBatches(keras.utils.PyDataset):
+    """Batches of a token stream for a network that carries its state from batch to batch.
+
+    The stream is cut into `batch_size` contiguous lanes of equal length. Row r of every batch is
+    from lane r, and begins with the token after the last one of row r of the batch before. So
+    recurrent layers with `stateful=True` read each lane from its beginning to its end.
+
+    Made by `keras_lsc.datasets.batches`. It must be read in order: pass `shuffle=False` to `fit`,
+    which shuffles batches by default; a wrong order raises. Reset the states between epochs with
+    `keras_lsc.callbacks.ResetStates`.
+
+    Args:
+        tokens: int array (n,).
+        batch_size: number of lanes.
+        steps: tokens of a lane in one batch.
+        drop_last: whether to leave out a last batch of fewer steps than the others.
+
+    Raises:
+        ValueError: a number is not a possible one, or the text is too short for it.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_lsc.datasets import LaneBatches
+        >>> [x.tolist() for x, y in LaneBatches(np.arange(9), batch_size=2, steps=2)]
+        [[[0, 1], [4, 5]], [[2, 3], [6, 7]]]
+    """
+
+    def __init__(
+        self,
+        tokens: np.ndarray,
+        *,
+        batch_size: int = 20,
+        steps: int = DEFAULT_STEPS,
+        drop_last: bool = True,
+    ):
+        super().__init__()
+        check_count("batch_size", batch_size, at_least=1)
+        check_count("steps", steps, at_least=1)
+        length = (len(tokens) - 1) // batch_size
+        if length < (steps if drop_last else 1):
+            raise ValueError(
+                f"{len(tokens)} tokens are too few for batch_size={batch_size} lanes of "
+                f"steps={steps}; use smaller numbers."
+            )
+        self.batch_size = batch_size
+        self.steps = steps
+        self.drop_last = drop_last
+        kept = length * batch_size
+        self._inputs = np.asarray(tokens[:kept]).reshape(batch_size, length)
+        self._targets = np.asarray(tokens[1 : kept + 1]).reshape(batch_size, length)
+        self._last = -1
+
+    def __len__(self) -> int:
+        """Number of batches."""
+        whole, rest = divmod(self._inputs.shape[1], self.steps)
+        return whole if self.drop_last or not rest else whole + 1
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns inputs and targets of one batch, int32 (batch_size, steps) both."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"there are {len(self)} batches, and no batch {index}.")
+        # Whoever looks twice at a batch, or begins anew, is welcome; whoever skips one is not.
+        if index not in (0, self._last, self._last + 1):
+            raise ValueError(
+                f"batch {index} was asked for after batch {self._last}, but the state that is "
+                "carried along belongs to batches in order; pass shuffle=False to fit."
+            )
+        self._last = index
+        window = slice(index * self.steps, (index + 1) * self.steps)
+        return self._inputs[:, window], self._targets[:, window]

@@ -1,0 +1,92 @@
+"""The recordings of the Free Spoken Digit Dataset."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+
+from keras_lsc.datasets.checks import check_limit, check_split
+from keras_lsc.datasets.info import Kind, TaskInfo
+from keras_lsc.datasets.source import read_records
+
+RATE = 8_000
+_FULL_SCALE = 2**15
+# Its authors test on the recordings 0 to 4 of each speaker and digit; the next five validate.
+_TAKES = {"train": range(10, 50), "validation": range(5, 10), "test": range(5)}
+
+
+def recordings_info(
+    name: str, description: str, shape: tuple[int, ...], kind: Kind, padded: bool
+) -> TaskInfo:
+    """Returns the information of a task whose data are these recordings."""
+    return TaskInfo(
+        name=name,
+        description=description,
+        kind=kind,
+        shape=shape,
+        target="label",
+        outputs=10,
+        examples={"train": 2_000, "validation": 250, "test": 250},
+        padded=padded,
+        source="spoken_digit",
+        licence="CC BY-SA 4.0",
+        homepage="https://github.com/Jakobovski/free-spoken-digit-dataset",
+        citation="""@misc{jackson2016free,
+  title        = {Free Spoken Digit Dataset},
+  author       = {Jackson, Zohar},
+  year         = {2016},
+  howpublished = {https://github.com/Jakobovski/free-spoken-digit-dataset}
+}""",
+    )
+
+
+def read_recordings(
+    task: str,
+    splits: tuple[str, ...],
+    *,
+    limit: int | None,
+    data_dir: str | os.PathLike[str] | None,
+    download: bool,
+) -> list[tuple[list[np.ndarray], np.ndarray]]:
+    """Reads recordings of spoken digits.
+
+    Args:
+        task: name of the task that asks, for messages.
+        splits: which of "train", "validation" and "test" to read.
+        limit: return only the first `limit` recordings of each split; None returns them all.
+        data_dir: folder of the datasets; None means TFDS_DATA_DIR or ~/tensorflow_datasets.
+        download: whether the data may be downloaded and prepared when it is not in `data_dir`.
+
+    Returns:
+        For every split the float32 recordings at 8000 samples a second, full scale 1, and the
+        int32 labels. Their order is fixed and mixes digits and speakers.
+
+    Raises:
+        ValueError: a split or `limit` is not a possible one.
+        DatasetUnavailableError: the data is not there, unreadable, or could not be fetched.
+        ModuleNotFoundError: the packages that read the data are not installed.
+    """
+    for split in splits:
+        check_split(task, split, _TAKES)
+    check_limit(limit)
+    examples = read_records(
+        "spoken_digit",
+        {
+            "audio": {"shape": (None,), "dtype": np.int64},
+            "audio/filename": "text",
+            "label": "label",
+        },
+        data_dir=data_dir,
+        download=download,
+    )
+    # File names are like 7_jackson_32.wav: digit, speaker, take.
+    takes = [int(example["audio/filename"].decode()[:-4].split("_")[2]) for example in examples]
+    read = []
+    for split in splits:
+        chosen = [
+            example for example, take in zip(examples, takes, strict=True) if take in _TAKES[split]
+        ][:limit]
+        audio = [np.divide(one["audio"], _FULL_SCALE, dtype=np.float32) for one in chosen]
+        read.append((audio, np.array([one["label"] for one in chosen], dtype=np.int32)))
+    return read
