@@ -1,0 +1,167 @@
+"""Writes the tables of the README from the JSON of the benchmarks; `--check` only compares.
+
+python benchmarks/tables.py [--check]
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+README = ROOT / "README.md"
+BEGIN, END = "<!-- benchmark:begin -->", "<!-- benchmark:end -->"
+BACKENDS = {"jax": "JAX", "tensorflow": "TensorFlow", "torch": "torch"}
+
+
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file of JSON lines; none where there is no file."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def pretraining() -> str:
+    """Cost of an update and time to tolerance on every backend."""
+    rows, environments = [], []
+    for backend, name in BACKENDS.items():
+        path = RESULTS / f"pretraining_{backend}.json"
+        if not path.exists():
+            continue
+        result = json.loads(path.read_text())
+        environment = result["environment"]
+        environments.append(f"{name} {environment['backend_version']}")
+        for update, stable in zip(result["update"], result["time_to_tolerance"], strict=True):
+            step, cost = update["training_step"], update["pretraining_update"]
+            rows.append(
+                [
+                    name,
+                    f"{update['cell'].upper()} 2x{update['units']}",
+                    f"{1e3 * step['median']:.0f} ms",
+                    f"{1e3 * cost['median']:.0f} ms",
+                    f"{update['ratio']:.2f}",
+                    f"{stable['seconds']:.1f} s ({stable['updates']} updates)",
+                ]
+            )
+    header = ["backend", "network", "training step", "update", "ratio", "to tolerance 0.02"]
+    where = (
+        f"On {environment['cores']} CPU cores (Keras {environment['keras']}, "
+        f"{', '.join(environments)}): medians, 200 steps of 784 inputs, batch 32; the time to "
+        "tolerance includes compilation. Command: `make bench`."
+    )
+    return f"{table(header, rows)}\n\n{where}"
+
+
+def scaling() -> str:
+    """Cost of an update with width and depth."""
+    columns = {}
+    for backend, name in BACKENDS.items():
+        path = RESULTS / f"pretraining_{backend}.json"
+        if path.exists():
+            rows = json.loads(path.read_text())["scaling"]
+            columns[name] = {(row["depth"], row["units"]): row for row in rows}
+    sizes = sorted({size for rows in columns.values() for size in rows})
+
+    def cell(row: dict[str, Any]) -> str:
+        if "failed" in row:
+            return "failed"
+        return f"{row['update']['median']:.2f} s, {row['peak_memory_gb']:.1f} GB"
+
+    body = [
+        [f"{depth}x{units}", *(cell(rows[depth, units]) for rows in columns.values())]
+        for depth, units in sizes
+    ]
+    note = (
+        "Seconds of one update of an LSTM, and peak memory of the process, framework included "
+        "(batch 8, 35 steps of 300 inputs)."
+    )
+    return f"{table(['LSTM', *columns], body)}\n\n{note}"
+
+
+def grid() -> str:
+    """How many settings reach their target."""
+    rows = []
+    for backend, name in BACKENDS.items():
+        found = lines_of(RESULTS / f"grid_{backend}.jsonl")
+        for mode in ("scales", "weights"):
+            of_mode = [row for row in found if row["mode"] == mode]
+            if not of_mode:
+                continue
+            reached = [row for row in of_mode if row["reached"]]
+            drift = [edge for row in reached for edge in row["isotropy_to_its_start"]]
+            rows.append(
+                [
+                    name,
+                    f'`"{mode}"`',
+                    f"{len(reached)} of {len(of_mode)}",
+                    f"{max(row['deviation'] for row in reached):.3f}",
+                    f"{max(row['updates'] for row in reached)}",
+                    f"{min(drift):.2f} to {max(drift):.2f}",
+                ]
+            )
+    header = ["backend", "mode", "reached 0.02", "worst of these", "most updates"]
+    note = (
+        "LSTM, GRU, tanh, relu and sigmoid RNNs of 32 units, depth 2 and 5, targets `variance`, "
+        "1, 0.5 and `unbalanced` on sequential MNIST, and dense networks of depth 30 (relu, sin, "
+        "cos; target 1). The last column is the isotropy after pre-training relative to the "
+        "initialiser's. Command: `make grid`."
+    )
+    return f"{table([*header, 'isotropy kept'], rows)}\n\n{note}{failures()}"
+
+
+def failures() -> str:
+    """The settings of the grid that did not reach their target, by name."""
+    rows = [row for name in BACKENDS for row in lines_of(RESULTS / f"grid_{name}.jsonl")]
+    failed = [
+        f"{row['cell']} {row['depth']}x{row['units']} at {row['target']} ({row['mode']}: "
+        f"{row['deviation']:.3f})"
+        for row in rows
+        if not row["reached"]
+    ]
+    return f" Not reached: {', '.join(failed)}." if failed else ""
+
+
+def accuracy() -> str:
+    """Validation accuracy of the two starts, seed by seed."""
+    rows = []
+    for backend, name in BACKENDS.items():
+        found = lines_of(RESULTS / f"accuracy_{backend}.jsonl")
+        for start in ("default", "stabilized"):
+            runs = sorted((r for r in found if r["start"] == start), key=lambda r: r["seed"])
+            if runs:
+                accuracies = [f"{row['validation_accuracy'][-1]:.3f}" for row in runs]
+                rows.append([name, start, *accuracies])
+    seeds = max(len(row) for row in rows) - 2
+    header = ["backend", "start", *(f"seed {seed}" for seed in range(seeds))]
+    note = (
+        "Validation accuracy of the 5-layer sigmoid RNN (64 units) after 3 epochs on 17,000 "
+        "digits, Adam at 1e-3. Command: `python benchmarks/accuracy.py`."
+    )
+    return f"{table(header, rows)}\n\n{note}"
+
+
+def main() -> None:
+    """Writes the tables between their markers, or says that they are out of date."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="fail if the README is out of date")
+    options = parser.parse_args()
+    text = README.read_text()
+    before, rest = text.split(BEGIN)
+    after = rest.split(END)[1]
+    tables = "\n\n".join([pretraining(), scaling(), grid(), accuracy()])
+    written = f"{before}{BEGIN}\n\n{tables}\n\n{END}{after}"
+    if options.check:
+        if written != text:
+            sys.exit("README.md differs from the results: run `python benchmarks/tables.py`.")
+        return
+    README.write_text(written)
+
+
+if __name__ == "__main__":
+    main()
