@@ -173,6 +173,15 @@ class LSCPretrainer(keras.Model):
             kwargs.setdefault("jit_compile", False)  # XLA has no eigensolver
         super().compile(optimizer=optimizer, loss=None, metrics=None, **kwargs)
 
+    def get_compile_config(self) -> dict[str, Any]:
+        """Returns the optimiser, for a saved pretrainer to go on with."""
+        return {"optimizer": keras.saving.serialize_keras_object(self.optimizer)}
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compiles a loaded pretrainer with the optimiser of `get_compile_config`."""
+        self.compile(keras.saving.deserialize_keras_object(config["optimizer"]))
+        self.optimizer.build(self.trainable_variables)
+
     def call(self, x: Any, training: bool = False) -> dict[str, Tensor]:
         """Returns the mean "radius" and the RMS "gain" of every driven transition on a batch.
 

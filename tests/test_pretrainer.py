@@ -174,6 +174,18 @@ def test_saved_and_loaded_it_gives_the_same_radii(tmp_path):
     np.testing.assert_allclose(one, other, rtol=1e-5)
 
 
+def test_saved_and_loaded_it_goes_on_where_it_stopped(tmp_path):
+    pretrainer = pretrained(stack(), epochs=2)
+    path = str(tmp_path / "pretrainer.keras")
+    pretrainer.save(path)
+    loaded = keras.saving.load_model(path)
+    for one in (pretrainer, loaded):
+        one.fit(sequences(), batch_size=32, shuffle=False, verbose=0)
+    assert int(loaded.optimizer.iterations) == 12
+    for one, other in zip(pretrainer.model.get_weights(), loaded.model.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+
+
 def test_metrics_name_every_transition():
     pretrainer = keras_lsc.LSCPretrainer(stack())
     pretrainer.compile()
