@@ -1,6 +1,6 @@
 """keras_lsc: recurrent networks whose gradients neither explode nor vanish, in Keras 3."""
 
-from keras_lsc import callbacks, datasets, stability
+from keras_lsc import callbacks, datasets, layers, stability
 from keras_lsc.pretrainer import LSCPretrainer
 from keras_lsc.stability.gradients import GradientGrid, gradient_grid
 from keras_lsc.stability.measure import measure
@@ -15,6 +15,7 @@ __all__ = [
     "callbacks",
     "datasets",
     "gradient_grid",
+    "layers",
     "measure",
     "stability",
     "stabilize",

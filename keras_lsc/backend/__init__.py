@@ -1,7 +1,7 @@
 """The few differentiation primitives that Keras does not offer, for the backend in use.
 
 Every other module of the package reaches TensorFlow, JAX and torch through `keras.ops` and these
-three functions alone; the backend's module is the only one imported, so the other frameworks
+functions alone; the backend's module is the only one imported, so the other frameworks
 need not be installed.
 """
 
@@ -10,11 +10,17 @@ import keras
 _NAME = keras.backend.backend()
 
 if _NAME == "jax":
-    from keras_lsc.backend.jax import jacobian, no_gradient, vjp
+    from keras_lsc.backend.jax import jacobian, no_gradient, running_states, vjp, with_gradient
 elif _NAME == "tensorflow":
-    from keras_lsc.backend.tensorflow import jacobian, no_gradient, vjp
+    from keras_lsc.backend.tensorflow import (
+        jacobian,
+        no_gradient,
+        running_states,
+        vjp,
+        with_gradient,
+    )
 elif _NAME == "torch":
-    from keras_lsc.backend.torch import jacobian, no_gradient, vjp
+    from keras_lsc.backend.torch import jacobian, no_gradient, running_states, vjp, with_gradient
 else:
     raise ImportError(
         f"keras_lsc needs the jax, tensorflow or torch backend, but Keras uses {_NAME!r}. "
@@ -22,4 +28,4 @@ else:
         "first import of keras."
     )
 
-__all__ = ["jacobian", "no_gradient", "vjp"]
+__all__ = ["jacobian", "no_gradient", "running_states", "vjp", "with_gradient"]

@@ -28,3 +28,41 @@ def jacobian(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 def no_gradient(function: Callable[[], Any]) -> Any:
     """Returns `function()`, through which no derivative passes."""
     return jax.tree.map(jax.lax.stop_gradient, function())
+
+
+def running_states(
+    step: Callable[[Any, Any], Any], start: Any, steps: Any, reverse: bool = False
+) -> Any:
+    """Returns the state after every step of `state = step(state, steps[t])`, time first."""
+
+    def advance(state: Any, at: Any) -> tuple[Any, Any]:
+        state = step(state, at)
+        return state, state
+
+    return jax.lax.scan(advance, start, steps, reverse=reverse)[1]
+
+
+def with_gradient(
+    function: Callable[..., tuple[Tensor, ...]],
+    backward: Callable[[tuple, tuple, tuple], tuple],
+) -> Callable[..., tuple[Tensor, ...]]:
+    """Returns `function` with `backward(inputs, outputs, cotangents)` as its gradient.
+
+    Inputs and outputs are float tensors. A cotangent that is None, given or returned, is zero.
+    """
+
+    def forward(*inputs: Tensor) -> tuple[tuple, tuple]:
+        outputs = function(*inputs)
+        return outputs, (inputs, outputs)
+
+    def pullback(residuals: tuple, cotangents: tuple) -> tuple:
+        inputs, outputs = residuals
+        gradients = backward(inputs, outputs, cotangents)
+        return tuple(
+            jnp.zeros_like(x) if gradient is None else gradient
+            for x, gradient in zip(inputs, gradients, strict=True)
+        )
+
+    differentiable = jax.custom_vjp(function)
+    differentiable.defvjp(forward, pullback)
+    return differentiable

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import keras
 import torch
 
 Tensor = Any
@@ -28,6 +29,48 @@ def no_gradient(function: Callable[[], Any]) -> Any:
     """Returns `function()`, through which no derivative passes."""
     with torch.no_grad():
         return function()
+
+
+def running_states(
+    step: Callable[[Any, Any], Any], start: Any, steps: Any, reverse: bool = False
+) -> Any:
+    """Returns the state after every step of `state = step(state, steps[t])`, time first."""
+    unbound = [x.unbind() for x in keras.tree.flatten(steps)]
+    order = range(len(unbound[0]))
+    state, visited = start, []
+    for t in reversed(order) if reverse else order:
+        state = step(state, keras.tree.pack_sequence_as(steps, [x[t] for x in unbound]))
+        visited.append(state)
+    if reverse:
+        visited.reverse()
+    return keras.tree.map_structure(lambda *states: torch.stack(states), *visited)
+
+
+def with_gradient(
+    function: Callable[..., tuple[Tensor, ...]],
+    backward: Callable[[tuple, tuple, tuple], tuple],
+) -> Callable[..., tuple[Tensor, ...]]:
+    """Returns `function` with `backward(inputs, outputs, cotangents)` as its gradient.
+
+    Inputs and outputs are float tensors. A cotangent that is None, given or returned, is zero.
+    """
+
+    class Differentiable(torch.autograd.Function):
+        # Inputs and outputs are all that is saved: so the gradient has a gradient as well.
+        @staticmethod
+        def forward(ctx: Any, *inputs: Tensor) -> tuple[Tensor, ...]:
+            outputs = function(*inputs)
+            ctx.count = len(inputs)
+            ctx.save_for_backward(*inputs, *outputs)
+            ctx.set_materialize_grads(False)
+            return outputs
+
+        @staticmethod
+        def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
+            saved = ctx.saved_tensors
+            return backward(saved[: ctx.count], saved[ctx.count :], cotangents)
+
+    return Differentiable.apply
 
 
 def _trace(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:

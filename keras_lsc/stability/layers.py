@@ -94,10 +94,13 @@ def is_weighted(layer: Any) -> bool:
 
 
 def acts_per_step(layer: Any) -> bool:
-    """Whether `layer`, in inference, is known to treat every time step by itself."""
+    """Whether `layer`, in inference, is known to treat every time step by itself.
+
+    A layer of one's own says so with an attribute `acts_per_step = True`.
+    """
     if isinstance(layer, _PER_STEP_ON_LAST_AXIS):
         return layer.axis in (-1, [-1], (-1,))
-    return isinstance(layer, _PER_STEP)
+    return isinstance(layer, _PER_STEP) or getattr(layer, "acts_per_step", False) is True
 
 
 def is_probability(layer: Any) -> bool:

@@ -1,0 +1,31 @@
+"""Layers that Keras lacks: spiking neurons and linear recurrent units, as Keras RNN layers."""
+
+from keras.layers import GRU, LSTM
+
+from keras_lsc.layers import surrogates
+from keras_lsc.layers.alif import ALIF, ALIFCell
+from keras_lsc.layers.firing_rate import FiringRate, FiringRateRegularizer, FiringRateSchedule
+from keras_lsc.layers.lif import LIF, LIFCell
+from keras_lsc.layers.lru import LRU, LRUBlock, LRUBlockCell, LRUCell
+from keras_lsc.layers.readout import LeakyReadout, LeakyReadoutCell
+from keras_lsc.layers.surrogates import Surrogate
+
+__all__ = [
+    "ALIF",
+    "GRU",
+    "LIF",
+    "LRU",
+    "LSTM",
+    "ALIFCell",
+    "FiringRate",
+    "FiringRateRegularizer",
+    "FiringRateSchedule",
+    "LIFCell",
+    "LRUBlock",
+    "LRUBlockCell",
+    "LRUCell",
+    "LeakyReadout",
+    "LeakyReadoutCell",
+    "Surrogate",
+    "surrogates",
+]

@@ -1,0 +1,172 @@
+"""The firing rate of spiking layers: measured, and held near a target."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+Tensor = Any
+
+
+@keras.saving.register_keras_serializable(package="keras_lsc")
+class FiringRate(keras.metrics.Metric):
+    """Mean number of spikes per neuron and step, of a model output that is spikes.
+
+    Args:
+        name: of the metric.
+        **kwargs: as `keras.metrics.Metric` takes them.
+
+    Example:
+        >>> metric = FiringRate()
+        >>> metric.update_state(None, ops.convert_to_tensor([[[0.0, 1.0], [0.0, 0.0]]]))
+        >>> float(metric.result())
+        0.25
+    """
+
+    def __init__(self, name: str = "firing_rate", **kwargs: Any):
+        super().__init__(name=name, **kwargs)
+        self._spikes = self.add_weight(shape=(), initializer="zeros", name="spikes")
+        self._count = self.add_weight(shape=(), initializer="zeros", name="count")
+
+    def update_state(self, y_true: Any, y_pred: Tensor, sample_weight: Any = None) -> None:
+        """Adds spikes; labels are ignored.
+
+        Args:
+            y_true: ignored.
+            y_pred: spikes, `(batch, ...)`.
+            sample_weight: `(batch,)` or of the leading axes of `y_pred`, or None.
+        """
+        del y_true
+        spikes = ops.cast(y_pred, self.dtype)
+        weight = ops.ones_like(spikes)
+        if sample_weight is not None:
+            given = ops.cast(sample_weight, self.dtype)
+            missing = len(spikes.shape) - len(given.shape)
+            weight = weight * ops.reshape(given, (*ops.shape(given), *(1,) * missing))
+        self._spikes.assign_add(ops.sum(spikes * weight))
+        self._count.assign_add(ops.sum(weight))
+
+    def result(self) -> Tensor:
+        """Returns the rate, between 0 and 1; 0 before the first update."""
+        return ops.divide_no_nan(self._spikes, self._count)
+
+
+@keras.saving.register_keras_serializable(package="keras_lsc")
+class FiringRateRegularizer(keras.Layer):
+    """Passes its input on and adds strength * (mean rate - target)^2 to the loss in training.
+
+    To be put behind a spiking layer. `FiringRateSchedule` switches it on in the course of `fit`.
+
+    Args:
+        target: firing rate, between 0 and 1.
+        strength: factor of the penalty.
+        **kwargs: as `keras.Layer` takes them.
+
+    Raises:
+        ValueError: a target outside [0, 1] or a negative strength.
+
+    Source: arXiv 2202.00282, sparsity of the firing.
+
+    Example:
+        >>> layer = FiringRateRegularizer(target=0.25)
+        >>> _ = layer(ops.ones((2, 50, 3)), training=True)
+        >>> float(layer.losses[0])
+        0.5625
+    """
+
+    # Tells keras_lsc.measure that a single step may be passed through it.
+    acts_per_step = True
+
+    def __init__(self, target: float = 0.1, strength: float = 1.0, **kwargs: Any):
+        if not 0 <= target <= 1:
+            raise ValueError(f"target is a rate between 0 and 1, got {target!r}.")
+        if not strength >= 0:
+            raise ValueError(f"strength must not be negative, got {strength!r}.")
+        super().__init__(**kwargs)
+        self.supports_masking = True
+        self.target = target
+        self.strength = strength
+
+    def build(self, input_shape: tuple) -> None:
+        """Makes the switch."""
+        del input_shape
+        self.switch = self.add_weight(shape=(), initializer="ones", trainable=False, name="switch")
+        self.built = True
+
+    def call(self, inputs: Tensor, mask: Tensor | None = None, training: bool = False) -> Tensor:
+        """Returns `inputs`, spikes `(batch, T, units)`; masked steps do not count."""
+        if training:
+            spikes = ops.cast(inputs, "float32")
+            if mask is None:
+                rate = ops.mean(spikes)
+            else:
+                valid = ops.cast(ops.expand_dims(mask, -1), "float32")
+                count = ops.maximum(ops.sum(valid), 1.0) * spikes.shape[-1]
+                rate = ops.sum(spikes * valid) / count
+            switch = ops.cast(self.switch, "float32")
+            self.add_loss(switch * self.strength * ops.square(rate - self.target))
+        return inputs
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments of the constructor."""
+        return {**super().get_config(), "target": self.target, "strength": self.strength}
+
+
+class FiringRateSchedule(keras.callbacks.Callback):
+    """Switches every `FiringRateRegularizer` of a model on in the course of `fit`.
+
+    The switch is 0 in the first epochs, then rises linearly, and then stays 1.
+
+    Args:
+        begin: fraction of the epochs after which it rises.
+        end: fraction of the epochs after which it is 1.
+
+    Raises:
+        ValueError: the fractions are not 0 <= begin < end <= 1, or the model has no such layer.
+
+    Source: arXiv 2202.00282, sparsity schedule (1/5 and 3/5).
+
+    Example:
+        >>> schedule = FiringRateSchedule()
+        >>> [round(schedule.switch(epoch, 10), 2) for epoch in (0, 2, 4, 6, 9)]
+        [0.0, 0.0, 0.5, 1.0, 1.0]
+    """
+
+    def __init__(self, begin: float = 0.2, end: float = 0.6):
+        if not 0 <= begin < end <= 1:
+            raise ValueError(
+                f"Expected 0 <= begin < end <= 1, got begin={begin!r} and end={end!r}."
+            )
+        super().__init__()
+        self.begin = begin
+        self.end = end
+
+    def switch(self, epoch: int, epochs: int) -> float:
+        """The value of the switch in an epoch, counted from 0."""
+        return min(max((epoch / epochs - self.begin) / (self.end - self.begin), 0.0), 1.0)
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Finds the layers."""
+        del logs
+        self._layers = _regularizers_in(self.model)
+        if not self._layers:
+            raise ValueError(
+                f"Model {self.model.name!r} has no FiringRateRegularizer to switch on. Put one "
+                "behind each spiking layer."
+            )
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Sets the switches."""
+        del logs
+        for layer in self._layers:
+            layer.switch.assign(self.switch(epoch, self.params["epochs"]))
+
+
+def _regularizers_in(model: keras.Model) -> list[FiringRateRegularizer]:
+    found = []
+    for layer in model.layers:
+        if isinstance(layer, FiringRateRegularizer):
+            found.append(layer)
+        elif isinstance(layer, keras.Model):
+            found.extend(_regularizers_in(layer))
+    return found

@@ -1,0 +1,286 @@
+"""Leaky integrate-and-fire neurons."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_lsc.layers import membrane, surrogates
+from keras_lsc.layers.parameters import initializer, positive_weight
+from keras_lsc.layers.sequence import SequenceCell, SequenceLayer, project
+
+Tensor = Any
+
+OUTPUTS = ("spikes", "voltage")
+
+
+@keras.saving.register_keras_serializable(package="keras_lsc")
+class LIFCell(SequenceCell):
+    """One step of leaky integrate-and-fire neurons with recurrent weights.
+
+    With z the spikes of the step before, I = W x + R z + b the current, alpha = exp(-1/tau):
+
+        subtractive          v' = alpha v + I - theta z
+        multiplicative-1     v' = (alpha v + I) (1 - z)
+        multiplicative-2     v' = alpha v (1 - z) + I
+
+    and spikes H(v' - theta), exactly 0 or 1, with a surrogate gradient. R has no diagonal. The
+    state is the voltage v: the spikes follow from it (and, with a refractory period, from the
+    counter of the steps that are left, which is a second state).
+
+    Args:
+        units: number of neurons.
+        reset: "subtractive", "multiplicative-1" or "multiplicative-2".
+        reset_gradient: whether a gradient passes through the reset.
+        surrogate: of the spikes' gradient: the name of a shape, a `Surrogate`, or a callable.
+        tau: time constant of the voltage in steps: a number or an initialiser, per neuron.
+        trainable_tau: whether it is trained. It sets the radius in time, so it is, by default.
+        threshold: theta, a positive number or an initialiser, per neuron.
+        trainable_threshold: whether it is trained.
+        recurrent: whether there are recurrent weights. Without them the gradient is one scan.
+        use_bias: whether there is an internal current b.
+        refractory: number of steps after a spike without another one; the voltage runs on.
+        output: "spikes" or "voltage".
+        kernel_initializer: of W, `(features, units)`.
+        recurrent_initializer: of R, `(units, units)`.
+        bias_initializer: of b, `(units,)`.
+        kernel_regularizer: of W.
+        recurrent_regularizer: of R.
+        bias_regularizer: of b.
+        **kwargs: as `keras.Layer` takes them.
+
+    Raises:
+        ValueError: an unknown reset, output or surrogate, or a number outside its range.
+
+    Source: arXiv 2202.00282, section 2.
+
+    Example:
+        >>> cell = LIFCell(2, kernel_initializer="identity", tau=10.0)
+        >>> spikes, (voltage,) = cell(ops.convert_to_tensor([[2.0, 0.5]]), [ops.zeros((1, 2))])
+        >>> ops.convert_to_numpy(spikes).tolist(), ops.convert_to_numpy(voltage).tolist()
+        ([[1.0, 0.0]], [[2.0, 0.5]])
+    """
+
+    def __init__(
+        self,
+        units: int,
+        *,
+        reset: str = "subtractive",
+        reset_gradient: bool = True,
+        surrogate: Any = "fast_sigmoid",
+        tau: Any = 10.0,
+        trainable_tau: bool = True,
+        threshold: Any = 1.0,
+        trainable_threshold: bool = False,
+        recurrent: bool = True,
+        use_bias: bool = True,
+        refractory: int = 0,
+        output: str = "spikes",
+        kernel_initializer: Any = "glorot_uniform",
+        recurrent_initializer: Any = "orthogonal",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        recurrent_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        **kwargs: Any,
+    ):
+        if not isinstance(units, int) or units < 1:
+            raise ValueError(f"units must be a positive integer, got {units!r}.")
+        if reset not in membrane.RESETS:
+            raise ValueError(
+                f"Unknown reset {reset!r}. Expected one of {', '.join(membrane.RESETS)}."
+            )
+        if output not in OUTPUTS:
+            raise ValueError(f"Unknown output {output!r}. Expected one of {', '.join(OUTPUTS)}.")
+        if not isinstance(refractory, int) or refractory < 0:
+            raise ValueError(
+                f"refractory is a number of steps, 0 or a positive integer; got {refractory!r}."
+            )
+        super().__init__(**kwargs)
+        self.units = units
+        self.reset = reset
+        self.reset_gradient = reset_gradient
+        self.surrogate = surrogates.get(surrogate)
+        self.tau = initializer(tau, "tau")
+        self.trainable_tau = trainable_tau
+        self.threshold = initializer(threshold, "threshold")
+        self.trainable_threshold = trainable_threshold
+        self.recurrent = recurrent
+        self.use_bias = use_bias
+        self.refractory = refractory
+        self.output_kind = output
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.recurrent_initializer = keras.initializers.get(recurrent_initializer)
+        self.bias_initializer = keras.initializers.get(bias_initializer)
+        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
+        self.recurrent_regularizer = keras.regularizers.get(recurrent_regularizer)
+        self.bias_regularizer = keras.regularizers.get(bias_regularizer)
+        self.state_size = [units] * len(self._state_names)
+        self.output_size = units
+
+    @property
+    def is_spiking(self) -> bool:
+        """Whether the outputs are spikes."""
+        return self.output_kind == "spikes"
+
+    @property
+    def _state_names(self) -> list[str]:
+        return ["v", "counter"] if self.refractory else ["v"]
+
+    @property
+    def _membrane(self) -> membrane.Membrane:
+        return membrane.Membrane(self.surrogate, self.reset, self.reset_gradient, self.refractory)
+
+    def build(self, input_shape: tuple) -> None:
+        """Makes the weights."""
+        self.kernel = self.add_weight(
+            shape=(input_shape[-1], self.units),
+            initializer=self.kernel_initializer,
+            regularizer=self.kernel_regularizer,
+            name="kernel",
+        )
+        if self.recurrent:
+            self.recurrent_kernel = self.add_weight(
+                shape=(self.units, self.units),
+                initializer=self.recurrent_initializer,
+                regularizer=self.recurrent_regularizer,
+                name="recurrent_kernel",
+            )
+        if self.use_bias:
+            self.bias = self.add_weight(
+                shape=(self.units,),
+                initializer=self.bias_initializer,
+                regularizer=self.bias_regularizer,
+                name="bias",
+            )
+        self.log_tau = positive_weight(self, "tau", self.tau, self.trainable_tau)
+        self.log_threshold = positive_weight(
+            self, "threshold", self.threshold, self.trainable_threshold
+        )
+        self.built = True
+
+    def call(
+        self, inputs: Tensor, states: list[Tensor], training: bool = False
+    ) -> tuple[Tensor, list[Tensor]]:
+        """One step.
+
+        Args:
+            inputs: `(batch, features)`.
+            states: voltage (and what else a state is made of), each `(batch, units)`.
+            training: has no effect.
+
+        Returns:
+            Spikes or voltages `(batch, units)`, and the new states.
+        """
+        del training
+        neuron, values = self._membrane, self._values()
+        old = dict(zip(self._state_names, states, strict=True))
+        z = self._spikes(old, values)
+        current = self._current(inputs)
+        if self.recurrent:
+            current = current + z @ values["kernel"]
+        resetting = z if self.reset_gradient else ops.stop_gradient(z)
+        new = {
+            "v": neuron.next_voltage(old["v"], resetting, current, values["alpha"], values["theta"])
+        }
+        if "a" in old:
+            new["a"] = z + values["rho"] * (old["a"] - z)
+        if "counter" in old:
+            u = ops.stop_gradient(membrane.distance(new, values))
+            new["counter"] = neuron.next_counter(ops.stop_gradient(old["counter"]), u)
+        output = self._spikes(new, values) if self.is_spiking else new["v"]
+        return output, [new[name] for name in self._state_names]
+
+    def run(
+        self, sequences: Tensor, states: list[Tensor], mask: Tensor | None, training: bool
+    ) -> tuple[Tensor, list[Tensor]]:
+        """All steps; see `SequenceCell.run`."""
+        del training
+        tensors = {**self._values(), **dict(zip(self._state_names, states, strict=True))}
+        tensors["current"] = self._current(ops.swapaxes(sequences, 0, 1))
+        if mask is not None:
+            mask = ops.cast(ops.swapaxes(mask, 0, 1), self.compute_dtype)
+            tensors["mask"] = ops.expand_dims(mask, -1)
+        spikes, visited = membrane.run(self._membrane, tensors)
+        outputs = spikes if self.is_spiking else visited["v"]
+        last = [visited[name][-1] for name in self._state_names]
+        return ops.swapaxes(outputs, 0, 1), last
+
+    def _current(self, inputs: Tensor) -> Tensor:
+        current = project(inputs, self._value(self.kernel))
+        return current + self._value(self.bias) if self.use_bias else current
+
+    def _values(self) -> dict[str, Tensor]:
+        """The numbers of a step under the names of the formulas."""
+        values = {
+            "alpha": self._decay(self.log_tau),
+            "theta": ops.exp(self._value(self.log_threshold)),
+        }
+        if self.recurrent:
+            others = 1.0 - ops.eye(self.units, dtype=self.compute_dtype)
+            values["kernel"] = self._value(self.recurrent_kernel) * others
+        return values
+
+    def _decay(self, log_tau: Any) -> Tensor:
+        return ops.exp(-ops.exp(-self._value(log_tau)))
+
+    def _spikes(self, state: dict[str, Tensor], values: dict[str, Tensor]) -> Tensor:
+        spikes = self.surrogate(membrane.distance(state, values))
+        if "counter" not in state:
+            return spikes
+        return spikes * self._membrane.may_spike(ops.stop_gradient(state["counter"]))
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments of the constructor."""
+        serialize = keras.saving.serialize_keras_object
+        return {
+            **super().get_config(),
+            "units": self.units,
+            "reset": self.reset,
+            "reset_gradient": self.reset_gradient,
+            "surrogate": serialize(self.surrogate),
+            "tau": serialize(self.tau),
+            "trainable_tau": self.trainable_tau,
+            "threshold": serialize(self.threshold),
+            "trainable_threshold": self.trainable_threshold,
+            "recurrent": self.recurrent,
+            "use_bias": self.use_bias,
+            "refractory": self.refractory,
+            "output": self.output_kind,
+            "kernel_initializer": serialize(self.kernel_initializer),
+            "recurrent_initializer": serialize(self.recurrent_initializer),
+            "bias_initializer": serialize(self.bias_initializer),
+            "kernel_regularizer": serialize(self.kernel_regularizer),
+            "recurrent_regularizer": serialize(self.recurrent_regularizer),
+            "bias_regularizer": serialize(self.bias_regularizer),
+        }
+
+
+@keras.saving.register_keras_serializable(package="keras_lsc")
+class LIF(SequenceLayer):
+    """Leaky integrate-and-fire neurons along a sequence.
+
+    The input projection is one product for all steps, and the gradient is written out: only the
+    voltage runs step by step, forward, and its adjoint, backward; without recurrent weights the
+    gradient is a single scan. For forward-mode derivatives through a whole sequence use
+    `keras.layers.RNN(LIFCell(...))`, which differentiates step by step.
+
+    Args:
+        units: number of neurons.
+        return_sequences: whether to return the outputs of all steps or of the last one.
+        return_state: whether to return the last states as well.
+        go_backwards: whether to take the steps from last to first.
+        stateful: whether a batch starts from the last states of the batch before.
+        zero_output_for_mask: whether masked steps give zeros; they repeat the output before them
+            otherwise.
+        **options: as `LIFCell` and `keras.Layer` take them.
+
+    Source: arXiv 2202.00282, section 2; the scan is that of EXODUS, arXiv 2205.10242.
+
+    Example:
+        >>> layer = LIF(16, reset="multiplicative-2", return_sequences=True)
+        >>> layer(ops.ones((2, 50, 3))).shape == (2, 50, 16)
+        True
+    """
+
+    cell_class = LIFCell

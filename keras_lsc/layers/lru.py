@@ -1,0 +1,382 @@
+"""Linear recurrent units, and the residual block around them."""
+
+import math
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_lsc.layers.scan import complex_scan
+from keras_lsc.layers.sequence import SequenceCell, SequenceLayer, project
+
+Tensor = Any
+
+
+@keras.saving.register_keras_serializable(package="keras_lsc")
+class LRUCell(SequenceCell):
+    """One step of a linear recurrent unit.
+
+        h' = lambda h + exp(log_gamma) (B x),    y = Re(C h') + D x
+
+    with complex lambda = exp(-exp(log_nu) + i exp(log_theta)), B and C, held as real and
+    imaginary parts. The state is the real and the imaginary part of h.
+
+    Args:
+        units: number of features of the output.
+        state_units: number of complex state variables; `units` without it.
+        min_radius: smallest |lambda| at the start.
+        max_radius: largest |lambda| at the start, below 1.
+        max_phase: largest angle of lambda at the start, in radians.
+        seed: integer of the initial weights, or None.
+        **kwargs: as `keras.Layer` takes them.
+
+    Raises:
+        ValueError: the ring is empty or not inside the unit circle.
+
+    Source: arXiv 2303.06349, section 3 and appendix A.
+
+    Example:
+        >>> cell = LRUCell(4, state_units=8)
+        >>> y, (real, imag) = cell(ops.ones((1, 3)), cell.get_initial_state(1))
+        >>> tuple(y.shape), tuple(real.shape)
+        ((1, 4), (1, 8))
+    """
+
+    def __init__(
+        self,
+        units: int,
+        *,
+        state_units: int | None = None,
+        min_radius: float = 0.5,
+        max_radius: float = 0.99,
+        max_phase: float = 2 * math.pi,
+        seed: int | None = None,
+        **kwargs: Any,
+    ):
+        if not isinstance(units, int) or units < 1:
+            raise ValueError(f"units must be a positive integer, got {units!r}.")
+        if not 0 <= min_radius < max_radius < 1:
+            raise ValueError(
+                "The ring of eigenvalues needs 0 <= min_radius < max_radius < 1; got "
+                f"min_radius={min_radius!r} and max_radius={max_radius!r}."
+            )
+        if not max_phase > 0:
+            raise ValueError(f"max_phase must be a positive angle, got {max_phase!r}.")
+        super().__init__(**kwargs)
+        self.units = units
+        self.state_units = state_units or units
+        self.min_radius = min_radius
+        self.max_radius = max_radius
+        self.max_phase = max_phase
+        self.seed = seed
+        self._seeds = keras.random.SeedGenerator(seed)
+        self.state_size = [self.state_units, self.state_units]
+        self.output_size = units
+
+    def build(self, input_shape: tuple) -> None:
+        """Makes the weights."""
+        features, inner = input_shape[-1], self.state_units
+
+        def uniform(shape: tuple, dtype: Any) -> Tensor:
+            # Away from 0, where a phase has no logarithm.
+            return keras.random.uniform(shape, 1e-4, 1.0, dtype=dtype, seed=self._seeds)
+
+        def log_nu(shape: tuple, dtype: Any = None) -> Tensor:
+            low, high = self.min_radius**2, self.max_radius**2
+            return ops.log(-0.5 * ops.log(uniform(shape, dtype) * (high - low) + low))
+
+        def log_theta(shape: tuple, dtype: Any = None) -> Tensor:
+            return ops.log(self.max_phase * uniform(shape, dtype))
+
+        def log_gamma(shape: tuple, dtype: Any = None) -> Tensor:
+            del shape
+            squared_radius = ops.exp(-2.0 * ops.exp(ops.cast(self.log_nu, dtype)))
+            return 0.5 * ops.log1p(-squared_radius)
+
+        def normal(deviation: float) -> Any:
+            def draw(shape: tuple, dtype: Any = None) -> Tensor:
+                return deviation * keras.random.normal(shape, dtype=dtype, seed=self._seeds)
+
+            return draw
+
+        into, out = normal(1 / math.sqrt(2 * features)), normal(1 / math.sqrt(inner))
+        self.log_nu = self.add_weight(shape=(inner,), initializer=log_nu, name="log_nu")
+        self.log_theta = self.add_weight(shape=(inner,), initializer=log_theta, name="log_theta")
+        self.log_gamma = self.add_weight(shape=(inner,), initializer=log_gamma, name="log_gamma")
+        self.input_real = self.add_weight(
+            shape=(features, inner), initializer=into, name="input_real"
+        )
+        self.input_imag = self.add_weight(
+            shape=(features, inner), initializer=into, name="input_imag"
+        )
+        self.output_real = self.add_weight(
+            shape=(inner, self.units), initializer=out, name="output_real"
+        )
+        self.output_imag = self.add_weight(
+            shape=(inner, self.units), initializer=out, name="output_imag"
+        )
+        # One factor a feature, as published, where there are as many out as in.
+        is_diagonal = features == self.units
+        self.feedthrough = self.add_weight(
+            shape=(features,) if is_diagonal else (features, self.units),
+            initializer=normal(1.0 if is_diagonal else 1 / math.sqrt(features)),
+            name="feedthrough",
+        )
+        self.built = True
+
+    def eigenvalues(self) -> tuple[Tensor, Tensor]:
+        """Returns the real and imaginary parts of lambda, each `(state_units,)`."""
+        modulus = ops.exp(-ops.exp(self._value(self.log_nu)))
+        angle = ops.exp(self._value(self.log_theta))
+        return modulus * ops.cos(angle), modulus * ops.sin(angle)
+
+    def call(
+        self, inputs: Tensor, states: list[Tensor], training: bool = False
+    ) -> tuple[Tensor, list[Tensor]]:
+        """One step.
+
+        Args:
+            inputs: `(batch, features)`.
+            states: real and imaginary part of h, each `(batch, state_units)`.
+            training: has no effect.
+
+        Returns:
+            y `(batch, units)`, and the new states.
+        """
+        del training
+        real, imag = self.eigenvalues()
+        drive_real, drive_imag = self._drive(inputs)
+        h_real, h_imag = states
+        new = [
+            real * h_real - imag * h_imag + drive_real,
+            real * h_imag + imag * h_real + drive_imag,
+        ]
+        return self._output(inputs, new), new
+
+    def run(
+        self, sequences: Tensor, states: list[Tensor], mask: Tensor | None, training: bool
+    ) -> tuple[Tensor, list[Tensor]]:
+        """All steps; see `SequenceCell.run`."""
+        del training
+        sequences = ops.swapaxes(sequences, 0, 1)
+        decay, drive = self.eigenvalues(), self._drive(sequences)
+        if mask is not None:
+            keep = ops.expand_dims(ops.cast(ops.swapaxes(mask, 0, 1), self.compute_dtype), -1)
+            decay = (decay[0] * keep + (1.0 - keep), decay[1] * keep)
+            drive = (drive[0] * keep, drive[1] * keep)
+        real, imag = complex_scan(decay, drive, (states[0], states[1]))
+        outputs = self._output(sequences, [real, imag])
+        return ops.swapaxes(outputs, 0, 1), [real[-1], imag[-1]]
+
+    def _drive(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        gamma = ops.exp(self._value(self.log_gamma))
+        real = project(inputs, self._value(self.input_real) * gamma)
+        imag = project(inputs, self._value(self.input_imag) * gamma)
+        return real, imag
+
+    def _output(self, inputs: Tensor, states: list[Tensor]) -> Tensor:
+        outputs = project(states[0], self._value(self.output_real))
+        outputs = outputs - project(states[1], self._value(self.output_imag))
+        feedthrough = self._value(self.feedthrough)
+        if len(feedthrough.shape) == 1:
+            return outputs + feedthrough * inputs
+        return outputs + project(inputs, feedthrough)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments of the constructor."""
+        return {
+            **super().get_config(),
+            "units": self.units,
+            "state_units": self.state_units,
+            "min_radius": self.min_radius,
+            "max_radius": self.max_radius,
+            "max_phase": self.max_phase,
+            "seed": self.seed,
+        }
+
+
+@keras.saving.register_keras_serializable(package="keras_lsc")
+class LRU(SequenceLayer):
+    """Linear recurrent units along a sequence, all steps at once.
+
+    `LRU.cell` is the same unit for streaming: it takes one step after another, with the same
+    weights.
+
+    Args:
+        units: number of features of the output.
+        return_sequences: whether to return the outputs of all steps or of the last one.
+        return_state: whether to return the last states as well.
+        go_backwards: whether to take the steps from last to first.
+        stateful: whether a batch starts from the last states of the batch before.
+        zero_output_for_mask: whether masked steps give zeros; they repeat the output before them
+            otherwise.
+        **options: as `LRUCell` and `keras.Layer` take them.
+
+    Source: arXiv 2303.06349, section 3.
+
+    Example:
+        >>> layer = LRU(16, state_units=32, return_sequences=True)
+        >>> layer(ops.ones((2, 50, 3))).shape == (2, 50, 16)
+        True
+    """
+
+    cell_class = LRUCell
+
+
+@keras.saving.register_keras_serializable(package="keras_lsc")
+class LRUBlockCell(SequenceCell):
+    """One step of the residual block around a linear recurrent unit.
+
+        y = g x + dropout(GLU(dropout(GELU(LRU(norm(x))))))
+
+    GLU(x) = (W x + b) sigmoid(V x + c). The gain g of the skip connection is one number, 1 at the
+    start: without it the radius in depth, 1 + that of the branch, could never be below 1. The
+    state is that of the linear recurrent unit.
+
+    Args:
+        units: number of features of the input and the output.
+        dropout: fraction that is dropped, twice.
+        epsilon: of the layer normalisation.
+        state_units: as `LRUCell` takes it, and so are the others.
+        min_radius: smallest |lambda| at the start.
+        max_radius: largest |lambda| at the start, below 1.
+        max_phase: largest angle of lambda at the start, in radians.
+        seed: integer of the initial weights and of dropout, or None.
+        **kwargs: as `keras.Layer` takes them.
+
+    Raises:
+        ValueError: as `LRUCell` raises it; the input has another number of features.
+
+    Source: arXiv 2303.06349, figure 1; the gain of the skip connection is this project's.
+
+    Example:
+        >>> cell = LRUBlockCell(4)
+        >>> y, states = cell(ops.ones((1, 4)), cell.get_initial_state(1))
+        >>> tuple(y.shape), len(states)
+        ((1, 4), 2)
+    """
+
+    def __init__(
+        self,
+        units: int,
+        *,
+        dropout: float = 0.0,
+        epsilon: float = 1e-3,
+        state_units: int | None = None,
+        min_radius: float = 0.5,
+        max_radius: float = 0.99,
+        max_phase: float = 2 * math.pi,
+        seed: int | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        policy = self.dtype_policy
+        self.units = units
+        self.dropout = dropout
+        self.epsilon = epsilon
+        self.seed = seed
+        self.lru = LRUCell(
+            units,
+            state_units=state_units,
+            min_radius=min_radius,
+            max_radius=max_radius,
+            max_phase=max_phase,
+            seed=seed,
+            dtype=policy,
+            name="lru",
+        )
+        self.norm = keras.layers.LayerNormalization(epsilon=epsilon, dtype=policy, name="norm")
+        self.gate = keras.layers.Dense(
+            2 * units,
+            kernel_initializer=keras.initializers.GlorotUniform(seed=seed),
+            dtype=policy,
+            name="gate",
+        )
+        self.drop = keras.layers.Dropout(dropout, seed=seed, dtype=policy, name="drop")
+        self.state_size = self.lru.state_size
+        self.output_size = units
+
+    def build(self, input_shape: tuple) -> None:
+        """Makes the weights."""
+        if input_shape[-1] != self.units:
+            raise ValueError(
+                f"LRUBlock has a skip connection: its input needs {self.units} features, as its "
+                f"output, but has {input_shape[-1]}. Put a Dense({self.units}) before it."
+            )
+        shape = (None, self.units)
+        for layer in (self.lru, self.norm, self.gate):
+            layer.build(shape)
+        self.skip = self.add_weight(shape=(1,), initializer="ones", name="skip")
+        self.built = True
+
+    def call(
+        self, inputs: Tensor, states: list[Tensor], training: bool = False
+    ) -> tuple[Tensor, list[Tensor]]:
+        """One step.
+
+        Args:
+            inputs: `(batch, units)`.
+            states: real and imaginary part of h, each `(batch, state_units)`.
+            training: whether dropout drops.
+
+        Returns:
+            y `(batch, units)`, and the new states.
+        """
+        outputs, states = self.lru.call(self.norm(inputs), states)
+        return self._residual(inputs, outputs, training), states
+
+    def run(
+        self, sequences: Tensor, states: list[Tensor], mask: Tensor | None, training: bool
+    ) -> tuple[Tensor, list[Tensor]]:
+        """All steps; see `SequenceCell.run`."""
+        outputs, states = self.lru.run(self.norm(sequences), states, mask, training)
+        return self._residual(sequences, outputs, training), states
+
+    def _residual(self, inputs: Tensor, outputs: Tensor, training: bool) -> Tensor:
+        outputs = self.drop(ops.gelu(outputs), training=training)
+        value, opening = ops.split(self.gate(outputs), 2, axis=-1)
+        outputs = self.drop(value * ops.sigmoid(opening), training=training)
+        return self._value(self.skip) * inputs + outputs
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments of the constructor."""
+        of_lru = self.lru.get_config()
+        names = ("state_units", "min_radius", "max_radius", "max_phase")
+        return {
+            **super().get_config(),
+            "units": self.units,
+            "dropout": self.dropout,
+            "epsilon": self.epsilon,
+            "seed": self.seed,
+            **{name: of_lru[name] for name in names},
+        }
+
+
+@keras.saving.register_keras_serializable(package="keras_lsc")
+class LRUBlock(SequenceLayer):
+    """Norm, linear recurrent unit, GELU, dropout, GLU, dropout and a skip connection.
+
+    To be stacked; its input has as many features as its output.
+
+    Args:
+        units: number of features.
+        return_sequences: whether to return the outputs of all steps or of the last one.
+        return_state: whether to return the last states as well.
+        go_backwards: whether to take the steps from last to first.
+        stateful: whether a batch starts from the last states of the batch before.
+        zero_output_for_mask: whether masked steps give zeros; they repeat the output before them
+            otherwise.
+        **options: as `LRUBlockCell` and `keras.Layer` take them.
+
+    Raises:
+        ValueError: as `LRUBlockCell` raises it.
+
+    Source: arXiv 2303.06349, figure 1.
+
+    Example:
+        >>> layer = LRUBlock(8, dropout=0.1, return_sequences=True)
+        >>> layer(ops.ones((2, 50, 8))).shape == (2, 50, 8)
+        True
+    """
+
+    cell_class = LRUBlockCell

@@ -1,0 +1,42 @@
+"""Parameters of neurons that are given as a number or an initialiser."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+Tensor = Any
+
+
+def initializer(value: Any, name: str, *, must_be_positive: bool = True) -> Any:
+    """Returns an initialiser, constant for a number.
+
+    Raises:
+        ValueError: a number that is not positive where it must be.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return keras.initializers.get(value)
+    if must_be_positive and not value > 0:
+        raise ValueError(f"{name} must be positive, got {value!r}.")
+    return keras.initializers.Constant(float(value))
+
+
+def positive_weight(cell: Any, name: str, values: Any, trainable: bool) -> Any:
+    """Adds the weight `log_<name>`, `(units,)`, so that its exponential stays positive.
+
+    Args:
+        cell: with its number of `units`.
+        name: of the parameter.
+        values: initialiser of the parameter itself; what it draws below 1e-3 becomes 1e-3.
+        trainable: whether the weight is.
+
+    Returns:
+        The weight, a logarithm.
+    """
+
+    def logarithms(shape: tuple, dtype: Any = None) -> Tensor:
+        return ops.log(ops.maximum(values(shape, dtype=dtype), 1e-3))
+
+    return cell.add_weight(
+        shape=(cell.units,), initializer=logarithms, trainable=trainable, name=f"log_{name}"
+    )

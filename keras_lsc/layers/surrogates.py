@@ -1,0 +1,308 @@
+"""Surrogate gradients: spikes that are exactly 0 or 1 and differentiate as something smooth.
+
+A spike is `stop_gradient(hard) + (soft - stop_gradient(soft))`, where `soft` is the primitive of
+the surrogate derivative: the value is that of `hard`, every derivative that of `soft`. Because
+this is ordinary arithmetic, it differentiates in reverse, forward and vectorised mode on every
+backend; a custom gradient does so on none, and on TensorFlow is silently zero when vectorised.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_lsc import backend
+
+Tensor = Any
+
+
+class Shape(NamedTuple):
+    """A surrogate derivative f of height 1 and area 1, and its odd primitive F.
+
+    Attributes:
+        formula: f(x) as text.
+        derivative: (x, tail) -> f(x).
+        primitive: (x, tail) -> F(x).
+    """
+
+    formula: str
+    derivative: Callable[[Tensor, float], Tensor]
+    primitive: Callable[[Tensor, float], Tensor]
+
+
+def _odd(one_sided: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """sign(x) one_sided(|x|), with the right derivative at 0 too, where |x| has none."""
+    is_right = x >= 0
+    right, left = ops.where(is_right, x, 0.0), ops.where(is_right, 0.0, -x)
+    return one_sided(right) - one_sided(left)
+
+
+def _rectangular(x: Tensor, _: float) -> Tensor:
+    return ops.cast(ops.abs(x) < 0.5, x.dtype)
+
+
+def _rectangular_primitive(x: Tensor, _: float) -> Tensor:
+    inside = ops.abs(x) < 0.5
+    return ops.where(inside, x, 0.5 * ops.sign(x))
+
+
+def _triangular(x: Tensor, _: float) -> Tensor:
+    return ops.relu(1.0 - ops.abs(x))
+
+
+def _triangular_primitive(x: Tensor, _: float) -> Tensor:
+    inside = ops.abs(x) < 1.0
+    x_inside = ops.where(inside, x, 0.0)
+    return ops.where(inside, x_inside - 0.5 * x_inside * ops.abs(x_inside), 0.5 * ops.sign(x))
+
+
+def _exponential(x: Tensor, _: float) -> Tensor:
+    return ops.exp(-2.0 * ops.abs(x))
+
+
+def _exponential_primitive(x: Tensor, _: float) -> Tensor:
+    return _odd(lambda r: -0.5 * ops.expm1(-2.0 * r), x)
+
+
+def _gaussian(x: Tensor, _: float) -> Tensor:
+    return ops.exp(-math.pi * ops.square(x))
+
+
+def _gaussian_primitive(x: Tensor, _: float) -> Tensor:
+    return 0.5 * ops.erf(math.sqrt(math.pi) * x)
+
+
+def _sigmoid_derivative(x: Tensor, _: float) -> Tensor:
+    sigmoid = ops.sigmoid(4.0 * x)
+    return 4.0 * sigmoid * (1.0 - sigmoid)
+
+
+def _sigmoid_primitive(x: Tensor, _: float) -> Tensor:
+    return ops.sigmoid(4.0 * x) - 0.5
+
+
+def _fast_sigmoid(x: Tensor, _: float) -> Tensor:
+    return 1.0 / ops.square(1.0 + 2.0 * ops.abs(x))
+
+
+def _fast_sigmoid_primitive(x: Tensor, _: float) -> Tensor:
+    return x / (1.0 + 2.0 * ops.abs(x))
+
+
+def _cauchy(x: Tensor, _: float) -> Tensor:
+    return 1.0 / (1.0 + ops.square(math.pi * x))
+
+
+def _cauchy_primitive(x: Tensor, _: float) -> Tensor:
+    return ops.arctan(math.pi * x) / math.pi
+
+
+def _q_pseudo_spike(x: Tensor, q: float) -> Tensor:
+    return ops.power(1.0 + 2.0 / (q - 1.0) * ops.abs(x), -q)
+
+
+def _q_pseudo_spike_primitive(x: Tensor, q: float) -> Tensor:
+    return _odd(lambda r: 0.5 - 0.5 * ops.power(1.0 + 2.0 / (q - 1.0) * r, 1.0 - q), x)
+
+
+SHAPES: dict[str, Shape] = {
+    "rectangular": Shape("1 where |x| < 1/2, else 0", _rectangular, _rectangular_primitive),
+    "triangular": Shape("max(0, 1 - |x|)", _triangular, _triangular_primitive),
+    "exponential": Shape("exp(-2 |x|)", _exponential, _exponential_primitive),
+    "gaussian": Shape("exp(-pi x^2)", _gaussian, _gaussian_primitive),
+    "sigmoid_derivative": Shape(
+        "4 sigmoid(4 x) (1 - sigmoid(4 x))", _sigmoid_derivative, _sigmoid_primitive
+    ),
+    "fast_sigmoid": Shape("(1 + 2 |x|)^-2", _fast_sigmoid, _fast_sigmoid_primitive),
+    "cauchy": Shape("1 / (1 + (pi x)^2)", _cauchy, _cauchy_primitive),
+    "q_pseudo_spike": Shape("(1 + 2 |x| / (q - 1))^-q", _q_pseudo_spike, _q_pseudo_spike_primitive),
+}
+
+
+@keras.saving.register_keras_serializable(package="keras_lsc")
+class Surrogate:
+    """The spike function H(u), with dz/du = dampening * f(sharpness * u) as its derivative.
+
+    Args:
+        shape: name of f, one of `SHAPES`, each of height 1 and area 1; or a callable, the
+            primitive of your own f, made of `keras.ops`. Register a callable with
+            `keras.saving.register_keras_serializable` if models that use it are to be saved.
+        dampening: height of the derivative at 0 (the paper's gamma), positive.
+        sharpness: factor on u (the paper's s), positive.
+        tail: the q of "q_pseudo_spike", above 1: 2 is the fast sigmoid, infinity exponential.
+
+    Raises:
+        ValueError: an unknown shape, or a number outside its range.
+
+    Source: arXiv 2202.00282, table of surrogate gradients.
+
+    Example:
+        >>> spike = Surrogate("triangular", dampening=0.3)
+        >>> u = ops.convert_to_tensor([-0.5, 0.0, 2.0])
+        >>> ops.convert_to_numpy(spike(u)).tolist()
+        [0.0, 0.0, 1.0]
+        >>> np.round(ops.convert_to_numpy(spike.derivative(u)), 3).tolist()
+        [0.15000000596046448, 0.30000001192092896, 0.0]
+    """
+
+    def __init__(
+        self,
+        shape: str | Callable[[Tensor], Tensor] = "fast_sigmoid",
+        dampening: float = 0.5,
+        sharpness: float = 1.0,
+        tail: float = 2.0,
+    ):
+        if not callable(shape) and shape not in SHAPES:
+            raise ValueError(
+                f"Unknown surrogate shape {shape!r}. Expected one of {', '.join(SHAPES)}, or a "
+                "callable: the primitive of a surrogate derivative."
+            )
+        if not dampening > 0 or not sharpness > 0:
+            raise ValueError(
+                "dampening and sharpness must be positive, or no gradient passes through a spike; "
+                f"got dampening={dampening!r} and sharpness={sharpness!r}."
+            )
+        if not tail > 1:
+            raise ValueError(f"tail must be above 1, or the area is infinite; got {tail!r}.")
+        self.shape = shape
+        self.dampening = float(dampening)
+        self.sharpness = float(sharpness)
+        self.tail = float(tail)
+
+    def __call__(self, u: Tensor) -> Tensor:
+        """Returns 1 where u > 0 and 0 elsewhere, in the dtype of `u`, with the surrogate gradient.
+
+        Args:
+            u: distance to the threshold, floats of any shape.
+
+        Returns:
+            Spikes of the shape of `u`.
+        """
+        u = ops.convert_to_tensor(u)
+        soft = self.primitive(u)
+        hard = ops.cast(u > 0, u.dtype)
+        return ops.stop_gradient(hard) + (soft - ops.stop_gradient(soft))
+
+    def primitive(self, u: Tensor) -> Tensor:
+        """Returns the smooth function whose derivative a spike takes."""
+        x = self.sharpness * ops.convert_to_tensor(u)
+        primitive = self.shape(x) if callable(self.shape) else self._named.primitive(x, self.tail)
+        return self.dampening / self.sharpness * primitive
+
+    def derivative(self, u: Tensor) -> Tensor:
+        """Returns dampening * f(sharpness * u), element by element."""
+        u = ops.convert_to_tensor(u)
+        if not callable(self.shape):
+            return self.dampening * self._named.derivative(self.sharpness * u, self.tail)
+        y, pullback = backend.vjp(self.primitive, u)
+        return pullback(ops.ones_like(y))
+
+    @property
+    def _named(self) -> Shape:
+        return SHAPES[str(self.shape)]
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments of the constructor."""
+        shape = self.shape
+        if callable(shape):
+            shape = keras.saving.serialize_keras_object(shape)
+        return {
+            "shape": shape,
+            "dampening": self.dampening,
+            "sharpness": self.sharpness,
+            "tail": self.tail,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "Surrogate":
+        """Makes a surrogate from `get_config`."""
+        shape = config["shape"]
+        if not isinstance(shape, str):
+            shape = keras.saving.deserialize_keras_object(shape)
+        return cls(**{**config, "shape": shape})
+
+
+def get(identifier: Any) -> Surrogate:
+    """Returns a surrogate from a name, a primitive, a configuration or a surrogate.
+
+    Args:
+        identifier: a `Surrogate`, the name of a shape, a callable (a primitive, which gets
+            dampening and sharpness 1), or what `keras.saving.serialize_keras_object` made of one.
+
+    Returns:
+        A `Surrogate`.
+
+    Raises:
+        ValueError: the name is unknown, or `identifier` is none of these.
+
+    Example:
+        >>> get("cauchy").dampening
+        0.5
+        >>> get(ops.tanh).dampening
+        1.0
+    """
+    if isinstance(identifier, Surrogate):
+        return identifier
+    if isinstance(identifier, str):
+        return Surrogate(identifier)
+    if isinstance(identifier, dict):
+        return keras.saving.deserialize_keras_object(identifier)
+    if callable(identifier):
+        return Surrogate(identifier, dampening=1.0)
+    raise ValueError(
+        f"Cannot make a surrogate of {identifier!r}. Pass the name of a shape "
+        f"({', '.join(SHAPES)}), a Surrogate, or a callable: the primitive of a derivative."
+    )
+
+
+def table() -> str:
+    """Returns a Markdown table of the shapes: formula, height, and what is left far from 0.
+
+    Example:
+        >>> print(table().splitlines()[2])
+        | `rectangular` | 1 where \\|x\\| < 1/2, else 0 | 0 | 0 |
+    """
+    lines = ["| shape | derivative f(x) | f(1) | f(3) |", "|---|---|---|---|"]
+    for name, shape in SHAPES.items():
+        far = ops.convert_to_numpy(shape.derivative(ops.convert_to_tensor([1.0, 3.0]), 2.0))
+        formula = shape.formula.replace("|", "\\|")
+        lines.append(f"| `{name}` | {formula} | {far[0]:.3g} | {far[1]:.3g} |")
+    return "\n".join(lines)
+
+
+def plot(tail: float = 4.0) -> Any:
+    """Draws every shape and its primitive.
+
+    Args:
+        tail: the q of "q_pseudo_spike".
+
+    Returns:
+        The matplotlib `Figure`.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    from matplotlib import pyplot
+
+    figure, panels = pyplot.subplots(
+        2, 4, figsize=(10, 4.6), sharex=True, sharey=True, layout="constrained"
+    )
+    u = np.linspace(-2.0, 2.0, 801, dtype="float32")
+    for panel, (name, shape) in zip(panels.flat, SHAPES.items(), strict=True):
+        surrogate = Surrogate(name, dampening=1.0, tail=tail)
+        title = name.replace("_", " ") + (f", q = {tail:g}" if name == "q_pseudo_spike" else "")
+        panel.set_title(title, fontsize=10)
+        derivative = ops.convert_to_numpy(surrogate.derivative(u))
+        soft = ops.convert_to_numpy(shape.primitive(ops.convert_to_tensor(u), tail)) + 0.5
+        panel.fill_between(u, derivative, alpha=0.25, color="C0", linewidth=0)
+        panel.plot(u, derivative, color="C0", label="derivative f")
+        panel.plot(u, soft, color="C1", linewidth=1.2, label="primitive + 1/2")
+        panel.plot(u, u > 0, color="0.4", linewidth=0.8, linestyle=":", label="spike")
+        panel.spines[["top", "right"]].set_visible(False)
+    for panel in panels[1]:
+        panel.set_xlabel("x = s (v - threshold)")
+    panels[0, 0].legend(fontsize=7, frameon=False, loc="upper left")
+    return figure
