@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import time
@@ -102,6 +101,16 @@ def time_to_tolerance(cell: str, tolerance: float = 0.02) -> dict[str, Any]:
     }
 
 
+def peak_memory_gb() -> float:
+    """Peak resident memory of this process, from Linux' own record.
+
+    Not from `getrusage`, whose peak a process inherits from the one that started it.
+    """
+    status = Path("/proc/self/status").read_text()
+    (line,) = [line for line in status.splitlines() if line.startswith("VmHWM:")]
+    return int(line.split()[1]) / 2**20
+
+
 def scaling_row(units: int, depth: int, batch: int, steps: int, repeats: int) -> dict[str, Any]:
     """Seconds of an update and peak memory of this process for one size of LSTM."""
     x = spikes(batch, steps, 300)
@@ -116,7 +125,7 @@ def scaling_row(units: int, depth: int, batch: int, steps: int, repeats: int) ->
         "steps": steps,
         "first_call": first,
         "update": summary(samples),
-        "peak_memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        "peak_memory_gb": peak_memory_gb(),
     }
 
 
@@ -159,23 +168,27 @@ def main() -> None:
     """Runs everything and writes the JSON file of this backend."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="few repeats, two sizes; no JSON")
+    parser.add_argument("--scaling-only", action="store_true", help="renew that part of the JSON")
     parser.add_argument("--row", type=json.loads, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.row:
         print(json.dumps(scaling_row(*options.row)))
         return
-    repeats = 3 if options.quick else 15
-    result = {
-        "environment": environment(),
-        "setting": {"steps": STEPS, "batch": BATCH, "inputs": INPUTS, "data": "random spikes"},
-        "time_to_tolerance": [time_to_tolerance(cell) for cell in CELLS],
-        "update": [update_against_step(cell, repeats) for cell in CELLS],
-    }
-    print(json.dumps(result, indent=2), flush=True)
+    path = RESULTS / f"pretraining_{keras.backend.backend()}.json"
+    if options.scaling_only:
+        result = json.loads(path.read_text())
+    else:
+        repeats = 3 if options.quick else 15
+        result = {
+            "environment": environment(),
+            "setting": {"steps": STEPS, "batch": BATCH, "inputs": INPUTS, "data": "random spikes"},
+            "time_to_tolerance": [time_to_tolerance(cell) for cell in CELLS],
+            "update": [update_against_step(cell, repeats) for cell in CELLS],
+        }
+        print(json.dumps(result, indent=2), flush=True)
     result["scaling"] = scaling(options.quick)
     if not options.quick:
         RESULTS.mkdir(exist_ok=True)
-        path = RESULTS / f"pretraining_{keras.backend.backend()}.json"
         path.write_text(json.dumps(result, indent=2) + "\n")
         print(f"written to {path}")
 
