@@ -1,8 +1,10 @@
-"""Callbacks for pre-training."""
+"""Callbacks for pre-training, and for training on the tasks of `keras_lsc.datasets`."""
 
 from typing import Any
 
 import keras
+
+from keras_lsc.datasets import GrowingTask
 
 
 class StopWhenStable(keras.callbacks.Callback):
@@ -52,4 +54,96 @@ class StopWhenStable(keras.callbacks.Callback):
         if self._since_reset < self.min_updates:
             return
         if float(logs["max_deviation"]) <= self.tolerance:
+            self.model.stop_training = True
+
+
+class ResetStates(keras.callbacks.Callback):
+    """Resets the states of layers that carry them, before every epoch and every evaluation.
+
+    Without it a text that is read in contiguous lanes (`keras_lsc.datasets.batches`) would begin
+    with the state that its end, or the end of another text, left behind. The layers are those in a
+    `keras_lsc.datasets.CarriedState`, and those with `stateful=True`.
+
+    Example:
+        >>> import keras_lsc
+        >>> callback = keras_lsc.callbacks.ResetStates()
+    """
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Resets the states that the epoch before, or its validation, left behind."""
+        del epoch, logs
+        self._reset()
+
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Resets the states that the training left behind."""
+        del logs
+        self._reset()
+
+    def on_predict_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Resets the states that whatever came before left behind."""
+        del logs
+        self._reset()
+
+    def _reset(self) -> None:
+        nested = [self.model]
+        while nested:
+            layer = nested.pop()
+            nested.extend(getattr(layer, "layers", []))
+            # A model has the attribute too, but not the method.
+            if getattr(layer, "stateful", False) and hasattr(layer, "reset_state"):
+                layer.reset_state()
+
+
+class NCurriculum(keras.callbacks.Callback):
+    """Makes a task harder, n to n + 1, after every epoch whose accuracy is above a threshold.
+
+    Args:
+        task: a `keras_lsc.datasets.GrowingTask`, the same one that is trained on.
+        monitor: name of the metric that decides.
+        threshold: value that the metric has to exceed.
+        stop_at_largest: whether to end the training when the largest n is passed too.
+
+    Attributes:
+        history: the n of every epoch so far.
+
+    Raises:
+        ValueError: there is no such metric.
+
+    Example:
+        >>> import keras_lsc
+        >>> task = keras_lsc.datasets.GrowingTask("parity", n=2, largest=10)
+        >>> curriculum = keras_lsc.callbacks.NCurriculum(task)
+        >>> curriculum.threshold
+        0.98
+
+    Source:
+        arXiv 2309.12927: N grows by 1 when the accuracy exceeds 98 %.
+    """
+
+    def __init__(
+        self,
+        task: GrowingTask,
+        monitor: str = "accuracy",
+        threshold: float = 0.98,
+        stop_at_largest: bool = True,
+    ):
+        super().__init__()
+        self.task = task
+        self.monitor = monitor
+        self.threshold = threshold
+        self.stop_at_largest = stop_at_largest
+        self.history: list[int] = []
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Lets n grow if the accuracy is high enough."""
+        del epoch
+        logs = logs or {}
+        if self.monitor not in logs:
+            raise ValueError(
+                f"NCurriculum found no {self.monitor!r} among the metrics {sorted(logs)}. Compile "
+                "the model with it, or choose another with monitor=."
+            )
+        self.history.append(self.task.n)
+        passed = float(logs[self.monitor]) > self.threshold
+        if passed and not self.task.grow() and self.stop_at_largest:
             self.model.stop_training = True

@@ -5,6 +5,7 @@ It is started by `keras_lsc_command`, which chooses the Keras backend first.
 
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,9 +18,13 @@ import numpy as np
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
 
+from keras_lsc import datasets as tasks
 from keras_lsc import demo as demonstration
 from keras_lsc.datasets import DatasetUnavailableError
+from keras_lsc.datasets.source import chosen_data_dir
+from keras_lsc.datasets.uea import find_problems
 from keras_lsc.pretrainer import Mode
 from keras_lsc.stability.measure import measure as measure_model
 from keras_lsc.stability.radius import RadiusKind
@@ -216,6 +221,35 @@ def stabilize(
             typer.echo(f"Saved: {output}")
 
 
+@app.command()
+def datasets(
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the datasets. Default: TFDS_DATA_DIR."),
+    ] = None,
+    backend: Backend = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the tasks of keras_lsc.datasets, their sizes, and whether their data is prepared.
+
+    Nothing is fetched. A folder may hold a part of a dataset; the numbers are those it holds.
+    """
+    with _errors_in_one_line():
+        _check_backend(backend)
+        folder = chosen_data_dir(data_dir)
+        rows = [describe_task(name, folder) for name in tasks.names()]
+        if as_json:
+            _print_json({"folder": str(folder), "datasets": rows})
+        else:
+            # Where there is no terminal rich would cut the table to 80 columns.
+            Console(width=None if sys.stdout.isatty() else 120).print(_table_of_tasks(rows))
+            for row in rows:
+                if row["status"] == "in part":
+                    files = (f"{n:,} {file}" for file, n in row["prepared"]["examples"].items())
+                    typer.echo(f"{row['name']} is prepared in part: {', '.join(files)}.")
+            typer.echo(f"Folder of the datasets: {folder}")
+
+
 def parse_target(text: str) -> Target:
     """Returns the target that a command line names.
 
@@ -234,6 +268,60 @@ def parse_target(text: str) -> Target:
     except ValueError:
         return text
     return numbers[0] if len(numbers) == 1 else cast(tuple[float, float], numbers)
+
+
+def describe_task(name: str, data_dir: Path) -> dict[str, Any]:
+    """Returns what is known of a task, and what is prepared of its data, as JSON types.
+
+    Args:
+        name: of the task.
+        data_dir: folder of the datasets.
+
+    Returns:
+        The fields of `TaskInfo`; "status", which is "generated", "prepared", "in part" or
+        "absent"; and under "prepared" the folder, version, examples by file and bytes, or None.
+    """
+    info = tasks.info(name)
+    content: dict[str, Any] = {**info.to_dict(), "prepared": None}
+    if info.source is None:
+        return {**content, "status": "generated"}
+    if name == "uea":
+        problems = find_problems(data_dir / "uea")
+        return {**content, "status": "prepared" if problems else "absent", "problems": problems}
+    found = tasks.prepared(name, data_dir)
+    if found is None:
+        return {**content, "status": "absent"}
+    # A text is one example of many tokens.
+    expected = sum(count or 0 for count in info.examples.values())
+    is_part = info.kind != "text" and sum(found.examples.values()) < expected
+    content["prepared"] = {
+        "folder": str(found.folder),
+        "version": found.version,
+        "examples": found.examples,
+        "bytes": found.size,
+    }
+    return {**content, "status": "in part" if is_part else "prepared"}
+
+
+def _table_of_tasks(rows: list[dict[str, Any]]) -> Table:
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
+    table.add_column("name", no_wrap=True)
+    for title in ("input", "outputs", "train / validation / test"):
+        table.add_column(title, justify="right")
+    table.add_column("data")
+    table.add_column("MB", justify="right")
+    for row in rows:
+        sizes = [row["examples"][split] for split in ("train", "validation", "test")]
+        found = row["prepared"]
+        table.add_row(
+            row["name"],
+            " x ".join("?" if size is None else str(size) for size in row["shape"]),
+            "?" if row["outputs"] is None else f"{row['outputs']:,}",
+            " / ".join("?" if size is None else f"{size:,}" for size in sizes),
+            row["status"],
+            f"{found['bytes'] / 1e6:.0f}" if found else "",
+        )
+    return table
 
 
 class _Printer:

@@ -38,6 +38,7 @@ from keras_lsc.datasets import (
     uea,
 )
 from keras_lsc.datasets.batching import Batches
+from keras_lsc.datasets.carried import CarriedState
 from keras_lsc.datasets.cochlea import Cochlea
 from keras_lsc.datasets.curriculum import GrowingTask
 from keras_lsc.datasets.examples import Examples
@@ -48,6 +49,7 @@ from keras_lsc.datasets.ts import TimeSeries, TimeSeriesFormatError, read_ts
 
 __all__ = [
     "Batches",
+    "CarriedState",
     "Cochlea",
     "DatasetUnavailableError",
     "GrowingTask",
@@ -203,14 +205,14 @@ def batches(
     shuffle: bool | None = None,
     seed: int = 0,
     masks: bool = False,
-    drop_last: bool | None = None,
+    drop_rest: bool | None = None,
     **options: Any,
 ) -> keras.utils.PyDataset:
     """Returns one split of a task as batches, for `fit` or for a loop.
 
     Spike trains become dense a batch at a time, so that all of a split can be used. Texts come as
     a stream: each batch continues where the one before left off (see `LaneBatches`), for layers
-    with `stateful=True`; windows in random order are `load` with `fit(x, y)`.
+    wrapped in `CarriedState`; windows in random order are `load` with `fit(x, y)`.
 
     Args:
         name: one of `names()`.
@@ -222,8 +224,9 @@ def batches(
             `shuffle=False`: it shuffles the batches by itself.
         masks: whether inputs are dictionaries {"x": inputs, "mask": bool (batch, T)}; texts need
             none.
-        drop_last: whether to leave out a last batch that is smaller than the others. None means
-            yes for texts, whose stateful layers want equal batches, and no otherwise.
+        drop_rest: whether to leave out what does not fill a batch. None means yes for texts, and
+            no otherwise. Kept, it makes a last batch of fewer examples, or for texts a first batch
+            of fewer steps.
         **options: what the task itself takes, as in `load`.
 
     Returns:
@@ -259,7 +262,7 @@ def batches(
         return LaneBatches(
             stream(name, split, **options),
             batch_size=batch_size,
-            drop_last=drop_last is not False,
+            drop_rest=drop_rest is not False,
             **steps,
         )
     return Batches(
@@ -268,7 +271,7 @@ def batches(
         shuffle=split == "train" if shuffle is None else shuffle,
         seed=seed,
         masks=masks,
-        drop_last=bool(drop_last),
+        drop_rest=bool(drop_rest),
     )
 
 

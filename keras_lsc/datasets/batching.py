@@ -26,7 +26,7 @@ class Batches(keras.utils.PyDataset):
         seed: of that order, a non-negative integer.
         masks: whether inputs are dictionaries {"x": inputs, "mask": bool (batch, T)}, the mask True
             where a step belongs to the sequence.
-        drop_last: whether to leave out a last batch that is smaller than the others.
+        drop_rest: whether to leave out a last batch that is smaller than the others.
 
     Attributes:
         epoch: how many epochs are over.
@@ -49,29 +49,29 @@ class Batches(keras.utils.PyDataset):
         shuffle: bool = False,
         seed: int = 0,
         masks: bool = False,
-        drop_last: bool = False,
+        drop_rest: bool = False,
     ):
         super().__init__()
         check_count("batch_size", batch_size, at_least=1)
         check_count("seed", seed, at_least=0)
-        if drop_last and len(examples) < batch_size:
+        if drop_rest and len(examples) < batch_size:
             raise ValueError(
                 f"{len(examples)} examples do not fill one batch of batch_size={batch_size}; use "
-                "drop_last=False, or a smaller batch."
+                "drop_rest=False, or a smaller batch."
             )
         self.examples = examples
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.seed = seed
         self.masks = masks
-        self.drop_last = drop_last
+        self.drop_rest = drop_rest
         self.epoch = 0
         self._order = self._draw_order()
 
     def __len__(self) -> int:
         """Number of batches."""
         whole, rest = divmod(len(self.examples), self.batch_size)
-        return whole if self.drop_last or not rest else whole + 1
+        return whole if self.drop_rest or not rest else whole + 1
 
     def __getitem__(self, index: int) -> tuple[Any, np.ndarray]:
         """Returns the inputs and targets of one batch."""

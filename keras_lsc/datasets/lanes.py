@@ -14,7 +14,7 @@ class LaneBatches(keras.utils.PyDataset):
 
     The stream is cut into `batch_size` contiguous lanes of equal length. Row r of every batch is
     from lane r, and begins with the token after the last one of row r of the batch before. So
-    recurrent layers with `stateful=True` read each lane from its beginning to its end.
+    recurrent layers in a `keras_lsc.datasets.CarriedState` read each lane from beginning to end.
 
     Made by `keras_lsc.datasets.batches`. It must be read in order: pass `shuffle=False` to `fit`,
     which shuffles batches by default; a wrong order raises. Reset the states between epochs with
@@ -24,7 +24,9 @@ class LaneBatches(keras.utils.PyDataset):
         tokens: int array (n,).
         batch_size: number of lanes.
         steps: tokens of a lane in one batch.
-        drop_last: whether to leave out a last batch of fewer steps than the others.
+        drop_rest: whether to leave out the end of each lane that does not fill a batch. Kept, these
+            steps are made up for by a first batch of fewer steps than the others: first, because
+            TensorFlow takes the shapes from the first batches.
 
     Raises:
         ValueError: a number is not a possible one, or the text is too short for it.
@@ -42,20 +44,21 @@ class LaneBatches(keras.utils.PyDataset):
         *,
         batch_size: int = 20,
         steps: int = DEFAULT_STEPS,
-        drop_last: bool = True,
+        drop_rest: bool = True,
     ):
         super().__init__()
         check_count("batch_size", batch_size, at_least=1)
         check_count("steps", steps, at_least=1)
         length = (len(tokens) - 1) // batch_size
-        if length < (steps if drop_last else 1):
+        if length < (steps if drop_rest else 1):
             raise ValueError(
                 f"{len(tokens)} tokens are too few for batch_size={batch_size} lanes of "
                 f"steps={steps}; use smaller numbers."
             )
         self.batch_size = batch_size
         self.steps = steps
-        self.drop_last = drop_last
+        self.drop_rest = drop_rest
+        self._first = length % steps if not drop_rest and length % steps else steps
         kept = length * batch_size
         self._inputs = np.asarray(tokens[:kept]).reshape(batch_size, length)
         self._targets = np.asarray(tokens[1 : kept + 1]).reshape(batch_size, length)
@@ -63,8 +66,7 @@ class LaneBatches(keras.utils.PyDataset):
 
     def __len__(self) -> int:
         """Number of batches."""
-        whole, rest = divmod(self._inputs.shape[1], self.steps)
-        return whole if self.drop_last or not rest else whole + 1
+        return 1 + (self._inputs.shape[1] - self._first) // self.steps
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns inputs and targets of one batch, int32 (batch_size, steps) both."""
@@ -77,5 +79,6 @@ class LaneBatches(keras.utils.PyDataset):
                 "carried along belongs to batches in order; pass shuffle=False to fit."
             )
         self._last = index
-        window = slice(index * self.steps, (index + 1) * self.steps)
+        stop = self._first + index * self.steps
+        window = slice(max(0, stop - self.steps), stop)
         return self._inputs[:, window], self._targets[:, window]
