@@ -170,7 +170,7 @@ class LSCPretrainer(keras.Model):
                 # Squared gradients fall by orders of magnitude on the way to the target.
                 optimizer.beta_2 = _BETA_2
         if keras.backend.backend() == "tensorflow":
-            kwargs.setdefault("jit_compile", False)  # XLA has no eigensolver
+            kwargs.setdefault("jit_compile", False)  # XLA compiles for minutes
         super().compile(optimizer=optimizer, loss=None, metrics=None, **kwargs)
 
     def get_compile_config(self) -> dict[str, Any]:

@@ -40,7 +40,7 @@ class Probe(keras.Model):
         self.transition_map = transition_map
         self.built = True
         if keras.backend.backend() == "tensorflow":
-            self.jit_compile = False  # XLA has no eigensolver for the matrix-free path
+            self.jit_compile = False  # XLA takes minutes to compile what runs for seconds
 
     def call(self, inputs: list[Tensor]) -> dict[str, Tensor]:
         """Returns "radius" and "gain", and the Jacobians' sizes "n_out" and "n_in".

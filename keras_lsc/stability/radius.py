@@ -1,11 +1,11 @@
 """From a transition to its radius: value and exact gradient, dense and matrix-free.
 
-No derivative passes through an eigensolver. The dense path reads the spectral radius off the
-growth of the powers M, M^2, M^4, ...: matrix products only, under every compiler, for complex
-pairs, defective and zero matrices alike. The matrix-free path finds the dominant left and right
-eigenvectors u, v by Arnoldi iteration on products with M. Both differentiate an eigenvalue between
-fixed left and right eigenvectors, Re(conj(lambda)/|lambda| (u^T M v)/(u^T v)), whose gradient is
-that of the radius.
+There is no eigensolver: none has a gradient on every backend, XLA lacks one on some devices, and
+on others it can wait for threads that wait for it. The spectral radius is read off the growth of
+the powers M, M^2, M^4, ...: matrix products only, for complex pairs, defective and zero matrices
+alike. M^N also spans the dominant eigenspaces; the gradient is that of the eigenvalue of M between
+them. The matrix-free path does the same to the small projection of M that Arnoldi iteration makes
+from products with it.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,6 +19,14 @@ from keras_lsc import backend
 Tensor = Any
 Function = Callable[[Tensor], Tensor]
 RadiusKind = Literal["spectral", "rms", "norm"]
+
+
+class _Range(NamedTuple):
+    """Basis `(points, n, 2)` of what M^N tends to, its growth rate, and whether M^N vanishes."""
+
+    vectors: Tensor
+    value: Tensor
+    vanished: Tensor
 
 
 class Measured(NamedTuple):
@@ -56,9 +64,18 @@ def spectral_radius(matrices: Tensor, squarings: int = 14) -> Tensor:
         `(...,)` radii; exactly 0, with gradient 0, for zero and nilpotent matrices.
     """
     value, power, vanished = _growth(ops.stop_gradient(matrices), squarings)
-    modulus, is_eigenvalue = _leading_modulus(matrices, power, value)
-    scale = rms_gain(matrices)
-    slope = ops.where(is_eigenvalue, modulus, _per_own_value(scale) * value)
+    right = _range(power)
+    left = ops.swapaxes(_range(ops.swapaxes(power, -1, -2)), -1, -2)
+    block = ops.matmul(left, ops.matmul(matrices, right))
+    modulus, is_eigenvalue = _leading_modulus(ops.matmul(left, right), block, value)
+    return _with_slope(value, modulus, is_eigenvalue, rms_gain(matrices), vanished)
+
+
+def _with_slope(
+    value: Tensor, modulus: Tensor, is_eigenvalue: Tensor, gain: Tensor, vanished: Tensor
+) -> Tensor:
+    """`value`, with the gradient of `modulus`, or of a common scale where that is no eigenvalue."""
+    slope = ops.where(is_eigenvalue, modulus, _per_own_value(gain) * value)
     slope = ops.where(vanished, 0.0, slope)
     return value + slope - ops.stop_gradient(slope)
 
@@ -83,20 +100,28 @@ def _growth(matrices: Tensor, squarings: int) -> tuple[Tensor, Tensor, Tensor]:
     return ops.where(vanished, 0.0, value), power, vanished
 
 
-def _leading_modulus(matrices: Tensor, power: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+def _range(power: Tensor) -> Tensor:
+    """Two orthonormal columns of the range of a power `(..., n, n)`: `(..., n, 2)`."""
+    start = np.random.default_rng(0).standard_normal((power.shape[-1], 2))
+    return _orthonormal(ops.matmul(power, ops.convert_to_tensor(start, dtype=ops.dtype(power))))
+
+
+def _leading_modulus(overlap: Tensor, block: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
     """Modulus of the eigenvalue of M between the ranges of M^N and of its transpose.
 
     With X and Y bases of two dimensions of these ranges, not differentiated, it is an eigenvalue
     of (Y^T X)^-1 Y^T M X: stationary in X and Y, so its derivative by M is exact. Of a real
     dominant eigenvalue the second dimension is arbitrary, and so is the other eigenvalue; the one
-    that agrees with `value` is taken. The second result says whether one agrees.
+    that agrees with `value` is taken.
+
+    Args:
+        overlap: Y^T X, `(..., 2, 2)`.
+        block: Y^T M X, `(..., 2, 2)`.
+        value: `(...,)`, the radius by other means.
+
+    Returns:
+        The modulus, and whether it agrees with `value`, both `(...,)`.
     """
-    starts = np.random.default_rng(0).standard_normal((2, matrices.shape[-1], 2))
-    starts = ops.convert_to_tensor(starts, dtype=ops.dtype(matrices))
-    right = _orthonormal(ops.matmul(power, starts[0]))
-    left = ops.swapaxes(_orthonormal(ops.matmul(ops.swapaxes(power, -1, -2), starts[1])), -1, -2)
-    overlap = ops.matmul(left, right)
-    block = ops.matmul(left, ops.matmul(matrices, right))
     area = _determinant(overlap)
     is_regular = ops.abs(area) > 1e-4
     area = ops.where(is_regular, area, 1.0)
@@ -220,7 +245,7 @@ def radii_and_gains(
     to_square: dict[tuple[int, int], list[tuple[int, Tensor]]] = {}
     for index, (function, x) in enumerate(linearized):
         if x.shape[-1] > dense_limit:
-            measured.append(_matrix_free(function, x, kind, krylov))
+            measured.append(_matrix_free(function, x, kind, krylov, squarings))
             continue
         matrices = backend.jacobian(*_in_precision(function, x))
         n_out, n_in = matrices.shape[-2:]
@@ -246,7 +271,9 @@ def _is_gain(kind: RadiusKind, n_out: int, n_in: int) -> bool:
     return kind == "rms" or (kind == "spectral" and n_in != n_out)
 
 
-def _matrix_free(function: Function, x: Tensor, kind: RadiusKind, krylov: int) -> Measured:
+def _matrix_free(
+    function: Function, x: Tensor, kind: RadiusKind, krylov: int, squarings: int
+) -> Measured:
     function, x = _in_precision(function, x)
     y, pullback = backend.vjp(function, x)
     n_out, n_in = y.shape[-1], x.shape[-1]
@@ -254,9 +281,9 @@ def _matrix_free(function: Function, x: Tensor, kind: RadiusKind, krylov: int) -
     if _is_gain(kind, n_out, n_in):
         radius = gain
     elif kind == "norm":
-        radius = _krylov_norm(x, y, pullback, krylov)
+        radius = _krylov_norm(x, y, pullback, krylov, squarings)
     else:
-        radius = _krylov_radius(x, y, pullback, krylov)
+        radius = _krylov_radius(x, y, pullback, gain, krylov, squarings)
     return Measured(radius, gain, (n_out, n_in))
 
 
@@ -338,58 +365,42 @@ def _normalized(vectors: Tensor) -> tuple[Tensor, Tensor]:
     )
 
 
-def _dominant_pair(basis: Tensor, projection: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Dominant Ritz value and vector: (Re lambda, Im lambda >= 0, Re vector, Im vector)."""
-    values, vectors = ops.eig(ops.stop_gradient(projection))
-    modulus = ops.abs(values)
-    chosen = ops.one_hot(ops.argmax(modulus, axis=-1), modulus.shape[-1], dtype=ops.dtype(basis))
-    real, imag = (ops.sum(part(values) * chosen, axis=-1) for part in (ops.real, ops.imag))
-    parts = [
-        ops.einsum("pmk,pk,pmn->pn", part(vectors), chosen, basis) for part in (ops.real, ops.imag)
-    ]
-    sign = ops.where(imag < 0.0, -1.0, 1.0)
-    return real, imag * sign, parts[0], parts[1] * sign[:, None]
+def _dominant_range(product: Function, start: Tensor, size: int, squarings: int) -> _Range:
+    """What the powers of a large matrix tend to, from those of its projection."""
+    basis, projection = _arnoldi(product, start, size)
+    value, power, vanished = _growth(projection, squarings)
+    return _Range(ops.einsum("pmk,pmn->pnk", _range(power), basis), value, vanished)
 
 
-def _krylov_radius(x: Tensor, y: Tensor, pullback: Function, size: int) -> Tensor:
+def _krylov_radius(
+    x: Tensor, y: Tensor, pullback: Function, gain: Tensor, size: int, squarings: int
+) -> Tensor:
     size = min(size, x.shape[-1])
     start = _random_directions(1, y)[0]
 
-    def eigenvectors() -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        left = _dominant_pair(*_arnoldi(pullback, start, size))
-        right = _dominant_pair(*_arnoldi(_pushforward(pullback, y), start, size))
-        return left, right
+    def ranges() -> tuple[_Range, _Range]:
+        left = _dominant_range(pullback, start, size, squarings)
+        return left, _dominant_range(_pushforward(pullback, y), start, size, squarings)
 
-    (real, imag, a, b), (_, _, c, d) = backend.no_gradient(eigenvectors)
-    modulus = _safe_sqrt(real**2 + imag**2)
-    # With u = a + ib and v = c + id: u^T M v from the two products a^T M and b^T M.
-    a_m, b_m = pullback(a), pullback(b)
-    forward_re = ops.sum(a_m * c - b_m * d, axis=-1)
-    forward_im = ops.sum(a_m * d + b_m * c, axis=-1)
-    overlap_re = ops.sum(a * c - b * d, axis=-1)
-    overlap_im = ops.sum(a * d + b * c, axis=-1)
-    # conj(lambda)/|lambda| / (u^T v) = conj(lambda) conj(u^T v) / (|lambda| |u^T v|^2)
-    scale = modulus * (overlap_re**2 + overlap_im**2)
-    factor_re = real * overlap_re - imag * overlap_im
-    factor_im = -(real * overlap_im + imag * overlap_re)
-    usable = scale > 1e-6 * modulus
-    scale = ops.where(usable, scale, 1.0)
-    quotient = (forward_re * factor_re - forward_im * factor_im) / scale
-    # An eigenvalue without an eigenvector pair (a Jordan block) has no gradient: it gets none.
-    quotient = ops.where(usable, quotient, 0.0)
-    return modulus + quotient - ops.stop_gradient(quotient)
+    left, right = backend.no_gradient(ranges)
+    rows = [pullback(left.vectors[..., k]) for k in range(2)]
+    block = ops.stack([ops.einsum("pn,pnk->pk", row, right.vectors) for row in rows], axis=1)
+    overlap = ops.einsum("pnj,pnk->pjk", left.vectors, right.vectors)
+    modulus, is_eigenvalue = _leading_modulus(overlap, block, left.value)
+    # Stationary in both vectors, the quotient is closer than the values of the projections.
+    value = ops.where(is_eigenvalue, ops.stop_gradient(modulus), left.value)
+    return _with_slope(value, modulus, is_eigenvalue, gain, left.vanished)
 
 
-def _krylov_norm(x: Tensor, y: Tensor, pullback: Function, size: int) -> Tensor:
+def _krylov_norm(x: Tensor, y: Tensor, pullback: Function, size: int, squarings: int) -> Tensor:
     size = min(size, x.shape[-1], y.shape[-1])
     start = _random_directions(1, y)[0]
     pushforward = _pushforward(pullback, y)
 
     def singular_vectors() -> tuple[Tensor, Tensor]:
-        krylov = _arnoldi(lambda u: pushforward(pullback(u)), start, size)
-        _, _, left, _ = _dominant_pair(*krylov)
-        right, _ = _normalized(pullback(left))
-        return _normalized(left)[0], right
+        found = _dominant_range(lambda u: pushforward(pullback(u)), start, size, squarings)
+        left = _normalized(found.vectors[..., 0])[0]
+        return left, _normalized(pullback(left))[0]
 
     left, right = backend.no_gradient(singular_vectors)
     return ops.sum(pullback(left) * right, axis=-1)
