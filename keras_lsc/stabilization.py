@@ -11,7 +11,7 @@ from keras_lsc.pretrainer import LSCPretrainer, Mode
 from keras_lsc.stability.data import draw_rows
 from keras_lsc.stability.measure import Probe
 from keras_lsc.stability.radius import RadiusKind
-from keras_lsc.stability.report import StabilityReport, TransitionStatistics
+from keras_lsc.stability.report import StabilityReport
 from keras_lsc.stability.targets import Target, resolve
 
 # Sequences in use, a third of them held out: the mean radius of some nets (relu) differs much from
@@ -56,7 +56,8 @@ def stabilize(
     """Pre-trains a model, in place, until every transition has its target radius.
 
     A third of the sequences is held out; the radii are measured there, at as many points as make
-    the standard error of their means a third of the tolerance, and that error counts.
+    the standard error of their means a third of the tolerance. While there are updates left that
+    error counts as a deviation.
     The steps of an optimiser given by name halve every 60 updates (every seventh of more than
     400): at the end it is the noise of single updates that keeps a radius off its target.
 
@@ -113,9 +114,11 @@ def stabilize(
             verbose=verbose,
         )
         report = _precise_report(probe, held_out, samples, seed, tolerance)
-        if _largest_deviation(report, target, include_input) <= tolerance:
+        is_last = history.updates >= max_updates
+        errors = 0.0 if is_last else 1.0
+        if _largest_deviation(report, target, include_input, errors) <= tolerance:
             return report
-        if history.updates >= max_updates:
+        if is_last:
             model.set_weights(before)
             raise NotStabilizedError(
                 _explain(report, target, tolerance, mode, include_input, history), report
@@ -211,15 +214,15 @@ def _wanted(report: StabilityReport, target: Target, include_input: bool) -> dic
     return {**wanted, "input": rho_depth} if include_input else wanted
 
 
-def _deviation(row: TransitionStatistics, wanted: float, report: StabilityReport) -> float:
-    """|mean radius - target|, a standard error of the mean included."""
-    return abs(row.radius - wanted) + row.radius_std / math.sqrt(report.samples)
-
-
-def _largest_deviation(report: StabilityReport, target: Target, include_input: bool) -> float:
+def _largest_deviation(
+    report: StabilityReport, target: Target, include_input: bool, standard_errors: float
+) -> float:
+    """Largest |mean radius - target|, so many standard errors of the mean included."""
     wanted = _wanted(report, target, include_input)
     rows = [row for row in report.transitions if row.kind in wanted]
-    return float(np.max([_deviation(row, wanted[row.kind], report) for row in rows]))
+    share = standard_errors / math.sqrt(report.samples)
+    # NaN, where a radius is, is the largest.
+    return float(np.max([abs(r.radius - wanted[r.kind]) + share * r.radius_std for r in rows]))
 
 
 def _explain(
@@ -233,13 +236,11 @@ def _explain(
     wanted = _wanted(report, target, include_input)
     lines = []
     for row in report.transitions:
-        if row.kind not in wanted or _deviation(row, wanted[row.kind], report) <= tolerance:
+        if row.kind not in wanted or abs(row.radius - wanted[row.kind]) <= tolerance:
             continue
         change = history.recent_change(row.name)
         if row.radius == 0.0:
             reason = "its Jacobian is zero: the units are dead or saturated"
-        elif abs(row.radius - wanted[row.kind]) <= tolerance:
-            reason = f"too uncertain, with a spread of {row.radius_std:.3f} over the points"
         elif abs(change) > tolerance:
             reason = f"it was still moving ({change:+.3f} over the last quarter)"
         else:
