@@ -9,7 +9,7 @@ import pytest
 
 from keras_lsc import datasets
 
-PREPARED = Path(__file__).parents[2] / "shared" / "tfds"
+SHARED = Path(__file__).parents[2] / "shared"
 
 
 @pytest.fixture(autouse=True)
@@ -23,10 +23,24 @@ def rng():
 
 
 @pytest.fixture(scope="session")
-def mnist_rows():
+def tfds_folder():
+    """The folder of the prepared datasets: TFDS_DATA_DIR, or the one beside the checkout."""
+    folder = Path(os.environ.get("TFDS_DATA_DIR") or SHARED / "tfds")
+    if not folder.is_dir():
+        pytest.skip(f"no prepared data: {folder} does not exist; set TFDS_DATA_DIR")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def raw_folder(tfds_folder):
+    """The folder of original files that TensorFlow Datasets does not have."""
+    folder = tfds_folder.parent / "raw"
+    if not folder.is_dir():
+        pytest.skip(f"no original files: {folder} does not exist")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def mnist_rows(tfds_folder):
     """256 digits as sequences of 28 rows of 28 pixels."""
-    if not os.environ.get("TFDS_DATA_DIR"):
-        if not PREPARED.is_dir():
-            pytest.skip(f"no prepared data: TFDS_DATA_DIR is unset and {PREPARED} is absent")
-        return datasets.load("smnist", limit=256, data_dir=PREPARED, download=False)[0]
-    return datasets.load("smnist", limit=256, download=False)[0]
+    return datasets.load("smnist", limit=256, data_dir=tfds_folder, download=False)[0]

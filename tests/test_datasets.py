@@ -1,14 +1,13 @@
 """The datasets: what they return, and what they say when they cannot."""
 
-import functools
 import json
-import operator
+import shutil
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 import requests
-from harness import run_python
 
 from keras_lsc import datasets
 from keras_lsc.datasets import source
@@ -18,19 +17,21 @@ TRAINING_FILE_DIGITS = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 59
 TEST_FILE_DIGITS = [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
 
 
+SPLITS = ("train", "validation", "test")
+
+
 @pytest.fixture(scope="module")
-def mnist_folder():
-    folder = source.default_data_dir() / "mnist"
-    if not folder.is_dir():
-        pytest.skip(f"MNIST is not prepared: {folder} does not exist; set TFDS_DATA_DIR")
-    return folder
+def mnist_folder(tfds_folder):
+    if not (tfds_folder / "mnist").is_dir():
+        pytest.skip(f"MNIST is not prepared in {tfds_folder}")
+    return tfds_folder / "mnist"
 
 
 @pytest.fixture(scope="module")
 def smnist(mnist_folder):
     return {
-        split: datasets.load("smnist", split=split, download=False)
-        for split in ("train", "validation", "test")
+        split: datasets.load("smnist", split, data_dir=mnist_folder.parent, download=False)
+        for split in SPLITS
     }
 
 
@@ -55,6 +56,53 @@ def test_names_are_those_of_the_tasks():
 def test_unknown_name_names_the_closest():
     with pytest.raises(ValueError, match=r"'smnits'; did you mean 'smnist'.*parity, psmnist"):
         datasets.load("smnits")
+
+
+@pytest.mark.parametrize("name", datasets.names())
+def test_information_is_complete(name):
+    info = datasets.info(name)
+    assert info.name == name
+    assert info.citation.startswith("@")
+    assert info.homepage.startswith("http")
+    assert info.licence
+    assert tuple(info.examples) == SPLITS
+    assert keras.losses.get(info.loss) is not None
+    if info.metric != "perplexity":
+        assert keras.metrics.get(info.metric) is not None
+    assert json.loads(json.dumps(info.to_dict()))["shape"] == list(info.shape)
+    with pytest.raises(TypeError):
+        info.examples["train"] = 1
+
+
+def test_information_says_what_is_to_be_predicted():
+    targets = {name: datasets.info(name) for name in datasets.names()}
+    assert (targets["smnist"].classes, targets["smnist"].vocabulary) == (10, None)
+    assert (targets["ptb"].classes, targets["ptb"].vocabulary) == (None, 10_000)
+    assert (targets["adding"].classes, targets["adding"].metric) == (None, "mean_squared_error")
+    assert targets["ptb"].metric == "perplexity"
+
+
+@pytest.mark.parametrize("name", datasets.names())
+def test_unknown_option_names_the_options(name):
+    with pytest.raises(TypeError, match=f"{name} takes no option 'lmit'; its options: .*limit"):
+        datasets.load(name, lmit=3)
+
+
+def test_what_is_prepared(mnist_folder, tmp_path):
+    found = datasets.prepared("psmnist", mnist_folder.parent)
+    assert found.examples == {"train": 60_000, "test": 10_000}
+    assert found.folder == mnist_folder / found.version
+    assert found.size == sum(file.stat().st_size for file in found.folder.iterdir())
+    assert datasets.prepared("psmnist", tmp_path) is None
+    assert datasets.prepared("adding", mnist_folder.parent) is None
+
+
+def test_damaged_description_is_reported(tmp_path):
+    folder = tmp_path / "mnist" / "3.0.1"
+    folder.mkdir(parents=True)
+    (folder / "dataset_info.json").write_text('{"name": "mnist", "splits": [')
+    with pytest.raises(datasets.DatasetUnavailableError, match="description cannot be read"):
+        datasets.load("smnist", data_dir=tmp_path, download=False)
 
 
 @pytest.mark.parametrize("name", datasets.names())
@@ -109,26 +157,15 @@ def test_smnist_splits_are_disjoint(smnist):
 
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
-def test_smnist_limit_returns_the_first_digits(smnist, split):
-    x, y = datasets.load("smnist", split=split, limit=7, download=False)
+def test_smnist_limit_returns_the_first_digits(smnist, tfds_folder, split):
+    x, y = datasets.load("smnist", split, limit=7, data_dir=tfds_folder, download=False)
     np.testing.assert_array_equal(x, smnist[split][0][:7])
     np.testing.assert_array_equal(y, smnist[split][1][:7])
 
 
-def test_smnist_limit_beyond_the_end_returns_the_split(smnist):
-    _, y = datasets.load("smnist", split="validation", limit=1_000_000, download=False)
+def test_smnist_limit_beyond_the_end_returns_the_split(smnist, tfds_folder):
+    _, y = datasets.load("smnist", "validation", limit=1_000_000, data_dir=tfds_folder)
     np.testing.assert_array_equal(y, smnist["validation"][1])
-
-
-def test_smnist_reads_without_tensorflow(mnist_folder):
-    program = (
-        "import sys\n"
-        "from keras_lsc import datasets\n"
-        "x, _ = datasets.load('smnist', 'test', limit=3, download=False)\n"
-        "print(x.shape, 'tensorflow' in sys.modules)\n"
-    )
-    printed = run_python(program, backend="jax", TFDS_DATA_DIR=str(mnist_folder.parent))
-    assert printed.strip() == "(3, 28, 28) False"
 
 
 def test_absent_data_names_dataset_folder_and_remedy(tmp_path, monkeypatch):
@@ -179,64 +216,18 @@ def test_data_in_another_format_is_reported(mnist_folder, tmp_path):
         datasets.load("smnist", data_dir=tmp_path, download=False)
 
 
-@pytest.mark.parametrize(("n", "delay", "length"), [(1, 0, 1), (2, 10, 30), (5, 0, 12), (3, 4, 7)])
-def test_parity_obeys_its_law(n, delay, length):
-    x, y = datasets.load("parity", limit=500, n=n, delay=delay, length=length, seed=3)
-    assert x.shape == (500, length, 1)
-    assert x.dtype == np.float32
-    assert y.dtype == np.int32
-    assert set(np.unique(x)) == {0.0, 1.0}
-    for sequence, label in zip(x, y, strict=True):
-        bits = [int(bit) for bit in sequence[:, 0]]
-        seen_last = bits[:-delay] if delay else bits
-        assert functools.reduce(operator.xor, seen_last[-n:]) == label
+@pytest.mark.parametrize("position", [0.3, 0.6, 0.9])
+def test_a_flipped_byte_is_reported(mnist_folder, tmp_path, position):
+    shutil.copytree(mnist_folder, tmp_path / "mnist")
+    (file,) = tmp_path.rglob("*-test.array_record*")
+    content = bytearray(file.read_bytes())
+    content[int(position * len(content))] ^= 0xFF
+    file.write_bytes(content)
+    with pytest.raises(datasets.DatasetUnavailableError, match=r"cannot be read.*prepare it again"):
+        datasets.load("smnist", "test", data_dir=tmp_path, download=False)
 
 
-def test_parity_cannot_be_told_from_one_bit():
-    x, y = datasets.load("parity", n=3, delay=2, length=8)
-    correlations = [np.corrcoef(x[:, t, 0], y)[0, 1] for t in range(8)]
-    # No single bit tells the parity: 5 standard errors of a correlation over 50,000 draws.
-    assert np.abs(correlations).max() < 5 / np.sqrt(50_000)
-    together = x[:, 3:6, 0].sum(axis=1) % 2
-    np.testing.assert_array_equal(together, y)
-
-
-def test_parity_is_balanced():
-    _, y = datasets.load("parity")
-    # 5 standard deviations of the mean of 50,000 fair coins.
-    assert abs(y.mean() - 0.5) < 5 * 0.5 / np.sqrt(50_000)
-
-
-def test_parity_sizes_and_splits():
-    sequences = {}
-    for split, size in (("train", 50_000), ("validation", 5_000), ("test", 5_000)):
-        x, y = datasets.load("parity", split=split, length=64)
-        assert len(x) == len(y) == size
-        sequences[split] = {sequence.tobytes() for sequence in x}
-    # 64 random bits: two of the 60,000 sequences are equal with a chance of 1e-10.
-    assert len(set.union(*sequences.values())) == 60_000
-
-
-def test_parity_is_fixed_by_its_seed():
-    first, _ = datasets.load("parity", seed=1)
-    again, _ = datasets.load("parity", seed=1)
-    other, _ = datasets.load("parity", seed=2)
-    part, _ = datasets.load("parity", seed=1, limit=10)
-    np.testing.assert_array_equal(first, again)
-    np.testing.assert_array_equal(part, first[:10])
-    assert not np.array_equal(first, other)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"n": 0}, "n=0 is not an integer of at least 1"),
-        ({"delay": -1}, "delay=-1 is not an integer of at least 0"),
-        ({"length": 1.5}, "length=1.5 is not an integer of at least 1"),
-        ({"seed": -1}, "seed=-1 is not an integer of at least 0"),
-        ({"n": 3, "delay": 4, "length": 6}, "use length=7 or larger"),
-    ],
-)
-def test_parity_refuses_impossible_numbers(options, message):
-    with pytest.raises(ValueError, match=message):
-        datasets.load("parity", **options)
+def test_preparing_is_only_tried_where_it_can_succeed(tmp_path):
+    with pytest.raises(datasets.DatasetUnavailableError, match=r"lacks ptb\.train\.txt, ptb"):
+        datasets.load("ptb", data_dir=tmp_path, manual_dir=tmp_path)
+    assert list(tmp_path.iterdir()) == []

@@ -55,6 +55,7 @@ class CarriedState(keras.layers.Wrapper):
         layer.return_state = True
         self.supports_masking = True
         self._states: list[Any] = []
+        self._batch = 0
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Makes a weight for every state tensor, zero to begin with."""
@@ -64,7 +65,8 @@ class CarriedState(keras.layers.Wrapper):
                 "give it with keras.Input(batch_shape=(batch, steps, ...))."
             )
         super().build(input_shape)
-        initial = keras.tree.flatten(self.layer.get_initial_state(input_shape[0]))
+        self._batch = input_shape[0]
+        initial = self.layer.get_initial_state(input_shape[0])
         self._states = [
             self.add_weight(
                 shape=state.shape,
@@ -73,13 +75,16 @@ class CarriedState(keras.layers.Wrapper):
                 dtype=keras.backend.standardize_dtype(state.dtype),
                 name=f"state_{index}",
             )
-            for index, state in enumerate(initial)
+            for index, state in enumerate(keras.tree.flatten(initial))
         ]
 
     def call(self, inputs: Any, training: bool = False, mask: Any = None) -> Any:
         """Runs the layer from the carried state, and keeps the state it ends in."""
         # A copy, because torch would find the state changed when it goes back through this batch.
         begin = [ops.copy(ops.convert_to_tensor(state)) for state in self._states]
+        # Stacked cells have a list of states each.
+        structure = self.layer.get_initial_state(self._batch)
+        begin = keras.tree.pack_sequence_as(structure, begin)
         outputs, *end = self.layer(inputs, initial_state=begin, training=training, mask=mask)
         for state, value in zip(self._states, keras.tree.flatten(end), strict=True):
             state.assign(ops.cast(ops.stop_gradient(value), state.dtype))

@@ -52,7 +52,7 @@ class Prepared:
         folder: that holds it.
         version: of the dataset.
         examples: number of examples in each of its files.
-        size: bytes of the examples together.
+        size: bytes that it takes on the disk.
     """
 
     folder: Path
@@ -95,7 +95,7 @@ def find_prepared(name: str, data_dir: str | os.PathLike[str] | None = None) -> 
             examples={
                 split["name"]: sum(map(int, split["shardLengths"])) for split in info["splits"]
             },
-            size=sum(int(split["numBytes"]) for split in info["splits"]),
+            size=sum(file.stat().st_size for file in described[-1].parent.iterdir()),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise DatasetUnavailableError(
