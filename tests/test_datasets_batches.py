@@ -129,11 +129,11 @@ def test_fit_sees_every_example_of_every_epoch_once():
 
 
 def test_masks_hide_the_padding_from_a_recurrent_layer():
-    batches = datasets.batches("delayed_match", "test", n=3, limit=40, masks=True)
+    batches = datasets.batches("delayed_match", "test", n=3, limit=6, masks=True)
     x, mask = keras.Input((13, 1), name="x"), keras.Input((13,), dtype="bool", name="mask")
     model = keras.Model({"x": x, "mask": mask}, layers.GRU(4)(x, mask=mask))
     outputs = model.predict(batches, verbose=0)
-    sequences, _, masks = datasets.load("delayed_match", "test", n=3, limit=40, masks=True)
+    sequences, _, masks = datasets.load("delayed_match", "test", n=3, limit=6, masks=True)
     layer = next(layer for layer in model.layers if isinstance(layer, layers.GRU))
     for sequence, length, output in zip(sequences, masks.sum(axis=1), outputs, strict=True):
         alone = keras.ops.convert_to_numpy(layer(sequence[np.newaxis, :length]))
