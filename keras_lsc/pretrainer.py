@@ -25,6 +25,9 @@ _GOLDEN = 0.6180339887498949
 # What mode "scales" lets the isotropy drift freely, as a logarithm, and what more drift costs.
 _FREE_DRIFT = 0.1
 _DRIFT_COST = 1.0
+# Firing rates that cost nothing, and what the relative distance to them costs.
+_FIRING_RATES = (0.02, 0.5)
+_RATE_COST = 0.3
 
 
 @keras.saving.register_keras_serializable(package="keras_lsc")
@@ -41,8 +44,9 @@ class LSCPretrainer(keras.Model):
         target: "variance" (1/sqrt(2) each, rho_t^2 + rho_l^2 = 1), a positive number, a pair
             (rho_t, rho_l), "unbalanced" or "variance-unbalanced".
         mode: "scales" moves one scale per weight matrix (per gate block in a gated cell) and the
-            biases (in a gated cell a gate's as a whole, single ones slower); "weights" moves every
-            entry, as the paper does, and often lifts one outlier of the spectrum only.
+            biases; other vectors, such as time constants, and in a gated cell the biases of a
+            gate, move as a whole, and their single entries slower. "weights" moves every entry,
+            as the paper does, and often lifts one outlier of the spectrum only.
         radius: what is driven to the target: "spectral", "rms" (the RMS gain) or "norm".
         include_input: whether the input transitions of first layers are driven to rho_l as well.
         seed: integer, of the time steps that are looked at.
@@ -104,7 +108,7 @@ class LSCPretrainer(keras.Model):
             blocks = (gate_blocks(variable.shape, gate_width),)
             if mode == "scales" and is_matrix(variable):
                 self._move(variable, scaled, "log_scale", blocks)
-            elif mode == "scales" and is_bias(variable) and blocks[0] > 1:
+            elif mode == "scales" and (blocks[0] > 1 or not is_bias(variable)):
                 self._move(variable, shifted, "shift", blocks)
                 self._move(variable, nudged, "nudge", tuple(variable.shape))
             else:
@@ -190,7 +194,8 @@ class LSCPretrainer(keras.Model):
             training: whether this is an update, after which other time steps are looked at.
 
         Returns:
-            Two `(transitions,)` float32 tensors.
+            Two `(transitions,)` float32 tensors; for a model with spiking layers also their mean
+            "rate" at the sampled steps, `(layers,)`.
         """
         inputs = in_order(x, self.model.inputs)
         batch = ops.shape(inputs[0])[0]
@@ -209,6 +214,9 @@ class LSCPretrainer(keras.Model):
                 "radius": ops.stack([ops.mean(row.radius) for row in measured]),
                 "gain": ops.stack([ops.sqrt(ops.mean(row.gain**2)) for row in measured]),
             }
+            spikes = self.transition_map.spikes(points)
+        if spikes:
+            result["rate"] = ops.stack([ops.mean(layer) for layer in spikes])
         if training:
             self._isotropy.assign(self._first_isotropy(result))
             after = self._phase + ops.cast(batch, "float32") * _GOLDEN
@@ -226,7 +234,9 @@ class LSCPretrainer(keras.Model):
         """Mean of (radius - target)^2 / target over the transitions.
 
         Divided by the target, so that its derivative by a log scale is the deviation itself, for
-        small radii ("unbalanced") as for large ones. Labels and sample weights are ignored.
+        small radii ("unbalanced") as for large ones. In mode "scales" more than a little drift of
+        the isotropy costs as well, and so do firing rates outside [0.02, 0.5]: the gradients of a
+        silent layer are those of its surrogate alone. Labels and sample weights are ignored.
         """
         del y, sample_weight, training
         targets = self._targets(x)
@@ -235,6 +245,11 @@ class LSCPretrainer(keras.Model):
             drift = ops.log(_isotropy(y_pred) / self._first_isotropy(y_pred))
             excess = ops.relu(ops.abs(drift) - _FREE_DRIFT)
             loss = loss + _DRIFT_COST * ops.mean(ops.square(excess))
+        if "rate" in y_pred:
+            low, high = _FIRING_RATES
+            missing = ops.relu(1.0 - y_pred["rate"] / low)
+            surplus = ops.relu((y_pred["rate"] - high) / (1.0 - high))
+            loss = loss + _RATE_COST * ops.mean(ops.square(missing) + ops.square(surplus))
         return loss
 
     def compute_metrics(

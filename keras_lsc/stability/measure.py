@@ -45,7 +45,7 @@ class Probe(keras.Model):
     def call(self, inputs: list[Tensor]) -> dict[str, Tensor]:
         """Returns "radius" and "gain", and the Jacobians' sizes "n_out" and "n_in".
 
-        All are `(points, transitions)`.
+        All are `(points, transitions)`; with spiking layers also "rate", `(points, layers)`.
         """
         *x, position = inputs
         points = self.transition_map.sample(x, position)
@@ -56,6 +56,9 @@ class Probe(keras.Model):
             columns["gain"].append(measured.gain)
             for name, size in zip(("n_out", "n_in"), measured.shape, strict=True):
                 columns[name].append(ops.full_like(measured.radius, size))
+        rates = points.firing_rates()
+        if rates:
+            columns["rate"] = rates
         return {name: ops.stack(values, axis=-1) for name, values in columns.items()}
 
     def report(self, rows: list[np.ndarray], samples: int, seed: int) -> StabilityReport:
@@ -91,6 +94,10 @@ class Probe(keras.Model):
             samples=samples,
             seed=seed,
             radius_kind=self.radius,
+            firing_rates={
+                layer: float(result["rate"][:, k].mean())
+                for k, layer in enumerate(self.transition_map.spiking_layers)
+            },
         )
 
 

@@ -40,6 +40,11 @@ def directions_of(layer: Any) -> list[Direction]:
     return [Direction(layer, layer.name)]
 
 
+def is_spiking(layer: Any) -> bool:
+    """Whether the outputs of a recurrent layer are spikes: its cell says so by `is_spiking`."""
+    return all(getattr(d.cells[-1], "is_spiking", False) for d in directions_of(layer))
+
+
 def merge_directions(layer: Any, outputs: list[Tensor]) -> Tensor:
     """Joins the outputs of a recurrent layer's passes at the same time step(s)."""
     if len(outputs) == 1:
@@ -182,23 +187,33 @@ class Recorder(keras.layers.Layer):
         mask: Tensor | None = None,
         perturbation: list[Tensor] | None = None,
     ) -> dict[str, Any]:
-        """Returns a dict of "outputs" (those of the layer), "inputs", "states" and "mask".
+        """Returns a dict of "outputs" (those of the layer), "inputs", "states", "mask" and "rate".
 
         `perturbation` is added to the states of a layer with one direction. "states" holds for
         every direction the flat list of its states before each of its steps,
-        `(batch, steps, *state)`, in the order in which that direction takes the steps.
+        `(batch, steps, *state)`, in the order in which that direction takes the steps. "rate" is
+        the mean output over the valid steps, `(batch,)`, of a layer whose outputs are spikes, and
+        None of any other.
         """
         starts = _split_evenly(initial_state, len(self._directions))
-        outputs, final_states, recorded_states = [], [], []
+        outputs, final_states, recorded_states, rates = [], [], [], []
         for direction, start in zip(self._directions, starts, strict=True):
             output, before, last = _run(direction, sequences, start, mask, perturbation)
             outputs.append(self._output(direction, output, mask))
+            if is_spiking(self._recorded):
+                rates.append(_mean_over_steps(output, mask, direction))
             recorded_states.append(before)
             final_states.extend(last)
         merged = merge_directions(self._recorded, outputs)
         if self._recorded.return_state:
             merged = (merged, *final_states)
-        return {"outputs": merged, "inputs": sequences, "states": recorded_states, "mask": mask}
+        return {
+            "outputs": merged,
+            "inputs": sequences,
+            "states": recorded_states,
+            "mask": mask,
+            "rate": sum(rates) / len(rates) if rates else None,
+        }
 
     def _output(self, direction: Direction, steps: Tensor, mask: Tensor | None) -> Tensor:
         if not direction.layer.return_sequences:
@@ -209,6 +224,15 @@ class Recorder(keras.layers.Layer):
         # Bidirectional turns the backward pass round, a lone go_backwards layer does not.
         turned = len(self._directions) == 2 and direction is self._directions[1]
         return ops.flip(steps, axis=1) if turned else steps
+
+
+def _mean_over_steps(output: Tensor, mask: Tensor | None, direction: Direction) -> Tensor:
+    per_step = ops.mean(ops.cast(output, "float32"), axis=tuple(range(2, len(output.shape))))
+    if mask is None:
+        return ops.mean(per_step, axis=1)
+    valid = ops.flip(mask, axis=1) if direction.go_backwards else mask
+    valid = ops.cast(ops.broadcast_to(valid, ops.shape(per_step)), "float32")
+    return ops.sum(per_step * valid, axis=1) / ops.maximum(ops.sum(valid, axis=1), 1.0)
 
 
 def _split_evenly(states: Any, parts: int) -> list[Any]:

@@ -1,6 +1,7 @@
 """What was measured: radii and gains of every transition, as table, dictionary and picture."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -8,6 +9,8 @@ import numpy as np
 from keras_lsc.stability.targets import Target, resolve
 
 OUTLIER_ISOTROPY = 0.5
+# Outside of these a neuron's spikes say next to nothing about its input.
+SILENT_RATE, SATURATED_RATE = 0.001, 0.95
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,7 @@ class StabilityReport:
         samples: number of sample points.
         seed: of the draw of the points.
         radius_kind: "spectral", "rms" or "norm".
+        firing_rates: mean spikes a step and neuron of every spiking layer, by name.
     """
 
     model: str
@@ -66,6 +70,7 @@ class StabilityReport:
     samples: int
     seed: int
     radius_kind: str = "spectral"
+    firing_rates: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def time(self) -> np.ndarray:
@@ -134,6 +139,12 @@ class StabilityReport:
         """Transitions whose radius is led by an outlier of the spectrum: isotropy below 0.5."""
         return [row for row in self.transitions if row.isotropy < OUTLIER_ISOTROPY]
 
+    @property
+    def silent_or_saturated(self) -> dict[str, float]:
+        """Firing rates below 0.001 or above 0.95 of spiking layers, by name."""
+        rates = self.firing_rates.items()
+        return {name: r for name, r in rates if not SILENT_RATE <= r <= SATURATED_RATE}
+
     def to_dict(self) -> dict[str, Any]:
         """Returns the report as a dictionary of JSON types."""
         rows = []
@@ -170,6 +181,9 @@ class StabilityReport:
         note = f"{self.radius_kind} radius, mean over {self.samples} points, seed {self.seed}"
         if self.outliers:
             note += "\n! isotropy below 0.5: the radius is that of an outlier, not of the spectrum"
+        if self.firing_rates:
+            rates = ", ".join(f"{name} {rate:.4f}" for name, rate in self.firing_rates.items())
+            note += f"\nfiring rates: {rates}"
         return f"{text}\n{note}"
 
     def plot(self, ax: Any = None, label: str | None = None) -> Any:

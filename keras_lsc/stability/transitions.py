@@ -31,6 +31,7 @@ from keras_lsc.stability.recorder import (
     Direction,
     Recorder,
     directions_of,
+    is_spiking,
     merge_directions,
     state_shapes,
     step,
@@ -102,6 +103,10 @@ class Points:
             index = ops.shape(self.records[call]["inputs"])[1] - 1 - index
         return [take_step(state, index) for state in self.records[call]["states"][direction]]
 
+    def firing_rates(self) -> list[Tensor]:
+        """Mean spikes a step and neuron in every spiking layer's sequences, each `(points,)`."""
+        return [record["rate"] for record in self.records.values() if record["rate"] is not None]
+
 
 def take_step(sequence: Tensor, index: Tensor) -> Tensor:
     """Returns row b's step `index[b]` of a `(batch, steps, ...)` tensor."""
@@ -150,6 +155,11 @@ class TransitionMap:
         return [i for i, row in enumerate(self.transitions) if row.kind != "input"]
 
     @property
+    def spiking_layers(self) -> list[str]:
+        """Names of the recurrent layers whose outputs are spikes."""
+        return [call.layer.name for call in self.recurrent_calls if is_spiking(call.layer)]
+
+    @property
     def variables_taking_part(self) -> list[tuple[Any, int | None]]:
         """Trainable variables that shape a trained transition, each with its gate width.
 
@@ -191,21 +201,30 @@ class TransitionMap:
                 if call in self._recorders:
                     record = call.run(values, self._recorders[call])
                     outputs = record.pop("outputs")
-                    if record["mask"] is None:
-                        del record["mask"]
-                    records.append(record)
+                    records.append({k: v for k, v in record.items() if v is not None})
                 else:
                     outputs = call.run(values)
                 values.update(zip(call.outputs, tree.flatten(outputs), strict=True))
             return [values[ref] for ref in self._kept], records
 
         kept, records = backend.no_gradient(run)
-        records = [{"mask": None, **record} for record in records]
+        records = [{"mask": None, "rate": None, **record} for record in records]
         return Points(
             dict(zip(self._kept, kept, strict=True)),
             dict(zip(self.recurrent_calls, records, strict=True)),
             position,
         )
+
+    def spikes(self, points: Points) -> list[Tensor]:
+        """Spikes of every spiking layer at the sampled step, `(points, units)` each.
+
+        They are the outputs of that one step, differentiable by the weights, as radii are.
+        """
+        return [
+            _output_at_step(points, call)(points.inputs(call))
+            for call in self.recurrent_calls
+            if is_spiking(call.layer)
+        ]
 
     def forward_directions(self) -> list[Direction]:
         """The pass of every recurrent layer, first to last.

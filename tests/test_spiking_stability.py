@@ -1,0 +1,83 @@
+"""Stability of spiking networks: firing rates beside the radii, and silence as a failure."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import keras_lsc
+from keras_lsc.stability.transitions import TransitionMap
+
+
+def spikes(rows=192, steps=20, features=30, rate=0.2):
+    generator = np.random.default_rng(0)
+    return (generator.random((rows, steps, features)) < rate).astype("float32")
+
+
+def network(cell="lif", threshold=1.0, units=24):
+    keras.utils.set_random_seed(0)
+    make = {"lif": keras_lsc.layers.LIF, "alif": keras_lsc.layers.ALIF}[cell]
+    return keras.Sequential(
+        [
+            keras.Input((20, 30)),
+            make(units, threshold=threshold, return_sequences=True, name="lower"),
+            make(units, threshold=threshold, return_sequences=True, name="upper"),
+            keras.layers.GlobalAveragePooling1D(),
+            keras.layers.Dense(4),
+        ]
+    )
+
+
+def test_firing_rates_are_the_mean_outputs_of_the_layers():
+    model, x = network(), 3 * spikes(rows=64)
+    report = keras_lsc.measure(model, x, samples=64)
+    for name in ("lower", "upper"):
+        layer = keras.Model(model.inputs, model.get_layer(name).output)
+        rate = float(ops.mean(layer(x)))
+        assert report.firing_rates[name] == pytest.approx(rate, rel=1e-5)
+    assert f"lower {report.firing_rates['lower']:.4f}" in str(report)
+    assert report.to_dict()["firing_rates"] == report.firing_rates
+
+
+def test_firing_rates_count_valid_steps_only():
+    layer = keras_lsc.layers.LIF(24, return_sequences=True, name="only")
+    upper = keras_lsc.layers.LIF(24, name="upper")
+    inputs = keras.Input((20, 30))
+    masked = keras.layers.Masking()(inputs)
+    model = keras.Model(inputs, upper(layer(masked)))
+    x = 3 * spikes(rows=32)
+    short = x[:, :10]
+    x[:, 10:] = 0.0
+    padded = keras_lsc.measure(model, x, samples=32).firing_rates["only"]
+    assert padded == pytest.approx(float(ops.mean(layer(short))), rel=1e-5)
+
+
+def test_models_without_spikes_have_no_firing_rates():
+    model = keras.Sequential([keras.Input((20, 30)), keras.layers.GRU(4)])
+    assert keras_lsc.measure(model, spikes(rows=8), samples=8).firing_rates == {}
+
+
+def test_the_spikes_of_a_sampled_step_follow_the_weights():
+    model, x = network(), 3 * spikes(rows=32)
+    transition_map = TransitionMap(model)
+    points = transition_map.sample([x], ops.convert_to_tensor(np.full(32, 0.99, "float32")))
+    lower, upper = (ops.convert_to_numpy(layer) for layer in transition_map.spikes(points))
+    for layer, name in ((lower, "lower"), (upper, "upper")):
+        whole = keras.Model(model.inputs, model.get_layer(name).output)(x)
+        np.testing.assert_array_equal(layer, ops.convert_to_numpy(whole)[:, -1])
+
+
+@pytest.mark.parametrize("cell", ["lif", "alif"])
+def test_a_silent_network_is_woken_and_stabilised(cell):
+    model, x = network(cell), spikes(rate=0.01)
+    assert max(keras_lsc.measure(model, x).firing_rates.values()) < 0.001
+    report = keras_lsc.stabilize(model, x, "variance")
+    assert report.max_deviation("variance") <= 0.02
+    assert min(report.firing_rates.values()) > 0.001
+    assert max(report.firing_rates.values()) < 0.95
+
+
+def test_silence_is_a_failure_that_names_the_layer():
+    model = network(threshold=50.0)
+    with pytest.raises(keras_lsc.NotStabilizedError, match=r"lower is silent, with 0\.0000 spikes"):
+        keras_lsc.stabilize(model, spikes(), "variance", tolerance=10.0, max_updates=1)
