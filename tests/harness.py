@@ -222,3 +222,176 @@ def value_and_gradient(function, x):
         (gradient,) = torch.autograd.grad(value, x, allow_unused=True)
         gradient = torch.zeros_like(x) if gradient is None else gradient
     return float(to_numpy(value)), to_numpy(gradient)
+
+
+def gradients(function, variables, *arguments):
+    """Gradients of a scalar `function(*arguments)` by its arguments and by Keras variables."""
+    name = keras.backend.backend()
+    values = [variable.value for variable in variables]
+    if name == "jax":
+        import jax
+
+        def scalar(values, arguments):
+            with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))):
+                return function(*arguments)
+
+        arguments = [ops.convert_to_tensor(x) for x in arguments]
+        by_values, by_arguments = jax.grad(scalar, argnums=(0, 1))(values, arguments)
+        found = [*by_arguments, *by_values]
+    elif name == "tensorflow":
+        import tensorflow as tf
+
+        arguments = [tf.convert_to_tensor(x) for x in arguments]
+        with tf.GradientTape() as tape:
+            tape.watch(arguments)
+            result = function(*arguments)
+        found = tape.gradient(result, [*arguments, *values], unconnected_gradients="zero")
+    else:
+        import torch
+
+        arguments = [torch.as_tensor(np.asarray(x)).requires_grad_(True) for x in arguments]
+        leaves = [*arguments, *values]
+        found = torch.autograd.grad(function(*arguments), leaves, allow_unused=True)
+        found = [
+            torch.zeros_like(x) if g is None else g for x, g in zip(leaves, found, strict=True)
+        ]
+    return [to_numpy(gradient) for gradient in found]
+
+
+def check_layer(make, features: int, units: int, weights: tuple[int, int], rng) -> None:
+    """What every recurrent layer of the package has to pass.
+
+    Args:
+        make: keyword arguments of a layer -> the layer.
+        features: number of features of its input.
+        units: number of features of its output.
+        weights: how many trainable and other weights it has.
+        rng: NumPy's generator.
+    """
+    # Three times unit variance: enough for neurons to spike often.
+    x = 3.0 * sequences(rng, batch=4, steps=9, features=features)
+    _check_shapes_and_weights(make, x, units, weights)
+    _check_config(make, x)
+    _check_states(make, x)
+    _check_masks(make, x, rng)
+    _check_mixed_precision(make, x)
+    _check_fit(make, x, units, rng)
+
+
+def _copy_of(layer, x, **changes):
+    copy = type(layer).from_config({**layer.get_config(), **changes})
+    copy.build((len(x), None, x.shape[-1]))
+    copy.set_weights(layer.get_weights())
+    return copy
+
+
+def _built(make, x, **options):
+    layer = make(**options)
+    layer.build((None, *x.shape[1:]))
+    return layer
+
+
+def _check_shapes_and_weights(make, x, units, weights):
+    for sequences_out in (False, True):
+        layer = _built(make, x, return_sequences=sequences_out, return_state=True)
+        symbolic = layer(keras.Input(x.shape[1:]))
+        eager = layer(x)
+        assert len(symbolic) == len(eager) == 1 + len(layer.state_size)
+        for promised, given in zip(symbolic, eager, strict=True):
+            assert tuple(promised.shape[1:]) == tuple(given.shape[1:])
+            assert promised.dtype == keras.backend.standardize_dtype(given.dtype)
+        expected = (len(x), x.shape[1], units) if sequences_out else (len(x), units)
+        assert tuple(eager[0].shape) == expected
+        assert np.isfinite(to_numpy(eager[0])).all()
+        assert [len(layer.trainable_weights), len(layer.non_trainable_weights)] == list(weights)
+        assert len({weight.path for weight in layer.weights}) == len(layer.weights)
+
+
+def _check_config(make, x):
+    layer = _built(make, x, return_sequences=True, go_backwards=True)
+    config = layer.get_config()
+    assert type(layer).from_config(config).get_config() == config
+    cell = type(layer.cell).from_config(layer.cell.get_config())
+    assert cell.get_config() == layer.cell.get_config()
+    serialized = keras.saving.serialize_keras_object(layer)
+    again = keras.saving.deserialize_keras_object(serialized)
+    assert type(again) is type(layer)
+    assert again.get_config() == config
+
+
+def _check_states(make, x):
+    layer = _built(make, x, return_sequences=True, return_state=True)
+    whole, *last = map(to_numpy, layer(x))
+    # Stepping the cell gives the same as the whole sequence.
+    states, stepped = layer.cell.get_initial_state(len(x)), []
+    for t in range(x.shape[1]):
+        output, states = layer.cell(ops.convert_to_tensor(x[:, t]), states)
+        stepped.append(to_numpy(output))
+    np.testing.assert_allclose(np.stack(stepped, axis=1), whole, atol=1e-5)
+    for state, expected in zip(states, last, strict=True):
+        np.testing.assert_allclose(to_numpy(state), expected, atol=1e-5)
+    # Two halves, the second starting where the first ended, are the whole.
+    first, *between = layer(x[:, :5])
+    second, *end = layer(x[:, 5:], initial_state=between)
+    halves = np.concatenate([to_numpy(first), to_numpy(second)], axis=1)
+    np.testing.assert_allclose(halves, whole, atol=1e-5)
+    for state, expected in zip(end, last, strict=True):
+        np.testing.assert_allclose(to_numpy(state), expected, atol=1e-5)
+    stateful = _copy_of(layer, x, stateful=True)
+    halves = [to_numpy(stateful(part)[0]) for part in (x[:, :5], x[:, 5:])]
+    np.testing.assert_allclose(np.concatenate(halves, axis=1), whole, atol=1e-5)
+    stateful.reset_state()
+    np.testing.assert_allclose(to_numpy(stateful(x[:, :5])[0]), whole[:, :5], atol=1e-5)
+    backwards = _copy_of(layer, x, go_backwards=True)(x)[0]
+    forwards = layer(np.ascontiguousarray(x[:, ::-1]))[0]
+    np.testing.assert_allclose(to_numpy(backwards), to_numpy(forwards), atol=1e-5)
+
+
+def _check_masks(make, x, rng):
+    layer = _built(make, x, return_sequences=True, return_state=True)
+    mask = rng.random(x.shape[:2]) < 0.6
+    mask[0], mask[1] = True, False
+    outputs, *states = map(to_numpy, layer(x, mask=ops.convert_to_tensor(mask)))
+    last_only = _copy_of(layer, x, return_sequences=False)
+    last = to_numpy(last_only(x, mask=ops.convert_to_tensor(mask))[0])
+    zeroed = _copy_of(layer, x, zero_output_for_mask=True)
+    zeroed = to_numpy(zeroed(x, mask=ops.convert_to_tensor(mask))[0])
+    for row, valid in enumerate(mask):
+        np.testing.assert_array_equal(zeroed[row, ~valid], 0.0)
+        if not valid.any():
+            np.testing.assert_array_equal(outputs[row], 0.0)
+            continue
+        # The valid steps alone give the same; masked ones repeat the output before them.
+        alone, *end = map(to_numpy, layer(x[row : row + 1, valid]))
+        np.testing.assert_allclose(outputs[row, valid], alone[0], atol=1e-5)
+        np.testing.assert_allclose(zeroed[row, valid], alone[0], atol=1e-5)
+        np.testing.assert_allclose(last[row], alone[0, -1], atol=1e-5)
+        for state, expected in zip(states, end, strict=True):
+            np.testing.assert_allclose(state[row], expected[0], atol=1e-5)
+        held = np.maximum.accumulate(np.where(valid, np.arange(len(valid)), -1))
+        expected = np.where(held[:, None] < 0, 0.0, outputs[row, held])
+        np.testing.assert_array_equal(outputs[row], expected)
+    masking = keras.layers.Masking()
+    padded = np.pad(x, [(0, 0), (0, 3), (0, 0)])
+    expected = to_numpy(last_only(x)[0])
+    np.testing.assert_allclose(to_numpy(last_only(masking(padded))[0]), expected, atol=1e-5)
+
+
+def _check_mixed_precision(make, x):
+    layer = _built(make, x, return_sequences=True, dtype="mixed_bfloat16")
+    outputs = layer(x)
+    assert keras.backend.standardize_dtype(outputs.dtype) == "bfloat16"
+    assert {weight.dtype for weight in layer.weights} == {"float32"}
+    assert np.isfinite(to_numpy(ops.cast(outputs, "float32"))).all()
+
+
+def _check_fit(make, x, units, rng):
+    model = keras.Sequential([keras.Input(x.shape[1:]), make(return_sequences=True), make()])
+    model.compile("sgd", "mse")
+    first = model.layers[0].trainable_weights
+    before = [to_numpy(weight) for weight in first]
+    targets = rng.standard_normal((len(x), units)).astype("float32")
+    history = model.fit(x, targets, batch_size=2, epochs=1, verbose=0)
+    assert np.isfinite(history.history["loss"]).all()
+    for weight, old in zip(first, before, strict=True):
+        assert len(weight.shape) < 2 or np.any(to_numpy(weight) != old), weight.path

@@ -10,9 +10,19 @@ import keras
 _NAME = keras.backend.backend()
 
 if _NAME == "jax":
-    from keras_lsc.backend.jax import jacobian, no_gradient, running_states, vjp, with_gradient
+    from keras_lsc.backend.jax import (
+        cos_and_sin,
+        heaviside,
+        jacobian,
+        no_gradient,
+        running_states,
+        vjp,
+        with_gradient,
+    )
 elif _NAME == "tensorflow":
     from keras_lsc.backend.tensorflow import (
+        cos_and_sin,
+        heaviside,
         jacobian,
         no_gradient,
         running_states,
@@ -20,7 +30,15 @@ elif _NAME == "tensorflow":
         with_gradient,
     )
 elif _NAME == "torch":
-    from keras_lsc.backend.torch import jacobian, no_gradient, running_states, vjp, with_gradient
+    from keras_lsc.backend.torch import (
+        cos_and_sin,
+        heaviside,
+        jacobian,
+        no_gradient,
+        running_states,
+        vjp,
+        with_gradient,
+    )
 else:
     raise ImportError(
         f"keras_lsc needs the jax, tensorflow or torch backend, but Keras uses {_NAME!r}. "
@@ -28,4 +46,12 @@ else:
         "first import of keras."
     )
 
-__all__ = ["jacobian", "no_gradient", "running_states", "vjp", "with_gradient"]
+__all__ = [
+    "cos_and_sin",
+    "heaviside",
+    "jacobian",
+    "no_gradient",
+    "running_states",
+    "vjp",
+    "with_gradient",
+]

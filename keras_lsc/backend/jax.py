@@ -30,13 +30,36 @@ def no_gradient(function: Callable[[], Any]) -> Any:
     return jax.tree.map(jax.lax.stop_gradient, function())
 
 
-def running_states(
-    step: Callable[[Any, Any], Any], start: Any, steps: Any, reverse: bool = False
-) -> Any:
-    """Returns the state after every step of `state = step(state, steps[t])`, time first."""
+def cos_and_sin(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns cosine and sine in the dtype of x; those of `keras.ops` make float32 of float64."""
+    return jnp.cos(x), jnp.sin(x)
 
-    def advance(state: Any, at: Any) -> tuple[Any, Any]:
-        state = step(state, at)
+
+def heaviside(x: Tensor) -> Tensor:
+    """Returns 1 where x > 0 and 0 elsewhere, in the dtype of x, without a derivative."""
+    return (x > 0).astype(x.dtype)
+
+
+def running_states(
+    step: Callable[[tuple, tuple], tuple],
+    start: tuple[Tensor, ...],
+    steps: tuple[Tensor, ...],
+    reverse: bool = False,
+) -> tuple[Tensor, ...]:
+    """Returns the state after every step of `state = step(state, at)`, time first.
+
+    Args:
+        step: from the tuples of the states and of what the step is given to the new states.
+        start: tuple of tensors.
+        steps: tuple of tensors `(T, ...)`; a step is given a slice of each.
+        reverse: whether time runs from the last step to the first.
+
+    Returns:
+        Tuple of `(T, ...)` tensors.
+    """
+
+    def advance(state: tuple, at: tuple) -> tuple[tuple, tuple]:
+        state = tuple(step(state, at))
         return state, state
 
     return jax.lax.scan(advance, start, steps, reverse=reverse)[1]
@@ -48,18 +71,20 @@ def with_gradient(
 ) -> Callable[..., tuple[Tensor, ...]]:
     """Returns `function` with `backward(inputs, outputs, cotangents)` as its gradient.
 
-    Inputs and outputs are float tensors. A cotangent that is None, given or returned, is zero.
+    Inputs and outputs are float tensors. A cotangent that is None is zero; `backward` returns
+    for every input a function that makes its cotangent, or None.
     """
 
     def forward(*inputs: Tensor) -> tuple[tuple, tuple]:
-        outputs = function(*inputs)
+        # With this gradient for the residuals too, for derivatives of the gradient.
+        outputs = differentiable(*inputs)
         return outputs, (inputs, outputs)
 
     def pullback(residuals: tuple, cotangents: tuple) -> tuple:
         inputs, outputs = residuals
         gradients = backward(inputs, outputs, cotangents)
         return tuple(
-            jnp.zeros_like(x) if gradient is None else gradient
+            jnp.zeros_like(x) if gradient is None else gradient()
             for x, gradient in zip(inputs, gradients, strict=True)
         )
 

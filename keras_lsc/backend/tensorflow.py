@@ -35,31 +35,50 @@ def no_gradient(function: Callable[[], Any]) -> Any:
     return keras.tree.map_structure(tf.stop_gradient, function())
 
 
-def running_states(
-    step: Callable[[Any, Any], Any], start: Any, steps: Any, reverse: bool = False
-) -> Any:
-    """Returns the state after every step of `state = step(state, steps[t])`, time first."""
-    flat_steps, flat_start = keras.tree.flatten(steps), keras.tree.flatten(start)
-    length = flat_steps[0].shape[0] or tf.shape(flat_steps[0])[0]
-    inputs = [
-        tf.TensorArray(x.dtype, length, element_shape=x.shape[1:]).unstack(x) for x in flat_steps
-    ]
-    visited = [tf.TensorArray(x.dtype, length, element_shape=x.shape) for x in flat_start]
+def cos_and_sin(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns cosine and sine in the dtype of x; those of `keras.ops` make float32 of float64."""
+    return tf.cos(x), tf.sin(x)
 
-    def advance(t: Tensor, state: list[Tensor], visited: list[Any]) -> tuple:
+
+def heaviside(x: Tensor) -> Tensor:
+    """Returns 1 where x > 0 and 0 elsewhere, in the dtype of x, without a derivative."""
+    return tf.cast(x > 0, x.dtype)
+
+
+def running_states(
+    step: Callable[[tuple, tuple], tuple],
+    start: tuple[Tensor, ...],
+    steps: tuple[Tensor, ...],
+    reverse: bool = False,
+) -> tuple[Tensor, ...]:
+    """Returns the state after every step of `state = step(state, at)`, time first.
+
+    Args:
+        step: from the tuples of the states and of what the step is given to the new states.
+        start: tuple of tensors.
+        steps: tuple of tensors `(T, ...)`; a step is given a slice of each.
+        reverse: whether time runs from the last step to the first.
+
+    Returns:
+        Tuple of `(T, ...)` tensors.
+    """
+    length = steps[0].shape[0] or tf.shape(steps[0])[0]
+    inputs = [tf.TensorArray(x.dtype, length, element_shape=x.shape[1:]).unstack(x) for x in steps]
+    visited = tuple(tf.TensorArray(x.dtype, length, element_shape=x.shape) for x in start)
+
+    def advance(t: Tensor, state: tuple, visited: tuple) -> tuple:
         at = length - 1 - t if reverse else t
-        here = keras.tree.pack_sequence_as(steps, [array.read(at) for array in inputs])
-        new = keras.tree.flatten(step(keras.tree.pack_sequence_as(start, state), here))
-        visited = [array.write(at, x) for array, x in zip(visited, new, strict=True)]
-        return t + 1, new, visited
+        state = tuple(step(state, tuple(array.read(at) for array in inputs)))
+        visited = tuple(array.write(at, x) for array, x in zip(visited, state, strict=True))
+        return t + 1, state, visited
 
     _, _, visited = tf.while_loop(
         lambda t, *_: t < length,
         advance,
-        (tf.constant(0), flat_start, visited),
+        (tf.constant(0), start, visited),
         maximum_iterations=length,
     )
-    return keras.tree.pack_sequence_as(start, [array.stack() for array in visited])
+    return tuple(array.stack() for array in visited)
 
 
 def with_gradient(
@@ -68,12 +87,26 @@ def with_gradient(
 ) -> Callable[..., tuple[Tensor, ...]]:
     """Returns `function` with `backward(inputs, outputs, cotangents)` as its gradient.
 
-    Inputs and outputs are float tensors. A cotangent that is None, given or returned, is zero.
+    Inputs and outputs are float tensors. A cotangent that is None is zero; `backward` returns
+    for every input a function that makes its cotangent, or None.
     """
 
-    @tf.custom_gradient
-    def differentiable(*inputs: Tensor) -> tuple[tuple, Callable]:
-        outputs = function(*inputs)
-        return outputs, lambda *cotangents: backward(inputs, outputs, cotangents)
+    def attach(inputs: tuple, outputs: tuple) -> tuple[Tensor, ...]:
+        """Outputs that are known, with this gradient: for derivatives of the gradient too."""
+
+        @tf.custom_gradient
+        def known(*_: Tensor) -> tuple[tuple, Callable]:
+            def pullback(*cotangents: Tensor) -> list[Tensor | None]:
+                gradients = backward(inputs, attach(inputs, outputs), cotangents)
+                return [None if gradient is None else gradient() for gradient in gradients]
+
+            return tuple(tf.identity(x) for x in outputs), pullback
+
+        return known(*inputs)
+
+    def differentiable(*inputs: Tensor) -> tuple[Tensor, ...]:
+        inputs = tuple(tf.convert_to_tensor(x) for x in inputs)
+        outputs = function(*(tf.stop_gradient(x) for x in inputs))
+        return attach(inputs, tuple(tf.stop_gradient(x) for x in outputs))
 
     return differentiable

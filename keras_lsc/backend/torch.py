@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-import keras
 import torch
 
 Tensor = Any
@@ -31,19 +30,42 @@ def no_gradient(function: Callable[[], Any]) -> Any:
         return function()
 
 
+def cos_and_sin(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns cosine and sine in the dtype of x; those of `keras.ops` make float32 of float64."""
+    return torch.cos(x), torch.sin(x)
+
+
+def heaviside(x: Tensor) -> Tensor:
+    """Returns 1 where x > 0 and 0 elsewhere, in the dtype of x, without a derivative."""
+    return torch.heaviside(x.detach(), x.new_zeros(()))
+
+
 def running_states(
-    step: Callable[[Any, Any], Any], start: Any, steps: Any, reverse: bool = False
-) -> Any:
-    """Returns the state after every step of `state = step(state, steps[t])`, time first."""
-    unbound = [x.unbind() for x in keras.tree.flatten(steps)]
+    step: Callable[[tuple, tuple], tuple],
+    start: tuple[Tensor, ...],
+    steps: tuple[Tensor, ...],
+    reverse: bool = False,
+) -> tuple[Tensor, ...]:
+    """Returns the state after every step of `state = step(state, at)`, time first.
+
+    Args:
+        step: from the tuples of the states and of what the step is given to the new states.
+        start: tuple of tensors.
+        steps: tuple of tensors `(T, ...)`; a step is given a slice of each.
+        reverse: whether time runs from the last step to the first.
+
+    Returns:
+        Tuple of `(T, ...)` tensors.
+    """
+    unbound = [x.unbind() for x in steps]
     order = range(len(unbound[0]))
     state, visited = start, []
     for t in reversed(order) if reverse else order:
-        state = step(state, keras.tree.pack_sequence_as(steps, [x[t] for x in unbound]))
+        state = step(state, tuple([x[t] for x in unbound]))
         visited.append(state)
     if reverse:
         visited.reverse()
-    return keras.tree.map_structure(lambda *states: torch.stack(states), *visited)
+    return tuple(torch.stack(states) for states in zip(*visited, strict=True))
 
 
 def with_gradient(
@@ -52,7 +74,8 @@ def with_gradient(
 ) -> Callable[..., tuple[Tensor, ...]]:
     """Returns `function` with `backward(inputs, outputs, cotangents)` as its gradient.
 
-    Inputs and outputs are float tensors. A cotangent that is None, given or returned, is zero.
+    Inputs and outputs are float tensors. A cotangent that is None is zero; `backward` returns
+    for every input a function that makes its cotangent, or None.
     """
 
     class Differentiable(torch.autograd.Function):
@@ -68,7 +91,11 @@ def with_gradient(
         @staticmethod
         def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
             saved = ctx.saved_tensors
-            return backward(saved[: ctx.count], saved[ctx.count :], cotangents)
+            gradients = backward(saved[: ctx.count], saved[ctx.count :], cotangents)
+            return tuple(
+                gradient() if wanted and gradient is not None else None
+                for gradient, wanted in zip(gradients, ctx.needs_input_grad, strict=True)
+            )
 
     return Differentiable.apply
 

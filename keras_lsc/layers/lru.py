@@ -6,6 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_lsc import backend
 from keras_lsc.layers.scan import complex_scan
 from keras_lsc.layers.sequence import SequenceCell, SequenceLayer, project
 
@@ -127,8 +128,8 @@ class LRUCell(SequenceCell):
     def eigenvalues(self) -> tuple[Tensor, Tensor]:
         """Returns the real and imaginary parts of lambda, each `(state_units,)`."""
         modulus = ops.exp(-ops.exp(self._value(self.log_nu)))
-        angle = ops.exp(self._value(self.log_theta))
-        return modulus * ops.cos(angle), modulus * ops.sin(angle)
+        cos, sin = backend.cos_and_sin(ops.exp(self._value(self.log_theta)))
+        return modulus * cos, modulus * sin
 
     def call(
         self, inputs: Tensor, states: list[Tensor], training: bool = False

@@ -25,6 +25,7 @@ adaptation these are one diagonal linear recurrence in reverse (EXODUS, arXiv 22
 Arithmetic is written with operators where `keras.ops` would turn float64 into float32 on torch.
 """
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,7 +66,7 @@ class Membrane:
 
     def spikes(self, u: Tensor, counter: Tensor | None) -> Tensor:
         """0 or 1, without a gradient."""
-        hard = ops.cast(u > 0, u.dtype)
+        hard = backend.heaviside(u)
         return hard if counter is None else hard * self.may_spike(counter)
 
     def slopes(self, u: Tensor, counter: Tensor | None) -> Tensor:
@@ -123,9 +124,9 @@ class _Pass:
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         given = dict(zip(self.names, inputs, strict=True))
         membrane, kernel = self.membrane, given.get("kernel")
-        steps = [given["current"]] + ([given["mask"]] if "mask" in given else [])
+        steps = (given["current"], *([given["mask"]] if "mask" in given else []))
 
-        def step(before: list[Tensor], at: list[Tensor]) -> list[Tensor]:
+        def step(before: tuple, at: tuple) -> tuple:
             state = dict(zip(self.states, before, strict=True))
             z = membrane.spikes(distance(state, given), state.get("counter"))
             current = at[0] if kernel is None else at[0] + z @ kernel
@@ -140,59 +141,22 @@ class _Pass:
             if len(at) > 1:
                 keep = at[1]
                 after = [keep * n + (1.0 - keep) * b for n, b in zip(after, before, strict=True)]
-            return after
+            return tuple(after)
 
-        states = backend.running_states(step, [given[name] for name in self.states], steps)
-        after = dict(zip(self.states, states, strict=True))
-        return membrane.spikes(distance(after, given), after.get("counter")), *states
+        start = tuple(given[name] for name in self.states)
+        visited = backend.running_states(step, start, steps)
+        after = dict(zip(self.states, visited, strict=True))
+        return membrane.spikes(distance(after, given), after.get("counter")), *visited
 
     def backward(self, inputs: tuple, outputs: tuple, cotangents: tuple) -> tuple:
         given = dict(zip(self.names, inputs, strict=True))
         after = dict(zip(self.states, outputs[1:], strict=True))
-        arriving = dict(zip(("z", *self.states), cotangents, strict=True))
-        membrane, kernel, mask = self.membrane, given.get("kernel"), given.get("mask")
-        # Index t is the state before step t, and T the last state, after which no step follows.
-        states = {
-            name: ops.concatenate([ops.expand_dims(given[name], 0), visited])
-            for name, visited in after.items()
-        }
-        u, counter = distance(states, given), states.get("counter")
-        slope = membrane.slopes(u, counter)
-        z = membrane.spikes(u, counter)[:-1]
-        derivatives = _derivatives(membrane, given, states["v"][:-1], z)
         incoming = {
-            name: _behind(ops.zeros_like(u[:1]), gradient)
-            for name, gradient in arriving.items()
+            name: gradient
+            for name, gradient in zip(("z", *self.states), cotangents, strict=True)
             if gradient is not None and name != "counter"
         }
-        adjoints = _adjoints(slope, incoming, derivatives, given)
-        later = adjoints["v"][1:]
-        through_spikes = adjoints["v"] - _until_end(derivatives["keep"] * later)
-        if "v" in incoming:
-            through_spikes = through_spikes - incoming["v"]
-        into_current = later * derivatives["current"] if "current" in derivatives else later
-        stepped = later if mask is None else later * mask
-        is_subtractive = membrane.reset == "subtractive"
-        decaying = states["v"][:-1] if is_subtractive else states["v"][:-1] * (1.0 - z)
-        gradients = {
-            "current": into_current,
-            "v": adjoints["v"][0],
-            "alpha": _over_batch(stepped * decaying),
-            "theta": -_over_batch(through_spikes),
-        }
-        if is_subtractive:
-            gradients["theta"] = gradients["theta"] - _over_batch(stepped * z)
-        if kernel is not None:
-            units = kernel.shape[0]
-            spikes = ops.transpose(ops.reshape(z, (-1, units)))
-            gradients["kernel"] = spikes @ ops.reshape(into_current, (-1, units))
-        if "a" in states:
-            a, later_a = states["a"], adjoints["a"][1:]
-            stepped_a = later_a if mask is None else later_a * mask
-            gradients["a"] = adjoints["a"][0]
-            gradients["beta"] = -_over_batch(through_spikes * a)
-            gradients["rho"] = _over_batch(stepped_a * (a[:-1] - z))
-        return tuple(gradients.get(name) for name in self.names)
+        return _Backward(self.membrane, given, outputs[0], after, incoming).gradients(self.names)
 
 
 def distance(state: dict[str, Tensor], given: dict[str, Tensor]) -> Tensor:
@@ -201,127 +165,215 @@ def distance(state: dict[str, Tensor], given: dict[str, Tensor]) -> Tensor:
     return u - given["beta"] * state["a"] if "a" in state else u
 
 
-def _derivatives(
-    membrane: Membrane, given: dict[str, Tensor], v: Tensor, z: Tensor
-) -> dict[str, Tensor]:
-    """What every step makes of the voltage before it ("keep"), of the spikes and the current.
+class _Backward:
+    """The gradients of a population, by its states after every step and what comes in there.
 
-    `(units,)` where it is the same at all steps; "reset" is left out where it is 0, "current"
-    where it is 1.
+    The adjoint at the state after step t needs what step t+1 does to that state. So everything is
+    kept at the states after the steps 1..T, and the first state, of which a gradient is rarely
+    wanted, is treated by itself.
     """
-    alpha, mask = given["alpha"], given.get("mask")
-    derivatives = {}
-    if membrane.reset == "subtractive":
-        derivatives["keep"] = alpha
-        reset = -given["theta"]
-    elif membrane.reset == "multiplicative-1":
-        current = given["current"]
-        if "kernel" in given:
-            current = current + z @ given["kernel"]
-        derivatives["current"] = 1.0 - z
-        derivatives["keep"] = alpha * (1.0 - z)
-        reset = -(alpha * v + current)
-    else:
-        derivatives["keep"] = alpha * (1.0 - z)
-        reset = -alpha * v
-    if membrane.reset_gradient:
-        derivatives["reset"] = reset
-    if mask is not None:
-        derivatives = {name: value * mask for name, value in derivatives.items()}
-        derivatives["keep"] = derivatives["keep"] + (1.0 - mask)
-        derivatives.setdefault("current", mask)
-    return derivatives
 
+    def __init__(
+        self,
+        membrane: Membrane,
+        given: dict[str, Tensor],
+        spikes: Tensor,
+        after: dict[str, Tensor],
+        incoming: dict[str, Tensor],
+    ):
+        self.membrane = membrane
+        self.given = given
+        self.start = {name: given[name] for name in after}
+        self.first_spikes = membrane.spikes(distance(self.start, given), given.get("counter"))
+        self.spikes = spikes
+        self.after = after
+        self.incoming = incoming
+        slope = membrane.slopes(distance(after, given), after.get("counter"))
+        self.at_states = self._coefficients(after, spikes, slope, following=True)
+        self.into_spikes = slope * incoming["z"] if "z" in incoming else None
+        self.adjoint, self.adjoint_a = self._adjoints(slope)
 
-def _adjoints(
-    slope: Tensor,
-    incoming: dict[str, Tensor],
-    derivatives: dict[str, Tensor],
-    given: dict[str, Tensor],
-) -> dict[str, Tensor]:
-    """The gradients by every state, `(T+1, batch, units)`."""
-    at_states = {name: _until_end(value) for name, value in derivatives.items()}
-    into_spikes = slope * incoming["z"] if "z" in incoming else ops.zeros_like(slope)
-    kernel = given.get("kernel")
-    if "rho" in given:
-        return _adaptive_adjoints(slope, into_spikes, incoming, at_states, given)
-    drive = into_spikes + incoming["v"] if "v" in incoming else into_spikes
-    decay = at_states["keep"]
-    if "reset" in at_states:
-        decay = decay + slope * at_states["reset"]
-    elif len(decay.shape) < len(slope.shape):
-        decay = ops.broadcast_to(decay, ops.shape(slope))
-    if kernel is None:
-        return {"v": linear_scan(decay, drive, reverse=True)}
-    back = ops.transpose(kernel)
-    steps = {"drive": drive, "decay": decay, "slope": slope}
-    if "current" in at_states:
-        steps["current"] = at_states["current"]
-
-    def step(later: Tensor, at: dict[str, Tensor]) -> Tensor:
-        into_current = later * at["current"] if "current" in at else later
-        into_spikes = into_current @ back
-        return at["drive"] + at["decay"] * later + at["slope"] * into_spikes
-
-    nothing = ops.zeros_like(drive[0])
-    return {"v": backend.running_states(step, nothing, steps, reverse=True)}
-
-
-def _adaptive_adjoints(
-    slope: Tensor,
-    into_spikes: Tensor,
-    incoming: dict[str, Tensor],
-    at_states: dict[str, Tensor],
-    given: dict[str, Tensor],
-) -> dict[str, Tensor]:
-    beta, rho = given["beta"], given["rho"]
-    back = ops.transpose(given["kernel"]) if "kernel" in given else None
-    mask = _until_end(given["mask"]) if "mask" in given else None
-    # By the adaptation of the step after: of the adaptation and of the spikes before it.
-    keep_a = rho if mask is None else rho * mask + (1.0 - mask)
-    spikes_a = 1.0 - rho if mask is None else (1.0 - rho) * mask
-    steps = {"slope": slope, "into_spikes": into_spikes, **at_states}
-    steps.update(keep_a=keep_a, spikes_a=spikes_a)
-    if "reset" in at_states:
-        steps["reset"] = slope * at_states["reset"]
-    for name in ("v", "a"):
-        if name in incoming:
-            steps[f"incoming_{name}"] = incoming[name]
-    fixed = {name: value for name, value in steps.items() if len(value.shape) == 1}
-    varying = {name: value for name, value in steps.items() if name not in fixed}
-
-    def step(later: dict[str, Tensor], at: dict[str, Tensor]) -> dict[str, Tensor]:
-        at = {**fixed, **at}
-        v, a = later["v"], later["a"]
-        back_through_time = at["spikes_a"] * a
-        if back is not None:
-            into_current = v * at["current"] if "current" in at else v
-            back_through_time = back_through_time + into_current @ back
-        through_spikes = at["into_spikes"] + at["slope"] * back_through_time
-        if "reset" in at:
-            through_spikes = through_spikes + at["reset"] * v
-        new = {
-            "v": at["keep"] * v + through_spikes,
-            "a": at["keep_a"] * a - beta * through_spikes,
+    def gradients(self, names: tuple[str, ...]) -> tuple:
+        """For every tensor the function that makes its gradient."""
+        makers = {
+            "current": self._by_current,
+            "kernel": self._by_kernel,
+            "alpha": self._by_alpha,
+            "theta": self._by_theta,
+            "beta": self._by_beta,
+            "rho": self._by_rho,
+            "v": lambda: self._at_start[0],
+            "a": lambda: self._at_start[1],
         }
-        for name in new:
-            if f"incoming_{name}" in at:
-                new[name] = new[name] + at[f"incoming_{name}"]
-        return new
+        return tuple(makers.get(name) for name in names)
 
-    nothing = ops.zeros_like(slope[0])
-    return backend.running_states(step, {"v": nothing, "a": nothing}, varying, reverse=True)
+    def _coefficients(
+        self, states: dict[str, Tensor], z: Tensor, slope: Tensor, following: bool
+    ) -> dict[str, Tensor]:
+        """What a step makes of the states before it, at these states.
+
+        "keep": of the voltage, "current": of the current (1 without it), "spikes": of the spikes
+        through reset, times the slope; "keep_a" and "spikes_a" of the adaptation. `(units,)` where
+        it is the same at all steps.
+        """
+        given, alpha, v = self.given, self.given["alpha"], states["v"]
+        at = {"slope": slope, "keep": alpha}
+        mask = self._of_step("mask", following)
+        if self.membrane.reset == "subtractive":
+            reset = -given["theta"]
+        elif self.membrane.reset == "multiplicative-1":
+            current = self._of_step("current", following)
+            if "kernel" in given:
+                current = current + z @ given["kernel"]
+            at["current"] = 1.0 - z
+            at["keep"] = alpha * (1.0 - z)
+            reset = -(alpha * v + current)
+        else:
+            at["keep"] = alpha * (1.0 - z)
+            reset = -alpha * v
+        if "rho" in given:
+            at["keep_a"], at["spikes_a"] = given["rho"], 1.0 - given["rho"]
+        if self.membrane.reset_gradient:
+            at["spikes"] = slope * reset
+        if mask is not None:
+            for name in at:
+                at[name] = at[name] if name == "slope" else at[name] * mask
+            for name in ("keep", "keep_a"):
+                if name in at:
+                    at[name] = at[name] + (1.0 - mask)
+            at.setdefault("current", mask)
+        return at
+
+    def _of_step(self, name: str, following: bool) -> Tensor | None:
+        """What is given to each step but the first and, after the last, to none; or to the first.
+
+        After the last step nothing comes back, so what stands there has no effect.
+        """
+        if name not in self.given:
+            return None
+        steps = self.given[name]
+        return ops.concatenate([steps[1:], steps[:1]]) if following else steps[0]
+
+    def _adjoints(self, slope: Tensor) -> tuple[Tensor, Tensor | None]:
+        at = self.at_states
+        kernel = self.given.get("kernel")
+        nothing = ops.zeros_like(slope[0])
+        if "rho" not in self.given and kernel is None:
+            decay = at["keep"] + at["spikes"] if "spikes" in at else at["keep"]
+            drive = self._drive(slope)
+            return linear_scan(decay, drive, reverse=True), None
+        fixed = {name: value for name, value in at.items() if len(value.shape) == 1}
+        moving = {name: value for name, value in at.items() if name not in fixed}
+        if self.into_spikes is not None:
+            moving["into_spikes"] = self.into_spikes
+        for name in ("v", "a"):
+            if name in self.incoming:
+                moving[f"incoming_{name}"] = self.incoming[name]
+        names, back = tuple(moving), None if kernel is None else ops.transpose(kernel)
+
+        def step(later: tuple, values: tuple) -> tuple:
+            return self._before(later, {**fixed, **dict(zip(names, values, strict=True))}, back)
+
+        start = (nothing, nothing) if "rho" in self.given else (nothing,)
+        adjoints = backend.running_states(step, start, tuple(moving.values()), reverse=True)
+        return adjoints if len(adjoints) == 2 else (adjoints[0], None)
+
+    def _drive(self, like: Tensor) -> Tensor:
+        drives = [x for x in (self.into_spikes, self.incoming.get("v")) if x is not None]
+        return sum(drives[1:], drives[0]) if drives else ops.zeros_like(like)
+
+    def _before(
+        self, later: tuple, at: dict[str, Tensor], back: Tensor | None
+    ) -> tuple[Tensor, ...]:
+        """The adjoints of the states before a step, from those of the states after it."""
+        v = later[0]
+        into = None
+        if back is not None:
+            into = (v * at["current"] if "current" in at else v) @ back
+        if len(later) == 2:
+            by_adaptation = at["spikes_a"] * later[1]
+            into = by_adaptation if into is None else into + by_adaptation
+        through = at.get("into_spikes")
+        if into is not None:
+            through = at["slope"] * into if through is None else through + at["slope"] * into
+        if "spikes" in at:
+            through = at["spikes"] * v if through is None else through + at["spikes"] * v
+        new = [at["keep"] * v] if through is None else [at["keep"] * v + through]
+        if len(later) == 2:
+            new.append(at["keep_a"] * later[1] - self.given["beta"] * through)
+        for k, name in enumerate(("incoming_v", "incoming_a")):
+            if name in at:
+                new[k] = new[k] + at[name]
+        return tuple(new)
+
+    @functools.cached_property
+    def _start_coefficients(self) -> dict[str, Tensor]:
+        slope = self.membrane.slopes(distance(self.start, self.given), self.given.get("counter"))
+        return self._coefficients(self.start, self.first_spikes, slope, following=False)
+
+    @functools.cached_property
+    def _at_start(self) -> tuple[Tensor, ...]:
+        later = [x[0] for x in (self.adjoint, self.adjoint_a) if x is not None]
+        back = ops.transpose(self.given["kernel"]) if "kernel" in self.given else None
+        return self._before(tuple(later), self._start_coefficients, back)
+
+    @functools.cached_property
+    def _z_before(self) -> Tensor:
+        return _before_steps(self.first_spikes, self.spikes)
+
+    @functools.cached_property
+    def _stepped(self) -> Tensor:
+        return self.adjoint * self.given["mask"] if "mask" in self.given else self.adjoint
+
+    @functools.cached_property
+    def _stepped_a(self) -> Tensor:
+        return self.adjoint_a * self.given["mask"] if "mask" in self.given else self.adjoint_a
+
+    def _by_current(self) -> Tensor:
+        if self.membrane.reset == "multiplicative-1":
+            return self._stepped * (1.0 - self._z_before)
+        return self._stepped
+
+    def _by_kernel(self) -> Tensor:
+        units = self.given["kernel"].shape[0]
+        spikes = ops.transpose(ops.reshape(self._z_before, (-1, units)))
+        return spikes @ ops.reshape(self._by_current(), (-1, units))
+
+    def _by_alpha(self) -> Tensor:
+        v = _before_steps(self.start["v"], self.after["v"])
+        if self.membrane.reset != "subtractive":
+            v = v * (1.0 - self._z_before)
+        return _over_batch(self._stepped * v)
+
+    @functools.cached_property
+    def _through_spikes(self) -> tuple[Tensor, Tensor]:
+        """What comes back through the spikes of the first state, and of the others."""
+        keep, keep_first = self.at_states["keep"], self._start_coefficients["keep"]
+        later = ops.concatenate([self.adjoint[1:], ops.zeros_like(self.adjoint[:1])])
+        others = self.adjoint - keep * later
+        if "v" in self.incoming:
+            others = others - self.incoming["v"]
+        return self._at_start[0] - keep_first * self.adjoint[0], others
+
+    def _by_theta(self) -> Tensor:
+        first, others = self._through_spikes
+        gradient = -ops.sum(first, axis=0) - _over_batch(others)
+        if self.membrane.reset == "subtractive":
+            gradient = gradient - _over_batch(self._stepped * self._z_before)
+        return gradient
+
+    def _by_beta(self) -> Tensor:
+        first, others = self._through_spikes
+        return -ops.sum(first * self.start["a"], axis=0) - _over_batch(others * self.after["a"])
+
+    def _by_rho(self) -> Tensor:
+        a = _before_steps(self.start["a"], self.after["a"])
+        return _over_batch(self._stepped_a * (a - self._z_before))
 
 
-def _behind(first: Tensor, steps: Tensor) -> Tensor:
-    return ops.concatenate([first, steps])
-
-
-def _until_end(x: Tensor) -> Tensor:
-    """Puts zeros behind `(T, ...)`, for the last state; what is the same at all steps stays."""
-    if len(x.shape) == 1:
-        return x
-    return ops.concatenate([x, ops.zeros_like(x[:1])])
+def _before_steps(first: Tensor, after: Tensor) -> Tensor:
+    """What was there before every step, from what was there at first and after every step."""
+    return ops.concatenate([ops.expand_dims(first, 0), after[:-1]])
 
 
 def _over_batch(x: Tensor) -> Tensor:

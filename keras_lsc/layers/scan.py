@@ -7,6 +7,8 @@ Nothing is divided and no decay is raised to a negative power, so nothing under-
 the loop would not. (`ops.associative_scan` drops imaginary parts and float64 on torch.)
 """
 
+import functools
+import math
 from typing import Any
 
 from keras import ops
@@ -18,6 +20,8 @@ Tensor = Any
 Number = tuple[Tensor, ...]
 
 _BLOCK = 16
+# From so many numbers a step on, a plain loop is faster: it reads and writes memory once.
+_WIDE = 4096
 
 
 def linear_scan(a: Tensor, b: Tensor, start: Tensor | None = None, reverse: bool = False) -> Tensor:
@@ -79,9 +83,12 @@ def _scan(a: Number, b: Number, start: Number | None, reverse: bool) -> Number:
     if start is None:
         start = tuple(ops.zeros_like(part[0]) for part in b)
     parts, is_constant = len(b), len(a[0].shape) < len(b[0].shape)
+    is_wide = None not in b[0].shape and math.prod(b[0].shape[1:]) >= _WIDE
 
     def forward(*inputs: Tensor) -> Number:
         a, b, start = _split(inputs, parts)
+        if is_wide:
+            return _loop(a, b, start, is_constant, reverse)
         if reverse:
             a, b = (a if is_constant else _flip(a)), _flip(b)
         states = _states(a, b, start, is_constant)
@@ -97,15 +104,21 @@ def _scan(a: Number, b: Number, start: Number | None, reverse: bool) -> Number:
         # The adjoint obeys the same recurrence the other way, with the decay of the step after.
         decay = conjugate if is_constant else _shift(conjugate, _like_end(conjugate), not reverse)
         adjoint = _scan(decay, cotangents, None, not reverse)
-        before = _shift(states, start, reverse)
-        by_decay = _times(adjoint, _conjugate(before))
-        first = tuple(part[-1 if reverse else 0] for part in adjoint)
-        into_start = conjugate if is_constant else tuple(p[-1 if reverse else 0] for p in conjugate)
-        by_start = _times(into_start, first)
+
+        @functools.cache
+        def by_decay() -> Number:
+            return _times(adjoint, _conjugate(_shift(states, start, reverse)))
+
+        @functools.cache
+        def by_start() -> Number:
+            first = -1 if reverse else 0
+            decay = conjugate if is_constant else tuple(part[first] for part in conjugate)
+            return _times(decay, tuple(part[first] for part in adjoint))
+
         return (
-            *(_sum_to(g, part) for g, part in zip(by_decay, a, strict=True)),
-            *adjoint,
-            *(_sum_to(g, part) for g, part in zip(by_start, start, strict=True)),
+            *((lambda k=k: _sum_to(by_decay()[k], a[k])) for k in range(parts)),
+            *((lambda k=k: adjoint[k]) for k in range(parts)),
+            *((lambda k=k: _sum_to(by_start()[k], start[k])) for k in range(parts)),
         )
 
     return backend.with_gradient(forward, backward)(*a, *b, *start)
@@ -147,21 +160,29 @@ def _states(a: Number, b: Number, start: Number, is_constant: bool) -> Number:
     )
 
 
-def _loop(a: Number, b: Number, start: Number, is_constant: bool) -> Number:
+def _loop(a: Number, b: Number, start: Number, is_constant: bool, reverse: bool = False) -> Number:
     if is_constant:
-        return backend.running_states(lambda h, b: _plus(_times(a, h), b), start, b)
-    return backend.running_states(lambda h, ab: _plus(_times(ab[0], h), ab[1]), start, (a, b))
+        return backend.running_states(lambda h, b: _plus(_times(a, h), b), start, b, reverse)
+    parts = len(a)
+
+    def step(h: Number, at: tuple) -> Number:
+        return _plus(_times(at[:parts], h), at[parts:])
+
+    return backend.running_states(step, start, (*a, *b), reverse)
 
 
 def _local_states(a: Number, b: Number, nothing: Number) -> tuple[Number, Number]:
     """The states inside the blocks and the products of their decays so far."""
+    parts = len(a)
     one = (ops.ones_like(nothing[0]), *nothing[1:])
 
-    def step(carry: tuple[Number, Number], at: tuple[Number, Number]) -> tuple[Number, Number]:
-        (h, product), (a, b) = carry, at
-        return _plus(_times(a, h), b), _times(a, product)
+    def step(carry: tuple, at: tuple) -> tuple:
+        h, product = carry[:parts], carry[parts:]
+        a, b = at[:parts], at[parts:]
+        return (*_plus(_times(a, h), b), *_times(a, product))
 
-    return backend.running_states(step, (nothing, one), (a, b))
+    visited = backend.running_states(step, (*nothing, *one), (*a, *b))
+    return visited[:parts], visited[parts:]
 
 
 def _blocked(number: Number, blocks: int) -> Number:

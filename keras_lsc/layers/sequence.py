@@ -128,7 +128,11 @@ def _at_masked_steps(outputs: Tensor, mask: Tensor, zero: bool) -> Tensor:
         return outputs * ops.cast(ops.expand_dims(mask, -1), outputs.dtype)
     steps = ops.cast(mask, "int32") * ops.arange(1, ops.shape(mask)[1] + 1, dtype="int32")
     steps = ops.swapaxes(steps, 0, 1)
-    latest = backend.running_states(ops.maximum, ops.zeros_like(steps[0]), steps)
+    (latest,) = backend.running_states(
+        lambda before, here: (ops.maximum(before[0], here[0]),),
+        (ops.zeros_like(steps[0]),),
+        (steps,),
+    )
     latest = ops.expand_dims(ops.swapaxes(latest, 0, 1), -1)
     repeated = ops.take_along_axis(outputs, ops.maximum(latest - 1, 0), axis=1)
     return repeated * ops.cast(latest > 0, outputs.dtype)

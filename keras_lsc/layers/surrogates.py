@@ -269,8 +269,38 @@ def table() -> str:
     for name, shape in SHAPES.items():
         far = ops.convert_to_numpy(shape.derivative(ops.convert_to_tensor([1.0, 3.0]), 2.0))
         formula = shape.formula.replace("|", "\\|")
-        lines.append(f"| `{name}` | {formula} | {far[0]:.3g} | {far[1]:.3g} |")
+        lines.append(f"| `{name}` | {formula} | {far[0]:.2g} | {far[1]:.2g} |")
     return "\n".join(lines)
+
+
+def page() -> str:
+    """Returns the page `docs/surrogates.md`, with the table.
+
+    Example:
+        >>> page().splitlines()[0]
+        '# Surrogate gradients'
+    """
+    return (
+        "# Surrogate gradients\n\n"
+        "A spike is 1 where the voltage v is above the threshold and 0 elsewhere, so it has no "
+        "useful\nderivative. In its place stands dampening * f(sharpness * (v - threshold)), with "
+        "one of these f, each\nof height and area 1. Of the last, q is the `tail`: 2 gives the "
+        "fast sigmoid, infinity the exponential.\nIn the table q = 2.\n\n"
+        f"{table()}\n\n"
+        "What is left far from the threshold, in the last columns, decides whether a silent neuron "
+        "still\nlearns: with `rectangular` and `triangular` it does not.\n\n"
+        "![The eight shapes and their primitives](surrogates.png)\n\n"
+        "```python\n"
+        "import keras_lsc\n"
+        "from keras import ops\n\n"
+        'keras_lsc.layers.LIF(64, surrogate="cauchy")\n'
+        'surrogate = keras_lsc.layers.Surrogate("gaussian", dampening=0.3, sharpness=2.0)\n'
+        "keras_lsc.layers.LIF(64, surrogate=surrogate)\n"
+        "keras_lsc.layers.LIF(64, surrogate=ops.tanh)  # your own, by its primitive\n"
+        "```\n\n"
+        "This page and its picture are made by `keras_lsc.layers.surrogates.page()` and `plot()`."
+        "\n"
+    )
 
 
 def plot(tail: float = 4.0) -> Any:
@@ -304,5 +334,6 @@ def plot(tail: float = 4.0) -> Any:
         panel.spines[["top", "right"]].set_visible(False)
     for panel in panels[1]:
         panel.set_xlabel("x = s (v - threshold)")
-    panels[0, 0].legend(fontsize=7, frameon=False, loc="upper left")
+    handles, labels = panels[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=3, frameon=False)
     return figure

@@ -1,0 +1,173 @@
+"""What every layer of the package has to pass, and models of them across backends."""
+
+import json
+
+import harness
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_lsc import layers
+
+UNITS = 5
+# Layer, options, number of input features, number of trainable and of other weights.
+LAYERS = {
+    "lif": (layers.LIF, {}, 4, (4, 1)),
+    "lif-feedforward": (layers.LIF, {"recurrent": False, "reset": "multiplicative-1"}, 4, (3, 1)),
+    "lif-refractory": (layers.LIF, {"refractory": 2, "reset": "multiplicative-2"}, 4, (4, 1)),
+    "lif-voltage": (layers.LIF, {"output": "voltage", "use_bias": False}, 4, (3, 1)),
+    "alif": (layers.ALIF, {"tau_adaptation": 5.0}, 4, (6, 1)),
+    "lru": (layers.LRU, {"state_units": 7}, 4, (8, 0)),
+    "lru-block": (layers.LRUBlock, {"dropout": 0.1, "seed": 3}, UNITS, (13, 0)),
+    "readout": (layers.LeakyReadout, {}, 4, (3, 0)),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_layer(name, rng):
+    layer, options, features, weights = LAYERS[name]
+
+    def make(**more):
+        return layer(UNITS, **options, **more)
+
+    harness.check_layer(make, features, UNITS, weights, rng)
+
+
+def every_layer_in_one_model():
+    inputs = keras.Input((12, UNITS))
+    outputs = [
+        layer(UNITS, **options, return_sequences=True, name=name)(inputs)
+        for name, (layer, options, _, _) in LAYERS.items()
+    ]
+    regularized = layers.FiringRateRegularizer(0.2)(outputs[0])
+    return keras.Model(inputs, [*outputs, regularized])
+
+
+_PREDICT = """
+import sys, keras, numpy as np
+import keras_lsc
+model = keras.models.load_model(sys.argv[1])
+np.savez(sys.argv[3], *model.predict(np.load(sys.argv[2]), verbose=0))
+"""
+
+
+def test_saved_models_give_the_same_on_every_backend(rng, tmp_path):
+    model = every_layer_in_one_model()
+    x = harness.sequences(rng, batch=3, steps=12, features=UNITS)
+    np.save(tmp_path / "x.npy", x)
+    model.save(tmp_path / "model.keras")
+    expected = model.predict(x, verbose=0)
+    here = keras.models.load_model(tmp_path / "model.keras").predict(x, verbose=0)
+    for name, before, after in zip([*LAYERS, "regularized"], expected, here, strict=True):
+        np.testing.assert_array_equal(before, after, err_msg=name)
+    others = {"jax", "tensorflow", "torch"} - {keras.backend.backend()}
+    for backend in sorted(others):
+        out = tmp_path / f"{backend}.npz"
+        harness.run_python(
+            _PREDICT, tmp_path / "model.keras", tmp_path / "x.npy", out, backend=backend
+        )
+        there = np.load(out)
+        for index, (name, values) in enumerate(
+            zip([*LAYERS, "regularized"], expected, strict=True)
+        ):
+            # A spike may fall otherwise where rounding decides; none does here.
+            np.testing.assert_allclose(
+                there[f"arr_{index}"], values, atol=2e-5, err_msg=f"{name} on {backend}"
+            )
+
+
+def test_config_is_json(rng):
+    for layer, options, _, _ in LAYERS.values():
+        json.dumps(keras.saving.serialize_keras_object(layer(UNITS, **options)))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: layers.LIF(0), "units must be a positive integer, got 0"),
+        (lambda: layers.LIF(3, reset="hard"), "Unknown reset 'hard'. Expected one of subtractive"),
+        (lambda: layers.LIF(3, output="current"), "Unknown output 'current'"),
+        (lambda: layers.LIF(3, tau=-1.0), "tau must be positive, got -1.0"),
+        (lambda: layers.LIF(3, refractory=-1), "refractory is a number of steps"),
+        (lambda: layers.LIF(3, surrogate="step"), "Unknown surrogate shape 'step'"),
+        (lambda: layers.ALIF(3, tau_adaptation=0), "tau_adaptation must be positive"),
+        (lambda: layers.LRU(3, min_radius=0.9, max_radius=0.5), "ring of eigenvalues"),
+        (lambda: layers.LRU(3, max_phase=0.0), "max_phase must be a positive angle"),
+        (lambda: layers.LRUBlock(3)(np.zeros((1, 2, 4))), "needs 3 features"),
+        (lambda: layers.FiringRateRegularizer(1.5), "rate between 0 and 1, got 1.5"),
+        (lambda: layers.FiringRateSchedule(0.5, 0.2), "begin < end"),
+    ],
+)
+def test_wrong_use_is_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_unknown_option_is_refused():
+    with pytest.raises((TypeError, ValueError), match="taux"):
+        layers.LIF(3, taux=1.0)
+
+
+def test_firing_rate_of_masked_and_weighted_spikes():
+    spikes = ops.convert_to_tensor([[[1.0, 0.0], [1.0, 1.0]], [[0.0, 0.0], [0.0, 0.0]]])
+    metric = layers.FiringRate()
+    metric.update_state(None, spikes)
+    assert float(metric.result()) == pytest.approx(3 / 8)
+    metric.reset_state()
+    metric.update_state(None, spikes, sample_weight=ops.convert_to_tensor([1.0, 0.0]))
+    assert float(metric.result()) == pytest.approx(3 / 4)
+    layer = layers.FiringRateRegularizer(target=0.25, strength=2.0)
+    mask = ops.convert_to_tensor([[True, False], [False, False]])
+    layer(spikes, mask=mask, training=True)
+    assert float(layer.losses[0]) == pytest.approx(2.0 * (1 / 2 - 1 / 4) ** 2)
+
+
+def test_schedule_switches_the_penalty_on_and_the_rate_comes_down(rng):
+    """With no other loss to speak of, the penalty alone brings the rate to its target."""
+    x = (3.0 * rng.standard_normal((32, 20, 4))).astype("float32")
+    neurons = layers.LIF(16, return_sequences=True, recurrent=False, surrogate="sigmoid_derivative")
+    model = keras.Sequential(
+        [keras.Input((20, 4)), neurons, layers.FiringRateRegularizer(0.02, strength=10.0)]
+    )
+    seen = []
+
+    class Watch(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            rate = float(np.mean(harness.to_numpy(model(x))))
+            seen.append((rate, float(harness.to_numpy(model.layers[-1].switch))))
+
+    model.compile(keras.optimizers.Adam(0.03), loss=lambda _, y: 0.0 * ops.sum(y))
+    first = float(np.mean(harness.to_numpy(model(x))))
+    assert first > 0.1
+    model.fit(
+        x,
+        np.zeros((32, 20, 16), "float32"),
+        batch_size=16,
+        epochs=20,
+        verbose=0,
+        callbacks=[layers.FiringRateSchedule(), Watch()],
+    )
+    rates, switches = zip(*seen, strict=True)
+    np.testing.assert_allclose(switches, np.clip((np.arange(20) / 20 - 0.2) / 0.4, 0, 1), atol=1e-6)
+    assert rates[3] == pytest.approx(first)
+    assert abs(rates[-1] - 0.02) < 0.25 * abs(first - 0.02)
+
+
+def test_schedule_without_a_regularizer_is_refused(rng):
+    model = keras.Sequential([keras.Input((5, 4)), layers.LIF(3)])
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match="no FiringRateRegularizer"):
+        model.fit(
+            np.zeros((2, 5, 4)),
+            np.zeros((2, 3)),
+            verbose=0,
+            callbacks=[layers.FiringRateSchedule()],
+        )
+
+
+def test_layers_know_nothing_of_stability():
+    for file in (harness.ROOT / "keras_lsc" / "layers").glob("*.py"):
+        text = file.read_text()
+        assert "keras_lsc.stability" not in text, file
+        assert not any(f"import {name}" in text for name in ("jax", "tensorflow", "torch")), file
