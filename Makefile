@@ -51,9 +51,11 @@ install: $(TEST)/installed
 demo: $(DEMO)/installed
 	KERAS_BACKEND=jax $(DEMO)/bin/keras-lsc demo
 
+# The tables of the README say what the JSON of the benchmarks says.
 lint: $(TEST)/installed
 	$(TEST)/bin/ruff check .
 	$(TEST)/bin/ruff format --check .
+	$(TEST)/bin/python benchmarks/tables.py --check
 
 typecheck: $(TEST)/installed
 	$(TEST)/bin/mypy
@@ -66,15 +68,20 @@ $(BACKENDS:%=pytest-%): pytest-%: $(TEST)/installed
 	@echo "==== tests on $* ===="
 	@KERAS_BACKEND=$* $(THREADS) $(TEST)/bin/python -m pytest $(PYTEST_ARGS)
 
-# Every cell, depth, target and mode on JAX; the tests take a slice of it.
+# Every cell, depth, target and mode on JAX, and the energy law to depth 16; the tests take a slice.
 grid: $(TEST)/installed
-	KERAS_LSC_GRID=1 KERAS_BACKEND=jax $(TEST)/bin/python -m pytest tests/test_stabilize.py
+	KERAS_BACKEND=jax $(TEST)/bin/python benchmarks/grid.py
+	KERAS_LSC_DEEP=1 KERAS_BACKEND=jax $(TEST)/bin/python -m pytest tests/test_stabilize.py -k energies
+	$(TEST)/bin/python benchmarks/tables.py
 
 bench: $(TEST)/installed
 	@set -e; for backend in $(BACKENDS); do \
-		echo "==== benchmark on $$backend ===="; \
+		echo "==== benchmarks on $$backend ===="; \
 		KERAS_BACKEND=$$backend $(TEST)/bin/python benchmarks/pretraining.py; \
+		KERAS_BACKEND=$$backend $(TEST)/bin/python benchmarks/datasets.py; \
 	done
+	KERAS_BACKEND=jax $(TEST)/bin/python benchmarks/accuracy.py
+	$(TEST)/bin/python benchmarks/tables.py
 
 clean:
 	rm -rf $(DEMO) $(TEST) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -6,16 +6,13 @@ import conftest
 import keras
 import numpy as np
 import pytest
-from keras import layers
+from keras import layers, ops
 
 import keras_lsc
 
 TOLERANCE = 0.02
-SLOW = bool(os.environ.get("KERAS_LSC_GRID"))
-CELLS = ("lstm", "gru", "tanh", "relu", "sigmoid")
-TARGETS = ("variance", 1.0, 0.5, "unbalanced")
-GRID = [(c, d, t, m) for m in ("scales", "weights") for d in (2, 5) for c in CELLS for t in TARGETS]
-# A slice through the grid; `make grid` runs all of it (some twenty minutes on one core).
+DEEP = bool(os.environ.get("KERAS_LSC_DEEP"))
+# A slice through the grid that benchmarks/grid.py runs as a whole.
 SLICE = [
     ("lstm", 2, "variance", "scales"),
     ("gru", 2, 0.5, "scales"),
@@ -55,14 +52,31 @@ def excess(report, target):
     return max(value - errors[name] for name, value in deviations.items()) - TOLERANCE
 
 
-@pytest.mark.parametrize(("cell", "depth", "target", "mode"), GRID if SLOW else SLICE)
+@pytest.mark.parametrize(("cell", "depth", "target", "mode"), SLICE)
 def test_reaches_the_target_on_fresh_sequences(digits, cell, depth, target, mode):
     model = network(cell, depth)
     half = len(digits) // 2
+    start = keras_lsc.measure(model, digits[:half], samples=256)
     report = keras_lsc.stabilize(model, digits[:half], target, mode=mode)
     assert report.max_deviation(target) <= TOLERANCE
     fresh = keras_lsc.measure(model, digits[half:], samples=512, seed=7)
     assert excess(fresh, target) <= 0
+    if mode == "scales":
+        for before, after in zip(start.transitions, fresh.transitions, strict=True):
+            if after.kind != "input":
+                assert after.isotropy == pytest.approx(before.isotropy, rel=0.2), after.name
+
+
+@pytest.mark.parametrize("activation", [ops.relu, ops.sin, ops.cos])
+def test_thirty_dense_layers(activation, digits):
+    keras.utils.set_random_seed(0)
+    x = digits.reshape(len(digits), -1)
+    x = (x - x.mean()) / x.std()
+    stack = [layers.Dense(32, activation=activation) for _ in range(30)]
+    model = keras.Sequential([keras.Input((784,)), *stack, layers.Dense(10)])
+    report = keras_lsc.stabilize(model, x[:2000], 1.0)
+    assert report.max_deviation(1.0) <= TOLERANCE
+    assert excess(keras_lsc.measure(model, x[2000:], samples=512, seed=7), 1.0) <= 0
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +93,7 @@ def energies(cell, depth, target, noise):
 
 
 @pytest.mark.parametrize("cell", ["tanh", "relu", "sigmoid"])
-@pytest.mark.parametrize("depth", [2, 6, *([16] if SLOW else [])])
+@pytest.mark.parametrize("depth", [2, 6, *([16] if DEEP else [])])
 def test_energies_are_level_where_the_squared_gains_add_up_to_one(cell, depth, noise):
     energy = energies(cell, depth, "variance", noise).energy_per_layer()
     np.testing.assert_allclose(energy / energy.mean(), 1.0, atol=0.25)
