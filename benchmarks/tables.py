@@ -146,6 +146,30 @@ def accuracy() -> str:
     return f"{table(header, rows)}\n\n{note}"
 
 
+def loader() -> str:
+    """What a batch costs beside the training step that it feeds."""
+    rows = []
+    for backend, name in BACKENDS.items():
+        path = RESULTS / f"datasets_{backend}.json"
+        if path.exists():
+            row = json.loads(path.read_text())["loader_against_step"]
+            rows.append(
+                [
+                    name,
+                    f"{1e3 * row['batch']['median']:.2f} ms",
+                    f"{1e3 * row['training_step']['median']:.0f} ms",
+                    f"{100 * row['share_of_a_step']:.1f} %",
+                    f"{100 * row['reading_share_of_a_step']:.1f} %",
+                ]
+            )
+    header = ["backend", "batch of sMNIST", "training step", "share", "reading it once"]
+    note = (
+        "A batch of 64 digits from `keras_lsc.datasets.batches` beside a training step of a "
+        "2-layer LSTM (128 units) on it. Command: `make bench`."
+    )
+    return f"{table(header, rows)}\n\n{note}"
+
+
 def main() -> None:
     """Writes the tables between their markers, or says that they are out of date."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -154,7 +178,7 @@ def main() -> None:
     text = README.read_text()
     before, rest = text.split(BEGIN)
     after = rest.split(END)[1]
-    tables = "\n\n".join([pretraining(), scaling(), grid(), accuracy()])
+    tables = "\n\n".join([pretraining(), scaling(), grid(), accuracy(), loader()])
     written = f"{before}{BEGIN}\n\n{tables}\n\n{END}{after}"
     if options.check:
         if written != text:

@@ -1,6 +1,6 @@
 """keras_lsc: recurrent networks whose gradients neither explode nor vanish, in Keras 3."""
 
-from keras_lsc import callbacks, datasets, layers, stability
+from keras_lsc import callbacks, datasets, layers, stability, zoo
 from keras_lsc.pretrainer import LSCPretrainer
 from keras_lsc.stability.gradients import GradientGrid, gradient_grid
 from keras_lsc.stability.measure import measure
@@ -19,6 +19,7 @@ __all__ = [
     "measure",
     "stability",
     "stabilize",
+    "zoo",
 ]
 
 __version__ = "0.1.0"

@@ -3,12 +3,14 @@
 It is started by `keras_lsc_command`, which chooses the Keras backend first.
 """
 
+import fnmatch
 import json
 import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -22,6 +24,7 @@ from rich.table import Table
 
 from keras_lsc import datasets as tasks
 from keras_lsc import demo as demonstration
+from keras_lsc import zoo
 from keras_lsc.datasets import DatasetUnavailableError
 from keras_lsc.datasets.source import chosen_data_dir
 from keras_lsc.datasets.uea import find_problems
@@ -32,6 +35,10 @@ from keras_lsc.stability.report import StabilityReport
 from keras_lsc.stability.targets import Target
 from keras_lsc.stabilization import NotStabilizedError
 from keras_lsc.stabilization import stabilize as stabilize_model
+from keras_lsc.zoo.build import build_all, is_built
+from keras_lsc.zoo.pages import card, write_pages
+from keras_lsc.zoo.recipes import Recipe, read_recipes
+from keras_lsc.zoo.registry import refuse
 
 _EXPECTED_ERRORS = (
     DatasetUnavailableError,
@@ -250,6 +257,143 @@ def datasets(
             typer.echo(f"Folder of the datasets: {folder}")
 
 
+Pattern = Annotated[str, typer.Argument(help='Names, with wildcards: "lstm_*".')]
+CheckpointName = Annotated[str, typer.Argument(metavar="NAME", help="Name of a checkpoint.")]
+DataDir = Annotated[
+    Path | None, typer.Option(help="Folder of the datasets. Default: TFDS_DATA_DIR.")
+]
+ZooFolder = Annotated[
+    Path, typer.Option("--zoo", help="Folder with the recipes, the index and the checkpoints.")
+]
+
+
+@app.command("list")
+def list_checkpoints(
+    pattern: Pattern = "*",
+    dataset: Annotated[str | None, typer.Option(help="Only of this dataset.")] = None,
+    target: Annotated[str | None, typer.Option(help="Only of this target.")] = None,
+    hidden: Annotated[bool, typer.Option(help="The tiny ones for tests as well.")] = False,
+    backend: Backend = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the checkpoints of the zoo."""
+    with _errors_in_one_line():
+        _check_backend(backend)
+        filters: dict[str, Any] = {"dataset": dataset} if dataset else {}
+        if target:
+            filters["target"] = parse_target(target)
+        names = zoo.list(pattern, hidden=hidden, **filters)
+        if as_json:
+            _print_json(names)
+            return
+        for name in names:
+            typer.echo(name)
+
+
+@app.command()
+def info(name: CheckpointName, backend: Backend = None, as_json: AsJson = False) -> None:
+    """Show what is known of a checkpoint: recipe, size, radii before and after."""
+    with _errors_in_one_line():
+        _check_backend(backend)
+        known = zoo.info(name)
+        if as_json:
+            _print_json({**asdict(known), "recipe": known.recipe.to_dict()})
+        else:
+            typer.echo(card(known))
+
+
+@app.command()
+def verify(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="Names, with wildcards.")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All checkpoints.")] = False,
+    data_dir: DataDir = None,
+    backend: Backend = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure the radii of checkpoints again and compare them with their certificates.
+
+    The exit code is 1 where a certificate is not met.
+    """
+    with _errors_in_one_line():
+        _check_backend(backend)
+        found = _chosen(names, everything, zoo.list(hidden=True))
+        results = []
+        for name in found:
+            result = zoo.verify(name, data_dir=data_dir)
+            results.append(result.to_dict())
+            if not as_json:
+                typer.echo(result)
+        if as_json:
+            _print_json(results)
+    if not all(result["passed"] for result in results):
+        raise typer.Exit(1)
+
+
+@app.command()
+def build(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="Recipes, with wildcards.")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All recipes.")] = False,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes at a time.")] = 1,
+    folder: ZooFolder = Path("zoo"),
+    backend: Backend = None,
+) -> None:
+    """Make checkpoints from the recipes in the folder of the zoo; those it has are left alone.
+
+    It can be interrupted and called again. The exit code is 1 where a build failed.
+    """
+    with _errors_in_one_line():
+        _check_backend(backend)
+        recipes = read_recipes(folder)
+        if not recipes:
+            raise ValueError(f"There are no recipes in {folder}; --zoo names their folder.")
+        chosen = [recipes[name] for name in _chosen(names, everything, list(recipes))]
+        console = Console()
+        with Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=console,
+        ) as progress:
+            task = progress.add_task("building", total=len(chosen))
+            progress.advance(task, sum(is_built(recipe, folder) for recipe in chosen))
+
+            def finished(recipe: Recipe, problem: str | None) -> None:
+                progress.advance(task)
+                console.print(f"{recipe.name}: {problem or 'built'}", highlight=False, markup=False)
+
+            failures = build_all(chosen, folder, jobs, finished)
+    if failures:
+        raise typer.Exit(1)
+
+
+@app.command()
+def pages(folder: ZooFolder = Path("zoo"), backend: Backend = None) -> None:
+    """Write RESULTS.md and the cards of the checkpoints from their index."""
+    with _errors_in_one_line():
+        _check_backend(backend)
+        count = write_pages(folder)
+        typer.echo(f"{folder / 'RESULTS.md'} and {count} cards are written.")
+
+
+def _chosen(names: list[str] | None, everything: bool, known: list[str]) -> list[str]:
+    if everything:
+        return known
+    if not names:
+        raise ValueError("Give the names of checkpoints, or --all.")
+    chosen: list[str] = []
+    for pattern in names:
+        matching = fnmatch.filter(known, pattern)
+        if not matching:
+            raise refuse(pattern, known)
+        chosen.extend(name for name in matching if name not in chosen)
+    return chosen
+
+
 def parse_target(text: str) -> Target:
     """Returns the target that a command line names.
 
@@ -405,5 +549,5 @@ def _save(model: keras.Model, path: Path) -> None:
         os.replace(written, path)
 
 
-def _print_json(content: dict[str, Any]) -> None:
+def _print_json(content: Any) -> None:
     typer.echo(json.dumps(content, indent=2))

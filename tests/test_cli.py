@@ -271,3 +271,27 @@ def test_without_a_choice_the_installed_backend_is_taken(monkeypatch, tmp_path):
     monkeypatch.setenv("KERAS_BACKEND", "")
     assert keras_lsc_command.choose_backend(["demo"]) is None
     assert os.environ["KERAS_BACKEND"] == "torch"
+
+
+def test_list_and_info_name_the_checkpoints_of_the_zoo():
+    listed = run("list", "test_gru*", "--hidden")
+    assert listed.exit_code == 0
+    assert "test_gru_parity_d2_rhovar" in listed.stdout.splitlines()
+    shown = run("info", "test_gru_parity_d2_rhovar")
+    assert shown.exit_code == 0
+    assert "layer_2.depth" in shown.stdout
+    known = json.loads(run("info", "test_gru_parity_d2_rhovar", "--json").stdout)
+    assert known["recipe"]["cell"] == "gru"
+
+
+def test_verify_measures_a_certificate_again():
+    result = run("verify", "test_gru*", "--json")
+    assert result.exit_code == 0
+    assert all(row["passed"] for row in json.loads(result.stdout))
+
+
+@pytest.mark.parametrize("command", ["info", "verify", "build"])
+def test_an_unknown_checkpoint_is_refused_with_the_closest(command):
+    result = run(command, "test_gru_parity_d2_rhovra")
+    assert result.exit_code == 1
+    assert "test_gru_parity_d2_rhovar" in result.stderr

@@ -1,0 +1,85 @@
+"""The zoo: networks pre-trained to stability, each with a certificate that can be recomputed."""
+
+import builtins
+import os
+from typing import Any
+
+from keras_lsc.zoo import certificate, registry, sources
+from keras_lsc.zoo.archive import DamagedCheckpointError
+from keras_lsc.zoo.certificate import CertificateMismatchError, Verification
+from keras_lsc.zoo.loading import find_info as info
+from keras_lsc.zoo.loading import load, save
+from keras_lsc.zoo.recipes import Recipe, RecipeError
+from keras_lsc.zoo.registry import CheckpointInfo, UnknownCheckpointError
+from keras_lsc.zoo.sources import CheckpointUnavailableError
+
+__all__ = [
+    "CertificateMismatchError",
+    "CheckpointInfo",
+    "CheckpointUnavailableError",
+    "DamagedCheckpointError",
+    "Recipe",
+    "RecipeError",
+    "UnknownCheckpointError",
+    "Verification",
+    "info",
+    "list",
+    "load",
+    "save",
+    "verify",
+]
+
+
+def list(pattern: str = "*", *, hidden: bool = False, **filters: Any) -> builtins.list[str]:  # noqa: A001
+    """Lists the names of the checkpoints, in natural order.
+
+    Args:
+        pattern: with wildcards, such as "lstm_*".
+        hidden: whether to list the tiny ones that exist for tests as well.
+        **filters: fields of a recipe with the value wanted, such as `dataset="smnist"`,
+            `target=0.5`, `depth=2`.
+
+    Returns:
+        A list of names.
+
+    Raises:
+        TypeError: a filter is no field of a recipe.
+
+    Example:
+        >>> from keras_lsc import zoo
+        >>> zoo.list("test_gru_parity*", hidden=True)
+        ['test_gru_parity_d2_rhovar']
+    """
+    return registry.select(sources.entries(), pattern, hidden, filters)
+
+
+def verify(
+    name: str,
+    *,
+    data_dir: str | os.PathLike[str] | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> Verification:
+    """Measures the radii of a checkpoint again, on this backend, and compares its certificate.
+
+    Args:
+        name: of a checkpoint of the zoo.
+        data_dir: folder of the datasets; None means TFDS_DATA_DIR or ~/tensorflow_datasets.
+        cache_dir: folder of fetched checkpoints; None for ~/.cache/keras_lsc/zoo.
+
+    Returns:
+        A `Verification`: the report, the differences, and whether it passed.
+
+    Raises:
+        UnknownCheckpointError, CheckpointUnavailableError, DamagedCheckpointError: as `load`.
+        DatasetUnavailableError: the certificate's data is not on this computer.
+        CertificateMismatchError: the data at hand is other data.
+
+    Example:
+        >>> from keras_lsc import zoo
+        >>> zoo.verify("test_gru_parity_d2_rhovar").passed
+        True
+    """
+    known = info(name)
+    model = load(name, cache_dir=cache_dir)
+    x = certificate.certificate_data(known.recipe, data_dir)
+    return certificate.remeasure(name, model, dict(known.certificate), x)

@@ -1,0 +1,203 @@
+"""From a recipe to its network, with initial weights that NumPy draws."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_lsc import datasets, layers
+from keras_lsc.zoo.recipes import Recipe
+
+_TAU, _ADAPTATION_TAU, _THRESHOLD, _BETA = 10.0, 100.0, 1.0, 1.8
+_RING = (0.5, 0.99)
+
+_RECURRENT: dict[str, Callable[..., keras.Layer]] = {
+    "lstm": keras.layers.LSTM,
+    "gru": keras.layers.GRU,
+    **{
+        activation: lambda units, activation=activation, **options: keras.layers.SimpleRNN(
+            units, activation=activation, **options
+        )
+        for activation in ("sigmoid", "tanh", "relu")
+    },
+    "lif": lambda units, **options: layers.LIF(units, tau=_TAU, threshold=_THRESHOLD, **options),
+    "alif": lambda units, **options: layers.ALIF(
+        units,
+        tau=_TAU,
+        threshold=_THRESHOLD,
+        tau_adaptation=_ADAPTATION_TAU,
+        beta=_BETA,
+        **options,
+    ),
+    "lru": lambda units, **options: layers.LRUBlock(
+        units, min_radius=_RING[0], max_radius=_RING[1], **options
+    ),
+}
+_DENSE = {"dense_relu": "relu", "dense_sin": "sin", "dense_cos": "cos"}
+CELLS = (*_RECURRENT, *_DENSE)
+SPIKING = ("lif", "alif")
+
+
+@keras.saving.register_keras_serializable(package="keras_lsc")
+def sin(x: Any) -> Any:
+    """The sine, as an activation that can be saved."""
+    return keras.ops.sin(x)
+
+
+@keras.saving.register_keras_serializable(package="keras_lsc")
+def cos(x: Any) -> Any:
+    """The cosine, as an activation that can be saved."""
+    return keras.ops.cos(x)
+
+
+def build_network(recipe: Recipe) -> keras.Sequential:
+    """Makes the network of a recipe with its initial weights.
+
+    The weights are drawn by NumPy from the recipe's seed, so they are the same, bit by bit, on
+    every backend.
+
+    Args:
+        recipe: of the checkpoint.
+
+    Returns:
+        A built `keras.Sequential`: inputs as the dataset gives them, the layers `layer_1` to
+        `layer_<depth>`, and a softmax readout named `readout`.
+
+    Raises:
+        ValueError: an unknown cell.
+    """
+    if recipe.cell not in CELLS:
+        raise ValueError(f"Unknown cell {recipe.cell!r}. Expected one of {', '.join(CELLS)}.")
+    task = datasets.info(recipe.dataset)
+    model = keras.Sequential(name=recipe.name)
+    model.add(keras.Input(recipe.input_shape or task.shape, dtype=task.dtype, name="inputs"))
+    if recipe.embedding:
+        model.add(keras.layers.Embedding(task.outputs, recipe.embedding, name="embedding"))
+    elif task.padded and recipe.cell not in SPIKING:
+        # A frame of zeros is padding; a step without spikes is not.
+        model.add(keras.layers.Masking(name="padding"))
+    per_step = task.target in ("next token", "label per step")
+    for layer in _stack(recipe, per_step):
+        model.add(layer)
+    activation = None if task.target == "value" else "softmax"
+    model.add(keras.layers.Dense(task.outputs, activation=activation, name="readout"))
+    draw_weights(model, recipe)
+    return model
+
+
+def _stack(recipe: Recipe, per_step: bool) -> list[keras.Layer]:
+    names = [f"layer_{k + 1}" for k in range(recipe.depth)]
+    if recipe.cell in _DENSE:
+        activation = {"relu": "relu", "sin": sin, "cos": cos}[_DENSE[recipe.cell]]
+        return [keras.layers.Dense(recipe.units, activation=activation, name=n) for n in names]
+    make = _RECURRENT[recipe.cell]
+    # Spikes are read out by their rate, whole sequences of linear units by their mean.
+    averaged = recipe.cell in (*SPIKING, "lru") and not per_step
+    stack = [
+        make(
+            recipe.units,
+            return_sequences=per_step or averaged or name != names[-1],
+            name=name,
+        )
+        for name in names
+    ]
+    if recipe.cell == "lru":
+        stack.insert(0, keras.layers.Dense(recipe.units, name="encoder"))
+    if averaged:
+        stack.append(keras.layers.GlobalAveragePooling1D(name="rate"))
+    return stack
+
+
+def draw_weights(model: keras.Model, recipe: Recipe) -> None:
+    """Draws every weight by NumPy: one generator a weight, so none depends on the others' sizes.
+
+    Args:
+        model: of the recipe; its weights have the names that Keras and this package give them.
+        recipe: with the seed.
+
+    Raises:
+        ValueError: a weight of an unknown name, for which there is no rule.
+    """
+    drawn: dict[str, np.ndarray] = {}
+    for position, weight in enumerate(model.weights):
+        generator = np.random.default_rng([recipe.seed, position])
+        values = _draw(weight, recipe, generator, drawn).astype("float32")
+        drawn[weight.path] = values
+        weight.assign(values)
+
+
+def _draw(
+    weight: Any, recipe: Recipe, generator: np.random.Generator, drawn: dict[str, np.ndarray]
+) -> np.ndarray:
+    name, shape = weight.name, tuple(weight.shape)
+    if name in _DRAWS:
+        return _DRAWS[name](shape, generator)
+    if name == "bias":
+        forgets = recipe.cell == "lstm" and shape == (4 * recipe.units,)
+        blocks = np.zeros((4, recipe.units)) if forgets else np.zeros(shape)
+        if forgets:
+            blocks[1] = 1.0
+        return blocks.reshape(shape)
+    if name == "log_gamma":
+        log_nu = drawn[weight.path.replace("log_gamma", "log_nu")].astype("float64")
+        return 0.5 * np.log1p(-np.exp(-2.0 * np.exp(log_nu)))
+    if name == "beta":  # the shift of a normalisation, or of a threshold
+        return np.full(shape, _BETA if recipe.cell == "alif" else 0.0)
+    if name in _CONSTANTS:
+        return np.full(shape, _CONSTANTS[name])
+    raise ValueError(f"There is no rule to draw the weight {weight.path!r}.")
+
+
+def _glorot_uniform(shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:
+    limit = math.sqrt(6.0 / (shape[0] + shape[1]))
+    return generator.uniform(-limit, limit, shape)
+
+
+def _orthogonal(shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:
+    rows, columns = max(shape), min(shape)
+    q, r = np.linalg.qr(generator.standard_normal((rows, columns)))
+    q = q * np.sign(np.diag(r))
+    return q if shape[0] >= shape[1] else q.T
+
+
+def _ring_uniform(shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:
+    return generator.uniform(1e-4, 1.0, shape)
+
+
+def _log_nu(shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:
+    low, high = _RING[0] ** 2, _RING[1] ** 2
+    return np.log(-0.5 * np.log(_ring_uniform(shape, generator) * (high - low) + low))
+
+
+def _log_theta(shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:
+    return np.log(2 * math.pi * _ring_uniform(shape, generator))
+
+
+def _normal_over(factor: float) -> Callable[..., np.ndarray]:
+    def draw(shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:
+        return generator.standard_normal(shape) / math.sqrt(factor * shape[0])
+
+    return draw
+
+
+_CONSTANTS: dict[str, float] = {
+    "gamma": 1.0,
+    "log_tau": math.log(_TAU),
+    "log_threshold": math.log(_THRESHOLD),
+    "log_tau_adaptation": math.log(_ADAPTATION_TAU),
+    "skip": 1.0,
+}
+_DRAWS: dict[str, Callable[..., np.ndarray]] = {
+    "kernel": _glorot_uniform,
+    "recurrent_kernel": _orthogonal,
+    "embeddings": lambda shape, generator: generator.uniform(-0.05, 0.05, shape),
+    "log_nu": _log_nu,
+    "log_theta": _log_theta,
+    "input_real": _normal_over(2.0),
+    "input_imag": _normal_over(2.0),
+    "output_real": _normal_over(1.0),
+    "output_imag": _normal_over(1.0),
+    "feedthrough": lambda shape, generator: generator.standard_normal(shape),
+}

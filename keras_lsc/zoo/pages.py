@@ -1,0 +1,179 @@
+"""RESULTS.md and a card for every checkpoint, made from the index."""
+
+from pathlib import Path
+from typing import Any
+
+from keras_lsc import datasets
+from keras_lsc.stability.targets import resolve
+from keras_lsc.zoo import registry
+from keras_lsc.zoo.recipes import Recipe, read_recipes
+
+RESULTS, CARDS = "RESULTS.md", "cards"
+
+
+def write_pages(folder: Path) -> int:
+    """Writes the table of all checkpoints and a card with a picture for each.
+
+    Args:
+        folder: of the zoo.
+
+    Returns:
+        Number of cards.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    entries = registry.read_index(folder / registry.INDEX)
+    known = [registry.info_of(name, entries[name]) for name in entries]
+    known = sorted(known, key=lambda info: registry.natural_order(info.name))
+    cards = folder / CARDS
+    cards.mkdir(exist_ok=True)
+    for old in cards.iterdir():
+        if old.stem not in entries:
+            old.unlink()
+    for info in known:
+        (cards / f"{info.name}.md").write_text(card(info), encoding="utf-8")
+        draw(info, cards / f"{info.name}.png")
+    missing = [name for name in read_recipes(folder) if name not in entries]
+    (folder / RESULTS).write_text(results(known, missing), encoding="utf-8")
+    return len(known)
+
+
+def results(known: list[registry.CheckpointInfo], missing: list[str]) -> str:
+    """The table of all checkpoints in Markdown."""
+    shown = [info for info in known if not info.recipe.hidden]
+    total = sum(info.bytes for info in known) / 1e6
+    rows = [
+        f"| [{info.name}]({CARDS}/{info.name}.md) | {info.dataset} | {info.depth}x{info.units} | "
+        f"{_target(info.recipe)} | {info.mode} | {_range(info, 'initial', 'radius')} | "
+        f"{_range(info, 'stabilized', 'radius')} | {_range(info, 'stabilized', 'gain')} | "
+        f"{info.deviation:.3f} | {info.updates} | {info.bytes / 1e6:.2f} |"
+        for info in shown
+    ]
+    absent = (
+        f"\n{len(missing)} recipes have no checkpoint here, because their data was not at hand or "
+        f"their build did not reach the tolerance: {', '.join(missing)}. "
+        "`keras-lsc build NAME` makes them.\n"
+        if missing
+        else ""
+    )
+    return (
+        "# Checkpoints\n\n"
+        "Made by `keras-lsc pages` from `index.json`; not to be edited by hand.\n\n"
+        f"{len(shown)} checkpoints, {total:.1f} MB with the tiny ones that exist for tests. Radii "
+        "and gains are the smallest and largest mean of a transition in time or depth, on "
+        "validation data; `off` is the largest distance of a radius from its target.\n\n"
+        "| name | data | layers | target | mode | radii at first | radii | gains | off | updates | "
+        "MB |\n|---|---|---|---|---|---|---|---|---|---|---|\n" + "\n".join(rows) + "\n" + absent
+    )
+
+
+def _target(recipe: Recipe) -> str:
+    return str(recipe.target)
+
+
+def _driven(info: registry.CheckpointInfo, which: str) -> list[dict[str, Any]]:
+    return [row for row in info.certificate[which]["transitions"] if row["kind"] != "input"]
+
+
+def _range(info: registry.CheckpointInfo, which: str, figure: str) -> str:
+    values = [row[figure] for row in _driven(info, which)]
+    return f"{min(values):.2f} to {max(values):.2f}"
+
+
+def card(info: registry.CheckpointInfo) -> str:
+    """The card of a checkpoint in Markdown."""
+    certificate, recipe = info.certificate, info.recipe
+    task = datasets.info(recipe.dataset)
+    before = {row["name"]: row for row in certificate["initial"]["transitions"]}
+    rows = [
+        f"| {row['name']} | {row['state']} | {before[row['name']]['radius']:.3f} | "
+        f"{row['radius']:.3f} ± {row['radius_std']:.3f} | {before[row['name']]['gain']:.3f} | "
+        f"{row['gain']:.3f} |"
+        for row in certificate["stabilized"]["transitions"]
+    ]
+    given = {
+        key: value for key, value in recipe.to_dict().items() if value not in (None, {}, False)
+    }
+    settings = "\n".join(f"| {key} | {value} |" for key, value in given.items())
+    versions = ", ".join(f"{name} {number}" for name, number in certificate["versions"].items())
+    rates = ", ".join(f"{layer} {rate:.3f}" for layer, rate in info.firing_rates.items())
+    firing = f"\nFiring rates on the same data: {rates}.\n" if rates else ""
+    data = certificate["certificate_data"]
+    return f"""# {info.name}
+
+{task.description} {info.parameters:,} parameters, {info.bytes / 1e6:.2f} MB.
+
+![Radii and gains before and after pre-training]({info.name}.png)
+
+```python
+import keras_lsc
+
+model = keras_lsc.zoo.load("{info.name}")
+start = keras_lsc.zoo.load("{info.name}", weights="initial")  # before pre-training
+print(keras_lsc.zoo.verify("{info.name}"))  # measures the table below again
+```
+
+To fine-tune it, compile it with the loss `{task.loss}` and fit it to
+`keras_lsc.datasets.load("{recipe.dataset}")`; `num_classes=` gives it another readout.
+
+## Certificate
+
+| transition | of | radius at first | radius | gain at first | gain |
+|---|---|---|---|---|---|
+{chr(10).join(rows)}
+{firing}
+Mean and standard deviation over {certificate["stabilized"]["samples"]} points of
+{data["shape"][0]} validation sequences (sha256 `{data["sha256"][:16]}`), largest distance from the
+target {info.deviation:.4f}. {info.updates} updates, {info.seconds:.0f} s with the measurements.
+Made on {certificate["backend"]} with {versions}. sha256 of the file: `{info.sha256}`.
+
+## Recipe
+
+| | |
+|---|---|
+{settings}
+
+## Licence and citation
+
+The checkpoint: {info.licence}; it contains no data. The data: {task.licence},
+{task.homepage}. Cite the method (arXiv 2308.12075) and the data:
+
+```bibtex
+{task.citation.strip()}
+```
+"""
+
+
+def draw(info: registry.CheckpointInfo, path: Path) -> None:
+    """Draws the radii of every transition before and after, and the gains after."""
+    from matplotlib.figure import Figure
+
+    rows = _driven(info, "stabilized")
+    before = {row["name"]: row for row in info.certificate["initial"]["transitions"]}
+    rows = sorted(rows, key=lambda row: (row["kind"] != "time", row["layer"]))
+    height = 1.1 + 0.2 * len(rows)
+    figure = Figure(figsize=(6.4, height), layout="constrained")
+    ax = figure.subplots()
+    at = range(len(rows))
+    first, last = [before[row["name"]]["radius"] for row in rows], [row["radius"] for row in rows]
+    for k, start, end in zip(at, first, last, strict=True):
+        ax.plot([start, end], [k, k], color="0.8", linewidth=2, zorder=1)
+    ax.plot(first, at, "o", color="#0072B2", markerfacecolor="white", label="radius at first")
+    ax.plot(last, at, "o", color="#0072B2", label="radius")
+    ax.plot([row["gain"] for row in rows], at, "D", color="#D55E00", markersize=4, label="gain")
+    report = info.certificate["stabilized"]
+    rho_time, rho_depth = resolve(info.recipe.target, report["layers"], report["steps"])
+    for kind, rho in (("time", rho_time), ("depth", rho_depth)):
+        place = [k for k, row in zip(at, rows, strict=True) if row["kind"] == kind]
+        if place:
+            ax.plot([rho, rho], [min(place) - 0.4, max(place) + 0.4], "k--", linewidth=1)
+    ax.set_yticks(list(at), [f"{row['kind']}, layer {row['layer'] + 1}" for row in rows])
+    ax.invert_yaxis()
+    ax.set_xlim(left=0)
+    ax.set_title(info.name, fontsize=10, loc="left")
+    ax.tick_params(axis="y", length=0)
+    ax.grid(axis="x", alpha=0.25)
+    ax.spines[["top", "right", "left"]].set_visible(False)
+    ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    figure.savefig(path, dpi=90, metadata={"Software": None})

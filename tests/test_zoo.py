@@ -1,0 +1,381 @@
+"""The zoo: recipes, files, certificates, and what happens to wrong or damaged ones."""
+
+import http.server
+import json
+import os
+import re
+import threading
+import zipfile
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from harness import run_python
+
+import keras_lsc
+from keras_lsc import zoo
+from keras_lsc.zoo import archive, registry, sources
+from keras_lsc.zoo.build import build, build_one, collect, is_built
+from keras_lsc.zoo.networks import build_network
+from keras_lsc.zoo.recipes import Recipe, RecipeError, read_recipes
+
+FOLDER = Path(__file__).parents[1] / "zoo"
+TINY = "test_gru_parity_d2_rhovar"
+NAMES = zoo.list(hidden=True)
+GENERATED = [
+    name for name in NAMES if keras_lsc.datasets.info(zoo.info(name).dataset).kind == "generated"
+]
+
+
+def tiny_recipe(**changes):
+    return Recipe(
+        **{
+            "cell": "sigmoid",
+            "dataset": "parity",
+            "options": {"n": 2, "length": 12},
+            "input_shape": (12, 1),
+            "depth": 2,
+            "units": 8,
+            "target": "variance",
+            "sequences": 512,
+            "certificate_sequences": 128,
+            "samples": 256,
+            **changes,
+        }
+    )
+
+
+# The registry
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_file_is_the_one_of_the_index(name):
+    known = zoo.info(name)
+    path = FOLDER / "checkpoints" / f"{name}.keras"
+    assert archive.sha256(path) == known.sha256
+    assert archive.read_certificate(path) == known.certificate
+    assert known.recipe == read_recipes(FOLDER)[name]
+    assert known.deviation <= known.recipe.tolerance
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_checkpoint_loads_and_runs(name):
+    known = zoo.info(name)
+    model = zoo.load(name)
+    assert model.count_params() == known.parameters
+    task = keras_lsc.datasets.info(known.dataset)
+    x = np.ones((2, *model.inputs[0].shape[1:]), dtype=task.dtype)
+    y = np.asarray(keras.ops.convert_to_numpy(model(x)))
+    assert np.isfinite(y).all()
+    assert y.shape[-1] == task.outputs
+
+
+@pytest.mark.parametrize("name", GENERATED)
+def test_certificates_on_generated_data_hold(name):
+    result = zoo.verify(name)
+    assert result.passed, str(result)
+
+
+@pytest.mark.usefixtures("mnist_rows")
+@pytest.mark.parametrize("name", ["gru_smnist_d2_rhovar", "gru_smnist_d2_rho05"])
+def test_certificates_on_real_data_hold(name):
+    result = zoo.verify(name)
+    assert result.passed, str(result)
+
+
+def test_outputs_are_the_same_on_every_backend(tmp_path):
+    x = np.random.default_rng(0).standard_normal((4, 12, 1)).astype("float32")
+    np.save(tmp_path / "x.npy", x)
+    program = (
+        "import hashlib, sys, json, keras, numpy as np, keras_lsc\n"
+        "x = np.load(sys.argv[1])\n"
+        "rows = {}\n"
+        "for name in keras_lsc.zoo.list('test_*', hidden=True):\n"
+        "    for weights in ('stabilized', 'initial'):\n"
+        "        model = keras_lsc.zoo.load(name, weights=weights)\n"
+        "        bits = b''.join(w.tobytes() for w in model.get_weights())\n"
+        "        y = keras.ops.convert_to_numpy(model(x))\n"
+        "        digest = hashlib.sha256(bits).hexdigest()\n"
+        "        rows[f'{name} {weights}'] = [digest, y.tolist()]\n"
+        "print(json.dumps(rows))\n"
+    )
+    found = [
+        json.loads(run_python(program, tmp_path / "x.npy", backend=backend).splitlines()[-1])
+        for backend in ("jax", "tensorflow", "torch")
+    ]
+    for other in found[1:]:
+        assert other.keys() == found[0].keys()
+        for key, (bits, outputs) in other.items():
+            assert bits == found[0][key][0]
+            np.testing.assert_allclose(outputs, found[0][key][1], atol=1e-4)
+
+
+def test_initial_weights_differ_from_the_stabilised_ones_by_scales():
+    start, end = (zoo.load(TINY, weights=which) for which in ("initial", "stabilized"))
+    old = start.get_layer("layer_2").cell.kernel.numpy().reshape(8, 3, 8)
+    new = end.get_layer("layer_2").cell.kernel.numpy().reshape(8, 3, 8)
+    ratio = new / old
+    np.testing.assert_allclose(
+        ratio, ratio.mean(axis=(0, 2), keepdims=True) * np.ones_like(ratio), rtol=1e-4
+    )
+    assert np.abs(np.log(ratio)).max() > 0.01
+
+
+# Discovery
+
+
+def test_list_selects_by_pattern_and_filter():
+    hidden = zoo.list("test_*", hidden=True)
+    assert TINY in hidden
+    assert TINY not in zoo.list()
+    assert zoo.list("test_*", hidden=True, cell="gru", target=0.5) == ["test_gru_parity_d2_rho05"]
+    with pytest.raises(TypeError, match="no 'colour'"):
+        zoo.list(colour="blue")
+
+
+def test_names_are_in_natural_order():
+    names = ["a_d10", "a_d2", "b_d1"]
+    assert sorted(names, key=registry.natural_order) == ["a_d2", "a_d10", "b_d1"]
+    assert zoo.list() == sorted(zoo.list(), key=registry.natural_order)
+
+
+def test_an_unknown_name_is_refused_with_the_closest(monkeypatch):
+    with pytest.raises(zoo.UnknownCheckpointError, match="gru_smnist_d2_rhovar"):
+        zoo.load("gru_smnist_d2_rhovra")
+    with pytest.raises(zoo.UnknownCheckpointError, match="Did you mean gru_smnist"):
+        zoo.info("gru_smnist")
+
+
+# Recipes and builds
+
+
+def test_building_twice_gives_the_same_file(tmp_path):
+    recipe = tiny_recipe()
+    one, other = (build(recipe, tmp_path / folder) for folder in "ab")
+    assert one["sha256"] == other["sha256"]
+    assert one["certificate"]["deviation"] <= recipe.tolerance
+
+
+def test_a_build_is_taken_up_where_it_stopped(tmp_path):
+    recipe = tiny_recipe(cell="gru")
+    assert not is_built(recipe, tmp_path)
+    build_one(recipe, tmp_path)
+    collect(tmp_path)
+    assert is_built(recipe, tmp_path)
+    assert not is_built(tiny_recipe(cell="gru", seed=1), tmp_path)
+    path = tmp_path / "checkpoints" / f"{recipe.name}.keras"
+    path.write_bytes(path.read_bytes()[:-1])
+    assert not is_built(recipe, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("units = [", "no TOML"),
+        ("dataset = 'smnist'", "no \\[\\[network\\]\\]"),
+        ("[[network]]\ncell = 'gru'\ncolour = 1", "unknown key 'colour'"),
+        ("[[network]]\ncell = 'gru'\ndataset = 'smnist'\nunits = 8\ndepth = 2", "no 'target'"),
+        (
+            "[[network]]\ncell='gru'\ndataset='smnist'\nunits=8\ndepth=2\ntarget=-1.0",
+            "not a radius",
+        ),
+        (
+            "[[network]]\ncell='gru'\ndataset='smnist'\nunits=8\ndepth=-2\ntarget=1.0",
+            "depth must be a positive integer",
+        ),
+    ],
+)
+def test_a_bad_recipe_is_refused(tmp_path, text, message):
+    (tmp_path / "bad.toml").write_text(text)
+    with pytest.raises(RecipeError, match=message):
+        read_recipes(tmp_path)
+
+
+def test_recipes_survive_the_round_trip_through_json():
+    for recipe in read_recipes(FOLDER).values():
+        assert Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
+
+
+def test_drawn_weights_have_the_spread_of_their_initialisers():
+    model = build_network(tiny_recipe(cell="lstm", units=64, depth=2))
+    kernel, recurrent, bias = (w.numpy() for w in model.get_layer("layer_2").cell.weights)
+    assert np.isclose(kernel.std(), np.sqrt(2 / (64 + 256)), rtol=0.05)
+    np.testing.assert_allclose(recurrent @ recurrent.T, np.eye(64), atol=1e-5)
+    np.testing.assert_array_equal(bias.reshape(4, 64).mean(axis=1), [0, 1, 0, 0])
+
+
+# Heads, shapes and dtypes
+
+
+def test_a_fresh_head_keeps_the_core():
+    model = zoo.load(TINY, num_classes=7)
+    assert model.output_shape == (None, 7)
+    original = zoo.load(TINY)
+    for name in ("layer_1", "layer_2"):
+        for one, other in zip(
+            model.get_layer(name).get_weights(), original.get_layer(name).get_weights(), strict=True
+        ):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_other_numbers_of_steps_but_not_of_features():
+    x = np.random.default_rng(0).standard_normal((2, 30, 1)).astype("float32")
+    assert zoo.load(TINY, input_shape=(None, 1))(x).shape == (2, 2)
+    with pytest.raises(ValueError, match="only the number of steps"):
+        zoo.load(TINY, input_shape=(12, 3))
+
+
+def test_dtype_is_a_policy_of_every_layer():
+    model = zoo.load(TINY, dtype="mixed_bfloat16")
+    assert model.get_layer("layer_1").compute_dtype == "bfloat16"
+    x = np.random.default_rng(0).standard_normal((16, 12, 1)).astype("float32")
+    exact = keras.ops.convert_to_numpy(zoo.load(TINY)(x))
+    rough = keras.ops.convert_to_numpy(keras.ops.cast(model(x), "float32"))
+    np.testing.assert_allclose(rough, exact, atol=0.05)
+
+
+def test_a_model_of_ones_own_is_saved_and_loaded(tmp_path):
+    x = np.random.default_rng(0).standard_normal((128, 10, 2))
+    model = keras.Sequential(
+        [
+            keras.Input((10, 2)),
+            keras.layers.GRU(6, return_sequences=True),
+            keras.layers.GRU(6),
+            keras.layers.Dense(3),
+        ]
+    )
+    report = keras_lsc.stabilize(model, x)
+    path = zoo.save(model, tmp_path / "mine", report)
+    loaded = zoo.load(str(path))
+    for one, other in zip(model.get_weights(), loaded.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    inside = archive.read_certificate(path / "model.keras")
+    assert inside == json.loads(json.dumps({"report": report.to_dict()}))
+    assert zoo.load(str(path), num_classes=5).output_shape == (None, 5)
+
+
+# Safety
+
+
+def test_a_changed_or_truncated_file_is_refused_by_name(tmp_path, monkeypatch):
+    known = zoo.info(TINY)
+    content = (FOLDER / "checkpoints" / f"{TINY}.keras").read_bytes()
+    cut, changed = tmp_path / "cut.keras", tmp_path / "changed.keras"
+    cut.write_bytes(content[: len(content) // 2])
+    changed.write_bytes(content[:-200] + bytes(200))
+    for path in (cut, changed):
+        with pytest.raises(zoo.DamagedCheckpointError, match=re.escape(path.name)):
+            zoo.load(str(path), sha256=known.sha256)
+    with pytest.raises(zoo.DamagedCheckpointError, match=r"cut\.keras"):
+        zoo.load(str(cut))
+
+
+def test_code_in_a_checkpoint_is_not_run(tmp_path):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Lambda(lambda x: x + 1)])
+    path = tmp_path / "lambda.keras"
+    model.save(path)
+    with pytest.raises(ValueError, match=r"[Ll]ambda"):
+        zoo.load(str(path))
+
+
+def test_a_damaged_index_is_named(tmp_path, monkeypatch):
+    (tmp_path / registry.INDEX).write_text("{")
+    with pytest.raises(zoo.DamagedCheckpointError, match=r"index\.json"):
+        registry.read_index(tmp_path / registry.INDEX)
+
+
+def test_a_file_that_is_nowhere(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "folders", list)
+    monkeypatch.delenv(sources.URL_VARIABLE, raising=False)
+    with pytest.raises(zoo.CheckpointUnavailableError, match=sources.FOLDER_VARIABLE):
+        sources.find(TINY, "0" * 64, tmp_path)
+
+
+def test_a_read_only_cache_can_be_read(tmp_path, monkeypatch):
+    known = zoo.info(TINY)
+    content = (FOLDER / "checkpoints" / f"{TINY}.keras").read_bytes()
+    (tmp_path / f"{TINY}.keras").write_bytes(content)
+    tmp_path.chmod(0o500)
+    monkeypatch.setattr(sources, "folders", list)
+    try:
+        path = sources.find(TINY, known.sha256, tmp_path)
+        assert archive.read_model(path).count_params() == known.parameters
+    finally:
+        tmp_path.chmod(0o700)
+
+
+def test_two_processes_load_at_once():
+    program = f"import keras_lsc; print(keras_lsc.zoo.load({TINY!r}).count_params())"
+    printed = []
+    threads = [
+        threading.Thread(
+            target=lambda: printed.append(run_python(program, backend=keras.backend.backend()))
+        )
+        for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [int(text.splitlines()[-1]) for text in printed] == [zoo.info(TINY).parameters] * 2
+
+
+# Addresses
+
+
+def test_an_address_needs_a_sha256():
+    for address in ("https://example.org/x.keras", "hf://owner/repo@main/x.keras"):
+        with pytest.raises(ValueError, match="needs sha256="):
+            zoo.load(address)
+    with pytest.raises(ValueError, match="not safe"):
+        zoo.load("http://example.org/x.keras", sha256="0" * 64)
+
+
+@pytest.fixture
+def served(monkeypatch):
+    """The checkpoints of the zoo on a server of this process."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, directory=str(FOLDER / "checkpoints"), **kwargs)
+
+        def log_message(self, *args):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    # The server has no certificate of its own; what is fetched is checked by its sha256.
+    fetch = keras.utils.get_file
+    base = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setattr(
+        keras.utils,
+        "get_file",
+        lambda origin, **options: fetch(
+            origin=origin.replace("https://zoo.example", base), **options
+        ),
+    )
+    yield "https://zoo.example"
+    server.shutdown()
+
+
+def test_a_checkpoint_is_fetched_checked_and_kept(served, tmp_path):
+    address, digest = f"{served}/{TINY}.keras", zoo.info(TINY).sha256
+    model = zoo.load(address, sha256=digest, cache_dir=tmp_path)
+    assert model.count_params() == zoo.info(TINY).parameters
+    (kept,) = tmp_path.rglob("*.keras")
+    assert archive.sha256(kept) == digest
+
+
+def test_another_file_than_the_expected_is_refused_and_not_kept(served, tmp_path):
+    with pytest.raises(zoo.DamagedCheckpointError):
+        zoo.load(f"{served}/{TINY}.keras", sha256="0" * 64, cache_dir=tmp_path)
+    with pytest.raises(zoo.CheckpointUnavailableError):
+        zoo.load(f"{served}/absent.keras", sha256="0" * 64, cache_dir=tmp_path)
+
+
+def test_the_archive_has_no_time_and_no_compile_state(tmp_path):
+    with zipfile.ZipFile(FOLDER / "checkpoints" / f"{TINY}.keras") as file:
+        assert {entry.date_time for entry in file.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+        assert "date_saved" not in json.loads(file.read("metadata.json"))
+    assert os.listdir(tmp_path) == []
