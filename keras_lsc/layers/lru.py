@@ -171,9 +171,10 @@ class LRUCell(SequenceCell):
 
     def _drive(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         gamma = ops.exp(self._value(self.log_gamma))
-        real = project(inputs, self._value(self.input_real) * gamma)
-        imag = project(inputs, self._value(self.input_imag) * gamma)
-        return real, imag
+        parts = [self._value(self.input_real) * gamma, self._value(self.input_imag) * gamma]
+        # One product for both parts: reading the inputs once is faster.
+        drive = project(inputs, ops.concatenate(parts, axis=1))
+        return drive[..., : self.state_units], drive[..., self.state_units :]
 
     def _output(self, inputs: Tensor, states: list[Tensor]) -> Tensor:
         outputs = project(states[0], self._value(self.output_real))

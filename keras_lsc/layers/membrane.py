@@ -340,10 +340,10 @@ class _Backward:
         return spikes @ ops.reshape(self._by_current(), (-1, units))
 
     def _by_alpha(self) -> Tensor:
-        v = _before_steps(self.start["v"], self.after["v"])
-        if self.membrane.reset != "subtractive":
-            v = v * (1.0 - self._z_before)
-        return _over_batch(self._stepped * v)
+        if self.membrane.reset == "subtractive":
+            return _sum_with_before(self._stepped, self.start["v"], self.after["v"])
+        start = self.start["v"] * (1.0 - self.first_spikes)
+        return _sum_with_before(self._stepped, start, self.after["v"] * (1.0 - self.spikes))
 
     @functools.cached_property
     def _through_spikes(self) -> tuple[Tensor, Tensor]:
@@ -359,7 +359,8 @@ class _Backward:
         first, others = self._through_spikes
         gradient = -ops.sum(first, axis=0) - _over_batch(others)
         if self.membrane.reset == "subtractive":
-            gradient = gradient - _over_batch(self._stepped * self._z_before)
+            before = _sum_with_before(self._stepped, self.first_spikes, self.spikes)
+            gradient = gradient - before
         return gradient
 
     def _by_beta(self) -> Tensor:
@@ -367,13 +368,18 @@ class _Backward:
         return -ops.sum(first * self.start["a"], axis=0) - _over_batch(others * self.after["a"])
 
     def _by_rho(self) -> Tensor:
-        a = _before_steps(self.start["a"], self.after["a"])
-        return _over_batch(self._stepped_a * (a - self._z_before))
+        start, after = self.start["a"] - self.first_spikes, self.after["a"] - self.spikes
+        return _sum_with_before(self._stepped_a, start, after)
 
 
 def _before_steps(first: Tensor, after: Tensor) -> Tensor:
     """What was there before every step, from what was there at first and after every step."""
     return ops.concatenate([ops.expand_dims(first, 0), after[:-1]])
+
+
+def _sum_with_before(steps: Tensor, first: Tensor, after: Tensor) -> Tensor:
+    """Sums over steps and batch the product with what was there before every step."""
+    return _over_batch(steps[1:] * after[:-1]) + ops.sum(steps[0] * first, axis=0)
 
 
 def _over_batch(x: Tensor) -> Tensor:

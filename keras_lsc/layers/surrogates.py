@@ -85,7 +85,7 @@ def _sigmoid_primitive(x: Tensor, _: float) -> Tensor:
 
 
 def _fast_sigmoid(x: Tensor, _: float) -> Tensor:
-    return 1.0 / ops.square(1.0 + 2.0 * ops.abs(x))
+    return ops.square(ops.reciprocal(1.0 + 2.0 * ops.abs(x)))
 
 
 def _fast_sigmoid_primitive(x: Tensor, _: float) -> Tensor:
@@ -196,7 +196,8 @@ class Surrogate:
         """Returns dampening * f(sharpness * u), element by element."""
         u = ops.convert_to_tensor(u)
         if not callable(self.shape):
-            return self.dampening * self._named.derivative(self.sharpness * u, self.tail)
+            x = u if self.sharpness == 1.0 else self.sharpness * u
+            return self.dampening * self._named.derivative(x, self.tail)
         y, pullback = backend.vjp(self.primitive, u)
         return pullback(ops.ones_like(y))
 
