@@ -31,9 +31,9 @@ help:
 	@echo "make demo       install with JAX into $(DEMO) and run the demonstration"
 	@echo "make test       install into $(TEST), lint, check types, test on every backend"
 	@echo "                BACKEND=jax|tensorflow|torch tests on one, JOBS=1 one after another"
-	@echo "make lint       ruff alone;  make typecheck  mypy alone"
+	@echo "make lint       ruff, and the README's tables;  make typecheck  mypy alone"
 	@echo "make grid       stabilise every cell, depth, target and mode on JAX"
-	@echo "make bench      the pre-training benchmark on every backend"
+	@echo "make bench      the benchmarks on every backend"
 	@echo "make clean      remove the environments and what was built"
 
 $(DEMO)/installed: pyproject.toml
