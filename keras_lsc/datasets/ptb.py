@@ -98,8 +98,8 @@ def read(
 
     Example:
         >>> from keras_lsc import datasets
-        >>> x, y = datasets.load("ptb", split="test", steps=35)
-        >>> x.shape
+        >>> x, y = datasets.load("ptb", split="test", steps=35)  # doctest: +SKIP
+        >>> x.shape  # doctest: +SKIP
         (2355, 35)
 
     Source:

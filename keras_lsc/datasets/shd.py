@@ -78,8 +78,8 @@ def read(
 
     Example:
         >>> from keras_lsc import datasets
-        >>> x, y = datasets.load("shd", split="test", limit=64, manual_dir="downloads")
-        >>> x.shape
+        >>> x, y = datasets.load("shd", "test", limit=64, manual_dir="downloads")  # doctest: +SKIP
+        >>> x.shape  # doctest: +SKIP
         (64, 100, 700)
 
     Source:

@@ -48,8 +48,8 @@ def read_ts(path: str | os.PathLike[str]) -> TimeSeries:
 
     Example:
         >>> import keras_lsc
-        >>> data = keras_lsc.datasets.read_ts("BasicMotions/BasicMotions_TRAIN.ts")
-        >>> data.series[0].shape, data.classes
+        >>> data = keras_lsc.datasets.read_ts("BasicMotions_TRAIN.ts")  # doctest: +SKIP
+        >>> data.series[0].shape, data.classes  # doctest: +SKIP
         ((100, 6), ('Standing', 'Running', 'Walking', 'Badminton'))
 
     Source:

@@ -84,8 +84,8 @@ def read(
 
     Example:
         >>> from keras_lsc import datasets
-        >>> x, y = datasets.load("uea", problem="JapaneseVowels", data_dir="uea")
-        >>> x.shape
+        >>> x, y = datasets.load("uea", problem="JapaneseVowels", data_dir="uea")  # doctest: +SKIP
+        >>> x.shape  # doctest: +SKIP
         (216, 29, 12)
 
     Source:

@@ -47,7 +47,7 @@ def list(pattern: str = "*", *, hidden: bool = False, **filters: Any) -> builtin
 
     Example:
         >>> from keras_lsc import zoo
-        >>> zoo.list("test_gru_parity*", hidden=True)
+        >>> zoo.list("test_gru_*", hidden=True, target="variance")
         ['test_gru_parity_d2_rhovar']
     """
     return registry.select(sources.entries(), pattern, hidden, filters)
