@@ -18,8 +18,8 @@ LAYERS = {
     "lif-refractory": (layers.LIF, {"refractory": 2, "reset": "multiplicative-2"}, 4, (4, 1)),
     "lif-voltage": (layers.LIF, {"output": "voltage", "use_bias": False}, 4, (3, 1)),
     "alif": (layers.ALIF, {"tau_adaptation": 5.0}, 4, (6, 1)),
-    "lru": (layers.LRU, {"state_units": 7}, 4, (8, 0)),
-    "lru-block": (layers.LRUBlock, {"dropout": 0.1, "seed": 3}, UNITS, (13, 0)),
+    "lru": (layers.LRU, {"state_units": 7}, 4, (9, 0)),
+    "lru-block": (layers.LRUBlock, {"dropout": 0.1, "seed": 3}, UNITS, (14, 0)),
     "readout": (layers.LeakyReadout, {}, 4, (3, 0)),
 }
 

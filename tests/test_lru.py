@@ -22,7 +22,8 @@ for features, units, state in ((4, 4, 7), (3, 5, 6)):
     found = ops.convert_to_numpy(layer(x))
     assert found.dtype == "float64", found.dtype
     w = {v.name: np.asarray(ops.convert_to_numpy(v), "float64") for v in layer.weights}
-    decay = np.exp(-np.exp(w["log_nu"]) + 1j * np.exp(w["log_theta"]))
+    rate = np.exp(w["log_nu"]) + np.exp(w["log_damping"])
+    decay = np.exp(-rate + 1j * np.exp(w["log_theta"]))
     into = (w["input_real"] + 1j * w["input_imag"]) * np.exp(w["log_gamma"])
     out = w["output_real"] + 1j * w["output_imag"]
     # y_t = sum over k of Re(C lambda^k B) x_{t-k}, and D x_t: a causal convolution.
@@ -90,6 +91,16 @@ def test_eigenvalues_fill_the_ring_evenly():
         assert values.max() < high + 1e-4
         # Four standard errors of the mean of 4,000 uniform numbers.
         assert values.mean() == pytest.approx((low + high) / 2, abs=4 * (high - low) / 12**0.5 / 63)
+
+
+def test_damping_scales_the_whole_ring():
+    layer = layers.LRU(2, state_units=50, seed=4)
+    layer.build((None, 3, 3))
+    before = np.hypot(*map(to_numpy, layer.cell.eigenvalues()))
+    damping = np.exp(to_numpy(layer.cell.log_damping))
+    layer.cell.log_damping.assign(np.log(damping + 0.3))
+    after = np.hypot(*map(to_numpy, layer.cell.eigenvalues()))
+    np.testing.assert_allclose(after, np.exp(-0.3) * before, rtol=1e-5)
 
 
 def test_gamma_keeps_the_state_at_the_size_of_its_input():
@@ -162,7 +173,8 @@ def test_the_same_seed_gives_the_same_weights():
         layer.build((None, 3, 4))
     for one, same, different in zip(first.weights, second.weights, other.weights, strict=True):
         np.testing.assert_array_equal(to_numpy(one), to_numpy(same))
-        assert not np.allclose(to_numpy(one), to_numpy(different))
+        is_drawn = one.name != "log_damping"
+        assert np.allclose(to_numpy(one), to_numpy(different)) != is_drawn
 
 
 def test_no_framework_outside_the_backend():

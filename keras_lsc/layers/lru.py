@@ -19,8 +19,11 @@ class LRUCell(SequenceCell):
 
         h' = lambda h + exp(log_gamma) (B x),    y = Re(C h') + D x
 
-    with complex lambda = exp(-exp(log_nu) + i exp(log_theta)), B and C, held as real and
-    imaginary parts. The state is the real and the imaginary part of h.
+    with complex lambda = exp(-exp(log_nu) - exp(log_damping) + i exp(log_theta)), B and C, held as
+    real and imaginary parts. The damping is one number for all lambda, small at the start: it
+    scales the whole ring, and |lambda| stays below 1. Moving the nu together instead would take
+    the powers of all |lambda|, and leave of the spectrum its largest few. The state is the real
+    and the imaginary part of h.
 
     Args:
         units: number of features of the output.
@@ -34,7 +37,7 @@ class LRUCell(SequenceCell):
     Raises:
         ValueError: the ring is empty or not inside the unit circle.
 
-    Source: arXiv 2303.06349, section 3 and appendix A.
+    Source: arXiv 2303.06349, section 3 and appendix A; the common damping is this project's.
 
     Example:
         >>> cell = LRUCell(4, state_units=8)
@@ -82,16 +85,20 @@ class LRUCell(SequenceCell):
             # Away from 0, where a phase has no logarithm.
             return keras.random.uniform(shape, 1e-4, 1.0, dtype=dtype, seed=self._seeds)
 
+        # So small that the largest eigenvalue of the ring leaves it room.
+        damping = -0.5 * math.log(self.max_radius)
+
         def log_nu(shape: tuple, dtype: Any = None) -> Tensor:
             low, high = self.min_radius**2, self.max_radius**2
-            return ops.log(-0.5 * ops.log(uniform(shape, dtype) * (high - low) + low))
+            squared_radius = uniform(shape, dtype) * (high - low) + low
+            return ops.log(-0.5 * ops.log(squared_radius) - damping)
 
         def log_theta(shape: tuple, dtype: Any = None) -> Tensor:
             return ops.log(self.max_phase * uniform(shape, dtype))
 
         def log_gamma(shape: tuple, dtype: Any = None) -> Tensor:
             del shape
-            squared_radius = ops.exp(-2.0 * ops.exp(ops.cast(self.log_nu, dtype)))
+            squared_radius = ops.exp(-2.0 * (ops.exp(ops.cast(self.log_nu, dtype)) + damping))
             return 0.5 * ops.log1p(-squared_radius)
 
         def normal(deviation: float) -> Any:
@@ -102,6 +109,11 @@ class LRUCell(SequenceCell):
 
         into, out = normal(1 / math.sqrt(2 * features)), normal(1 / math.sqrt(inner))
         self.log_nu = self.add_weight(shape=(inner,), initializer=log_nu, name="log_nu")
+        self.log_damping = self.add_weight(
+            shape=(1,),
+            initializer=keras.initializers.Constant(math.log(damping)),
+            name="log_damping",
+        )
         self.log_theta = self.add_weight(shape=(inner,), initializer=log_theta, name="log_theta")
         self.log_gamma = self.add_weight(shape=(inner,), initializer=log_gamma, name="log_gamma")
         self.input_real = self.add_weight(
@@ -127,7 +139,8 @@ class LRUCell(SequenceCell):
 
     def eigenvalues(self) -> tuple[Tensor, Tensor]:
         """Returns the real and imaginary parts of lambda, each `(state_units,)`."""
-        modulus = ops.exp(-ops.exp(self._value(self.log_nu)))
+        rates = ops.exp(self._value(self.log_nu)) + ops.exp(self._value(self.log_damping))
+        modulus = ops.exp(-rates)
         cos, sin = backend.cos_and_sin(ops.exp(self._value(self.log_theta)))
         return modulus * cos, modulus * sin
 
