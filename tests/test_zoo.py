@@ -379,3 +379,13 @@ def test_the_archive_has_no_time_and_no_compile_state(tmp_path):
         assert {entry.date_time for entry in file.infolist()} == {(1980, 1, 1, 0, 0, 0)}
         assert "date_saved" not in json.loads(file.read("metadata.json"))
     assert os.listdir(tmp_path) == []
+
+
+def test_drawn_eigenvalues_fill_their_ring():
+    cell = build_network(tiny_recipe(cell="lru", units=64, depth=3)).get_layer("layer_2").cell.lru
+    real, imag = (keras.ops.convert_to_numpy(part) for part in cell.eigenvalues())
+    modulus = np.hypot(real, imag)
+    assert modulus.min() > 0.5 - 1e-4
+    assert modulus.max() < 0.99 + 1e-4
+    gamma = np.exp(cell.log_gamma.numpy())
+    np.testing.assert_allclose(gamma, np.sqrt(1 - modulus**2), rtol=1e-3)

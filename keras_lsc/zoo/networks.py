@@ -12,6 +12,7 @@ from keras_lsc.zoo.recipes import Recipe
 
 _TAU, _ADAPTATION_TAU, _THRESHOLD, _BETA = 10.0, 100.0, 1.0, 1.8
 _RING = (0.5, 0.99)
+_DAMPING = -0.5 * math.log(_RING[1])
 
 _RECURRENT: dict[str, Callable[..., keras.Layer]] = {
     "lstm": keras.layers.LSTM,
@@ -142,7 +143,7 @@ def _draw(
         return blocks.reshape(shape)
     if name == "log_gamma":
         log_nu = drawn[weight.path.replace("log_gamma", "log_nu")].astype("float64")
-        return 0.5 * np.log1p(-np.exp(-2.0 * np.exp(log_nu)))
+        return 0.5 * np.log1p(-np.exp(-2.0 * (np.exp(log_nu) + _DAMPING)))
     if name == "beta":  # the shift of a normalisation, or of a threshold
         return np.full(shape, _BETA if recipe.cell == "alif" else 0.0)
     if name in _CONSTANTS:
@@ -168,7 +169,8 @@ def _ring_uniform(shape: tuple[int, ...], generator: np.random.Generator) -> np.
 
 def _log_nu(shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:
     low, high = _RING[0] ** 2, _RING[1] ** 2
-    return np.log(-0.5 * np.log(_ring_uniform(shape, generator) * (high - low) + low))
+    squared_radius = _ring_uniform(shape, generator) * (high - low) + low
+    return np.log(-0.5 * np.log(squared_radius) - _DAMPING)
 
 
 def _log_theta(shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:
@@ -187,6 +189,7 @@ _CONSTANTS: dict[str, float] = {
     "log_tau": math.log(_TAU),
     "log_threshold": math.log(_THRESHOLD),
     "log_tau_adaptation": math.log(_ADAPTATION_TAU),
+    "log_damping": math.log(_DAMPING),
     "skip": 1.0,
 }
 _DRAWS: dict[str, Callable[..., np.ndarray]] = {
