@@ -296,9 +296,8 @@ _OTHER_BACKENDS = {"jax", "tensorflow", "torch"} - {keras.backend.backend()}
 
 def modules_with_examples():
     for file in sorted(_PACKAGE.rglob("*.py")):
-        is_command = file.stem in ("cli", "demo")
         is_elsewhere = file.parent.name == "backend" and file.stem in _OTHER_BACKENDS
-        if ">>>" in file.read_text() and not is_command and not is_elsewhere:
+        if ">>>" in file.read_text() and not is_elsewhere:
             parts = file.relative_to(_PACKAGE.parent).with_suffix("").parts
             yield ".".join(part for part in parts if part != "__init__")
 
