@@ -2,7 +2,6 @@
 
 import os
 
-import conftest
 import keras
 import numpy as np
 import pytest
@@ -38,11 +37,9 @@ def network(cell, depth, units=32):
 
 
 @pytest.fixture(scope="module")
-def digits(mnist_rows):
+def digits(tfds_folder):
     """4,000 digits: radii of relu networks differ much from digit to digit."""
-    del mnist_rows  # skips, with its reason, where the data is absent
-    data_dir = None if os.environ.get("TFDS_DATA_DIR") else conftest.PREPARED
-    return keras_lsc.datasets.load("smnist", limit=4000, data_dir=data_dir, download=False)[0]
+    return keras_lsc.datasets.load("smnist", limit=4000, data_dir=tfds_folder, download=False)[0]
 
 
 def excess(report, target):

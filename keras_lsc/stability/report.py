@@ -1,5 +1,6 @@
 """What was measured: radii and gains of every transition, as table, dictionary and picture."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -133,6 +134,23 @@ class StabilityReport:
                 f"Model {self.model!r} has only input transitions, which have no target."
             )
         return float(np.max(deviations))
+
+    def samples_for(self, standard_error: float) -> int:
+        """Number of points at which every mean radius in time and depth is known so closely.
+
+        Args:
+            standard_error: of a mean radius.
+
+        Returns:
+            (largest standard deviation of a radius / standard error)^2, rounded up.
+
+        Example:
+            >>> row = TransitionStatistics("a.time", "time", 0, "state 8", (8, 8), 0.7, 0.2, 0.7)
+            >>> StabilityReport("net", (row,), 1, 20, 64, 0, "spectral").samples_for(0.01)
+            400
+        """
+        spread = max((row.radius_std for row in self.transitions if row.kind != "input"), default=0)
+        return math.ceil(round((spread / standard_error) ** 2, 6))
 
     @property
     def outliers(self) -> list[TransitionStatistics]:

@@ -42,7 +42,6 @@ def build(recipe: Recipe, folder: Path) -> dict[str, Any]:
     keras.utils.set_random_seed(recipe.seed)
     training, validation = training_data(recipe), certificate_data(recipe)
     model = build_network(recipe)
-    initial = _measure(recipe, model, validation)
     updates = _UpdateCounter()
     stabilize(
         model,
@@ -56,7 +55,7 @@ def build(recipe: Recipe, folder: Path) -> dict[str, Any]:
         learning_rate=recipe.learning_rate,
         callbacks=(updates,),
     )
-    stabilized = _measure(recipe, model, validation)
+    stabilized = _certified(recipe, model, validation)
     deviation = stabilized.max_deviation(recipe.target)
     if deviation > recipe.tolerance:
         raise NotStabilizedError(
@@ -66,6 +65,7 @@ def build(recipe: Recipe, folder: Path) -> dict[str, Any]:
             "pretraining_tolerance.",
             stabilized,
         )
+    initial = measure(build_network(recipe), validation, stabilized.samples, recipe.seed)
     certificate = make_certificate(recipe, initial, stabilized, training, validation)
     certificate["deviation"] = deviation
     path = folder / sources.CHECKPOINTS / f"{recipe.name}.keras"
@@ -82,8 +82,11 @@ def build(recipe: Recipe, folder: Path) -> dict[str, Any]:
     }
 
 
-def _measure(recipe: Recipe, model: keras.Model, x: np.ndarray) -> StabilityReport:
-    return measure(model, x, samples=recipe.samples, seed=recipe.seed)
+def _certified(recipe: Recipe, model: keras.Model, x: np.ndarray) -> StabilityReport:
+    """The report of the certificate, at as many points as its tolerance asks for."""
+    report = measure(model, x, recipe.samples, recipe.seed)
+    needed = min(report.samples_for(recipe.tolerance / 3), recipe.most_samples)
+    return measure(model, x, needed, recipe.seed) if needed > recipe.samples else report
 
 
 class _UpdateCounter(keras.callbacks.Callback):

@@ -35,7 +35,8 @@ class Recipe:
         embedding: size of the embedding of tokens; None for other inputs.
         sequences: number of training sequences that pre-training draws from.
         certificate_sequences: number of validation sequences the certificate is measured on.
-        samples: points of that measurement.
+        samples: fewest points of that measurement.
+        most_samples: most points, where the radii differ much from point to point.
         tolerance: largest |mean radius - target|, of every transition.
         pretraining_tolerance: the same where pre-training stops, on sequences of its own.
         batch_size: sequences of one update.
@@ -56,7 +57,8 @@ class Recipe:
     embedding: int | None = None
     sequences: int = 3072
     certificate_sequences: int = 512
-    samples: int = 2048
+    samples: int = 256
+    most_samples: int = 2048
     tolerance: float = 0.02
     pretraining_tolerance: float = 0.015
     batch_size: int = 32
@@ -162,7 +164,7 @@ def _checked(values: dict[str, Any], path: Path) -> Recipe:
     ]
     if missing:
         raise RecipeError(f"{path} gives no {missing[0]!r} for a network.")
-    counts = ("depth", "units", "sequences", "samples", "batch_size", "max_updates")
+    counts = ("depth", "units", "sequences", "samples", "most_samples", "batch_size", "max_updates")
     for key in counts:
         if key in values and not (isinstance(values[key], int) and values[key] > 0):
             raise RecipeError(f"{path}: {key} must be a positive integer, got {values[key]!r}.")
