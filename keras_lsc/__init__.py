@@ -1,7 +1,8 @@
 """keras_lsc: recurrent networks whose gradients neither explode nor vanish, in Keras 3."""
 
-from keras_lsc import callbacks, datasets, layers, stability, zoo
+from keras_lsc import callbacks, datasets, layers, plot, stability, zoo
 from keras_lsc.pretrainer import LSCPretrainer
+from keras_lsc.stability.eigenvalues import Spectrum, eigenvalues
 from keras_lsc.stability.gradients import GradientGrid, gradient_grid
 from keras_lsc.stability.measure import measure
 from keras_lsc.stability.report import StabilityReport
@@ -11,12 +12,15 @@ __all__ = [
     "GradientGrid",
     "LSCPretrainer",
     "NotStabilizedError",
+    "Spectrum",
     "StabilityReport",
     "callbacks",
     "datasets",
+    "eigenvalues",
     "gradient_grid",
     "layers",
     "measure",
+    "plot",
     "stability",
     "stabilize",
     "zoo",

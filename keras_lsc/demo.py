@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import keras
 import numpy as np
 
-from keras_lsc import datasets
+from keras_lsc import datasets, plot
 from keras_lsc.pretrainer import Mode
 from keras_lsc.stability.measure import measure
 from keras_lsc.stability.report import StabilityReport
@@ -26,9 +26,6 @@ _MAX_UPDATES = 400
 # Training accuracy is drawn as a mean over this many batches.
 _SMOOTHING = 20
 
-# Okabe and Ito's palette, which the colour-blind can tell apart; each also has a marker of its own.
-_COLORS = {"default": "#D55E00", "stabilized": "#0072B2"}
-_MARKERS = {"default": "o", "stabilized": "s"}
 _LABELS = {"default": "default initialisation", "stabilized": "after pre-training"}
 
 
@@ -274,104 +271,30 @@ def draw(result: DemoResult, path: Path) -> None:
     figure.savefig(path)
 
 
-def _marker_style(name: str) -> dict[str, str]:
-    return {
-        "linestyle": "none",
-        "marker": _MARKERS[name],
-        "color": _COLORS[name],
-        "markerfacecolor": "white" if name == "default" else _COLORS[name],
-    }
-
-
 def _draw_radii(ax: Any, result: DemoResult) -> None:
-    before, after = (
-        [row for row in result.reports[name].transitions if row.kind in ("time", "depth")]
-        for name in ("default", "stabilized")
-    )
-    order = sorted(range(len(after)), key=lambda k: (after[k].kind != "time", after[k].layer))
-    radii = {
-        "default": [before[k].radius for k in order],
-        "stabilized": [after[k].radius for k in order],
-    }
-    rows = [after[k] for k in order]
-    # One empty row parts the two kinds.
-    heights = np.array([k + (row.kind == "depth") for k, row in enumerate(rows)], dtype=float)
-    for height, start, end in zip(heights, *radii.values(), strict=True):
-        ax.plot([start, end], [height, height], color="0.8", linewidth=2, zorder=1)
-    for name, values in radii.items():
-        ax.plot(
-            values,
-            heights,
-            **_marker_style(name),
-            markersize=6,
-            markeredgewidth=1.6,
-            zorder=3,
-        )
-    report = result.reports["stabilized"]
-    rho_time, rho_depth = resolve(result.settings.target, report.layers, report.steps)
-    for kind, rho in (("time", rho_time), ("depth", rho_depth)):
-        at = [height for height, row in zip(heights, rows, strict=True) if row.kind == kind]
-        if at:
-            ends = [min(at) - 0.55, max(at) + 0.45]
-            ax.plot([rho, rho], ends, "k--", linewidth=1.2, zorder=2)
-            ax.annotate(
-                f"target {rho:.3g}",
-                (rho, ends[0]),
-                xytext=(0, 2),
-                textcoords="offset points",
-                ha="center",
-                va="bottom",
-                fontsize=9,
-            )
-    ax.set_yticks(heights, [f"{row.kind}, layer {row.layer + 1}" for row in rows])
-    ax.set_ylim(max(heights) + 0.7, min(heights) - 1.1)
-    ax.set_xlim(0, 1.12 * max(rho_time, rho_depth, *radii["default"], *radii["stabilized"]))
-    ax.set_xlabel("mean spectral radius of the transition")
-    ax.set_title("Radii of the local transitions", fontsize=11, loc="left")
-    ax.grid(axis="x", alpha=0.25)
-    ax.tick_params(axis="y", length=0)
-    ax.spines[["top", "right", "left"]].set_visible(False)
+    before, after = (result.reports[name] for name in _LABELS)
+    plot.radii(before, after, result.settings.target, ax)
+    ax.set_title("Radii and gains of the local transitions", fontsize=11, loc="left")
 
 
 def _draw_curves(ax: Any, result: DemoResult) -> None:
     batches = max(len(curve.training) for curve in result.curves.values())
     per_epoch = batches / result.settings.epochs
-    for name, curve in result.curves.items():
-        width = min(_SMOOTHING, batches)
+    width = min(_SMOOTHING, batches)
+    for curve, (color, _) in zip(result.curves.values(), plot.STYLES, strict=False):
         smooth = np.convolve(curve.training, np.ones(width) / width, mode="valid")
         at = (np.arange(len(smooth)) + (width + 1) / 2) / per_epoch
-        ax.plot(at, smooth, color=_COLORS[name], linewidth=1, alpha=0.55)
-        ax.plot(
-            np.arange(len(curve.validation)),
-            curve.validation,
-            **_marker_style(name),
-            markersize=7.5,
-            markeredgewidth=1.8,
-            label=_LABELS[name],
-            clip_on=False,
-            zorder=4 if name == "default" else 3,
-        )
-        ax.annotate(
-            f"{curve.validation[-1]:.2f}",
-            (len(curve.validation) - 1, curve.validation[-1]),
-            xytext=(9, 0),
-            textcoords="offset points",
-            va="center",
-            color=_COLORS[name],
-            fontweight="bold",
-            annotation_clip=False,
-        )
+        ax.plot(at, smooth, color=color, linewidth=1, alpha=0.55)
     chance = 1 / result.task.classes
     ax.axhline(chance, color="k", linestyle=":", linewidth=1, label="chance")
+    histories = {
+        _LABELS[name]: [{"val_accuracy": curve.validation}] for name, curve in result.curves.items()
+    }
+    plot.learning_curves(histories, ax=ax, first_epoch=0, connected=False)
     ax.set_xlim(0, result.settings.epochs)
     ax.set_ylim(0, 1)
-    ax.set_xticks(range(result.settings.epochs + 1))
-    ax.set_xlabel("epoch")
     ax.set_ylabel("accuracy")
     ax.set_title("Accuracy (points: validation, lines: training)", fontsize=11, loc="left")
-    ax.grid(alpha=0.25)
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(frameon=False, loc="best")
 
 
 def _train(

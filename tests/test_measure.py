@@ -4,7 +4,6 @@ import importlib.util
 import json
 
 import keras
-import matplotlib as mpl
 import numpy as np
 import pytest
 from harness import (
@@ -19,8 +18,6 @@ from keras import layers
 
 import keras_lsc
 from keras_lsc.stability.data import draw_rows
-
-mpl.use("Agg")
 
 _PROGRAM = """
 import json, sys, keras, numpy as np, keras_lsc
@@ -345,20 +342,6 @@ def test_zero_radius_has_no_isotropy(rng):
     assert np.isnan(report.transitions[0].isotropy)
     assert report.outliers == []
     json.dumps(report.to_dict(), allow_nan=False)
-
-
-def test_plot(report):
-    ax = report.plot(label="before")
-    assert isinstance(ax, mpl.axes.Axes)
-    labels = [tick.get_text() for tick in ax.get_xticklabels()]
-    assert labels == [row.name for row in report.transitions]
-    assert {text.get_text() for text in ax.get_legend().get_texts()} == {
-        "before: radius",
-        "before: RMS gain",
-    }
-    drawn = [line.get_ydata() for line in ax.get_lines()]
-    assert any(np.array_equal(y, radii(report)) for y in drawn)
-    assert report.plot(ax=ax) is ax
 
 
 def test_real_digits(mnist_rows):

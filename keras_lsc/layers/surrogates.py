@@ -15,6 +15,7 @@ import numpy as np
 from keras import ops
 
 from keras_lsc import backend
+from keras_lsc import plot as drawing
 
 Tensor = Any
 
@@ -316,11 +317,8 @@ def plot(tail: float = 4.0) -> Any:
     Raises:
         ImportError: matplotlib is not installed.
     """
-    from matplotlib import pyplot
-
-    figure, panels = pyplot.subplots(
-        2, 4, figsize=(10, 4.6), sharex=True, sharey=True, layout="constrained"
-    )
+    figure, panels = drawing.new_figure(4.6, 2, 4, width=10, sharex=True, sharey=True)
+    (first, _), (second, _) = drawing.STYLES[:2]
     u = np.linspace(-2.0, 2.0, 801, dtype="float32")
     for panel, (name, shape) in zip(panels.flat, SHAPES.items(), strict=True):
         surrogate = Surrogate(name, dampening=1.0, tail=tail)
@@ -328,9 +326,9 @@ def plot(tail: float = 4.0) -> Any:
         panel.set_title(title, fontsize=10)
         derivative = ops.convert_to_numpy(surrogate.derivative(u))
         soft = ops.convert_to_numpy(shape.primitive(ops.convert_to_tensor(u), tail)) + 0.5
-        panel.fill_between(u, derivative, alpha=0.25, color="C0", linewidth=0)
-        panel.plot(u, derivative, color="C0", label="derivative f")
-        panel.plot(u, soft, color="C1", linewidth=1.2, label="primitive + 1/2")
+        panel.fill_between(u, derivative, alpha=0.25, color=second, linewidth=0)
+        panel.plot(u, derivative, color=second, label="derivative f")
+        panel.plot(u, soft, color=first, linewidth=1.2, label="primitive + 1/2")
         panel.plot(u, u > 0, color="0.4", linewidth=0.8, linestyle=":", label="spike")
         panel.spines[["top", "right"]].set_visible(False)
     for panel in panels[1]:

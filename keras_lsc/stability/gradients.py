@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_lsc import backend
+from keras_lsc import backend, plot
 from keras_lsc.stability.data import draw_rows
 from keras_lsc.stability.measure import Probe
 from keras_lsc.stability.recorder import state_shapes
@@ -45,7 +45,7 @@ class GradientGrid:
         return self.predicted.sum(axis=0)
 
     def plot(self, axes: Any = None) -> Any:
-        """Draws measured and predicted energies as two maps of time and layer, log scale.
+        """Draws measured and predicted norms as two maps of time and layer.
 
         Args:
             axes: two matplotlib `Axes`; a new figure without them.
@@ -56,20 +56,8 @@ class GradientGrid:
         Raises:
             ImportError: matplotlib is not installed.
         """
-        from matplotlib import colors, pyplot
-
-        if axes is None:
-            _, axes = pyplot.subplots(1, 2, figsize=(9, 3), sharey=True, layout="constrained")
-        floor = 1e-8 * self.measured.max()
-        norm = colors.LogNorm(floor, max(self.measured.max(), self.predicted.max()))
-        for ax, name in zip(axes, ("measured", "predicted"), strict=True):
-            energies = np.maximum(getattr(self, name), floor).T
-            image = ax.imshow(energies, origin="lower", aspect="auto", norm=norm, cmap="cividis")
-            ax.set_title(f"gradient energy, {name}")
-            ax.set_xlabel("time step")
-        axes[0].set_ylabel("layer")
-        axes[0].figure.colorbar(image, ax=list(axes))
-        return axes
+        grids = {"measured": self.measured, "predicted": self.predicted}
+        return plot.gradient_grids(grids, axes)
 
 
 def gradient_grid(

@@ -1,5 +1,6 @@
 """Measures the radii of a model at random points of its inputs."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -63,15 +64,7 @@ class Probe(keras.Model):
 
     def report(self, rows: list[np.ndarray], samples: int, seed: int) -> StabilityReport:
         """Measures at `samples` points of these rows and returns the report."""
-        generator = np.random.default_rng([seed, 1])
-        available = len(rows[0])
-        chosen = np.resize(generator.permutation(available), samples)
-        position = generator.random(samples).astype("float32")
-        chunks = []
-        for start in range(0, samples, _CHUNK):
-            part = slice(start, start + _CHUNK)
-            inputs = [*(array[chosen[part]] for array in rows), position[part]]
-            chunks.append(self.predict_on_batch(inputs))
+        chunks = [self.predict_on_batch(part) for part in chunks_of_points(rows, samples, seed)]
         result = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
         statistics = [
             TransitionStatistics(
@@ -99,6 +92,22 @@ class Probe(keras.Model):
                 for k, layer in enumerate(self.transition_map.spiking_layers)
             },
         )
+
+
+def chunks_of_points(rows: list[np.ndarray], samples: int, seed: int) -> Iterator[list[np.ndarray]]:
+    """Draws points and yields them a few at a time: the rows, and the position in each."""
+    generator = np.random.default_rng([seed, 1])
+    chosen = np.resize(generator.permutation(len(rows[0])), samples)
+    position = generator.random(samples).astype("float32")
+    for start in range(0, samples, _CHUNK):
+        part = slice(start, start + _CHUNK)
+        yield [*(array[chosen[part]] for array in rows), position[part]]
+
+
+def check_samples(samples: int) -> None:
+    """Raises ValueError if `samples` is no number of points."""
+    if not isinstance(samples, int) or samples < 1:
+        raise ValueError(f"samples must be a positive integer, got {samples!r}.")
 
 
 def measure(
@@ -141,8 +150,7 @@ def measure(
         (2,)
     """
     check_radius_kind(radius)
-    if not isinstance(samples, int) or samples < 1:
-        raise ValueError(f"samples must be a positive integer, got {samples!r}.")
+    check_samples(samples)
     probe = Probe(model, radius)
     rows = draw_rows(x, samples, seed, model.inputs)
     return probe.report(rows, samples, seed)

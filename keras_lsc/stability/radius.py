@@ -247,7 +247,7 @@ def radii_and_gains(
         if x.shape[-1] > dense_limit:
             measured.append(_matrix_free(function, x, kind, krylov, squarings))
             continue
-        matrices = backend.jacobian(*_in_precision(function, x))
+        matrices = backend.jacobian(*in_precision(function, x))
         n_out, n_in = matrices.shape[-2:]
         gain = rms_gain(matrices)
         measured.append(Measured(gain, gain, (n_out, n_in)))
@@ -261,7 +261,8 @@ def radii_and_gains(
     return measured
 
 
-def _in_precision(function: Function, x: Tensor) -> tuple[Function, Tensor]:
+def in_precision(function: Function, x: Tensor) -> tuple[Function, Tensor]:
+    """`function` and `x` in float32 (float64 for a float64 `x`), whatever a model computes in."""
     precision = "float64" if ops.dtype(x) == "float64" else "float32"
     return lambda inputs: ops.cast(function(inputs), precision), ops.cast(x, precision)
 
@@ -274,7 +275,7 @@ def _is_gain(kind: RadiusKind, n_out: int, n_in: int) -> bool:
 def _matrix_free(
     function: Function, x: Tensor, kind: RadiusKind, krylov: int, squarings: int
 ) -> Measured:
-    function, x = _in_precision(function, x)
+    function, x = in_precision(function, x)
     y, pullback = backend.vjp(function, x)
     n_out, n_in = y.shape[-1], x.shape[-1]
     gain = _probed_gain(pullback, y)

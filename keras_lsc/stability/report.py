@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from keras_lsc import plot
 from keras_lsc.stability.targets import Target, resolve
 
 OUTLIER_ISOTROPY = 0.5
@@ -106,10 +107,14 @@ class StabilityReport:
                 values[layer] = np.mean([getattr(row, figure) for row in rows])
         return values
 
+    def wanted(self, target: Target) -> dict[str, float]:
+        """The radii that a target asks of this network, by the kind of the transition."""
+        rho_time, rho_depth = resolve(target, self.layers, self.steps)
+        return {"time": rho_time, "depth": rho_depth}
+
     def deviations(self, target: Target) -> dict[str, float]:
         """|mean radius - target| of every transition in time and depth, by name."""
-        rho_time, rho_depth = resolve(target, self.layers, self.steps)
-        wanted = {"time": rho_time, "depth": rho_depth}
+        wanted = self.wanted(target)
         return {
             row.name: abs(row.radius - wanted[row.kind])
             for row in self.transitions
@@ -171,6 +176,15 @@ class StabilityReport:
             rows.append({**asdict(row), "shape": list(row.shape), "isotropy": isotropy})
         return {**asdict(self), "transitions": rows}
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "StabilityReport":
+        """Returns the report of which `values` is the dictionary, as `to_dict` gives it."""
+        rows = []
+        for row in values["transitions"]:
+            given = {name: value for name, value in row.items() if name != "isotropy"}
+            rows.append(TransitionStatistics(**{**given, "shape": tuple(row["shape"])}))
+        return cls(**{**values, "transitions": tuple(rows)})
+
     def __str__(self) -> str:
         header = ("transition", "of", "shape", "radius", "std", "gain", "isotropy")
         lines = [header]
@@ -205,7 +219,7 @@ class StabilityReport:
         return f"{text}\n{note}"
 
     def plot(self, ax: Any = None, label: str | None = None) -> Any:
-        """Draws radius and gain of every transition.
+        """Draws radius and gain of every transition; `keras_lsc.plot.radii` compares two reports.
 
         Args:
             ax: matplotlib `Axes` to draw on; a new figure without it.
@@ -216,29 +230,11 @@ class StabilityReport:
 
         Raises:
             ImportError: matplotlib is not installed.
+            ValueError: `ax` holds the report of a network with other transitions.
         """
-        if ax is None:
-            from matplotlib import pyplot
-
-            _, ax = pyplot.subplots(figsize=(7, 3.5), layout="constrained")
-        positions = np.arange(len(self.transitions))
-        radii = np.array([row.radius for row in self.transitions])
-        spread = np.array([row.radius_std for row in self.transitions])
-        name = f"{label}: " if label else ""
-        points = ax.errorbar(positions, radii, spread, fmt="o", capsize=3, label=f"{name}radius")
-        ax.plot(
-            positions,
-            [row.gain for row in self.transitions],
-            linestyle="none",
-            marker="_",
-            markersize=14,
-            markeredgewidth=2,
-            color=points[0].get_color(),
-            label=f"{name}RMS gain",
-        )
-        ax.set_xticks(positions, [row.name for row in self.transitions], rotation=30, ha="right")
-        ax.set_ylabel("radius")
-        ax.set_ylim(bottom=0)
-        ax.grid(axis="y", alpha=0.3)
-        ax.legend()
-        return ax
+        kinds = [
+            kind
+            for kind in ("input", "time", "depth")
+            if any(row.kind == kind for row in self.transitions)
+        ]
+        return plot.radii(self, ax=ax, labels=(label or "", ""), kinds=kinds)

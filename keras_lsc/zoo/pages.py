@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from keras_lsc import datasets
-from keras_lsc.stability.targets import resolve
+from keras_lsc import datasets, plot
+from keras_lsc.stability.report import StabilityReport
 from keras_lsc.zoo import registry
 from keras_lsc.zoo.recipes import Recipe, read_recipes
 
@@ -146,34 +146,15 @@ The checkpoint: {info.licence}; it contains no data. The data: {task.licence},
 
 
 def draw(info: registry.CheckpointInfo, path: Path) -> None:
-    """Draws the radii of every transition before and after, and the gains after."""
+    """Writes the picture of radii and gains before and after pre-training."""
     from matplotlib.figure import Figure
 
-    rows = _driven(info, "stabilized")
-    before = {row["name"]: row for row in info.certificate["initial"]["transitions"]}
-    rows = sorted(rows, key=lambda row: (row["kind"] != "time", row["layer"]))
-    height = 1.1 + 0.2 * len(rows)
-    figure = Figure(figsize=(6.4, height), layout="constrained")
-    ax = figure.subplots()
-    at = range(len(rows))
-    first, last = [before[row["name"]]["radius"] for row in rows], [row["radius"] for row in rows]
-    for k, start, end in zip(at, first, last, strict=True):
-        ax.plot([start, end], [k, k], color="0.8", linewidth=2, zorder=1)
-    ax.plot(first, at, "o", color="#0072B2", markerfacecolor="white", label="radius at first")
-    ax.plot(last, at, "o", color="#0072B2", label="radius")
-    ax.plot([row["gain"] for row in rows], at, "D", color="#D55E00", markersize=4, label="gain")
-    report = info.certificate["stabilized"]
-    rho_time, rho_depth = resolve(info.recipe.target, report["layers"], report["steps"])
-    for kind, rho in (("time", rho_time), ("depth", rho_depth)):
-        place = [k for k, row in zip(at, rows, strict=True) if row["kind"] == kind]
-        if place:
-            ax.plot([rho, rho], [min(place) - 0.4, max(place) + 0.4], "k--", linewidth=1)
-    ax.set_yticks(list(at), [f"{row['kind']}, layer {row['layer'] + 1}" for row in rows])
-    ax.invert_yaxis()
-    ax.set_xlim(left=0)
+    before, after = (
+        StabilityReport.from_dict(info.certificate[which]) for which in ("initial", "stabilized")
+    )
+    count = len(_driven(info, "stabilized"))
+    # Not of pyplot, which would keep every figure open.
+    figure = Figure(figsize=(plot.WIDTH, plot.height_of_radii(count)), layout="constrained")
+    ax = plot.radii(before, after, info.recipe.target, figure.subplots())
     ax.set_title(info.name, fontsize=10, loc="left")
-    ax.tick_params(axis="y", length=0)
-    ax.grid(axis="x", alpha=0.25)
-    ax.spines[["top", "right", "left"]].set_visible(False)
-    ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     figure.savefig(path, dpi=90, metadata={"Software": None})

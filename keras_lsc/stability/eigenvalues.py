@@ -1,0 +1,102 @@
+"""The eigenvalues of a model's transitions at random points of its inputs."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_lsc import backend
+from keras_lsc.stability.data import draw_rows
+from keras_lsc.stability.measure import check_samples, chunks_of_points
+from keras_lsc.stability.radius import in_precision
+from keras_lsc.stability.transitions import TransitionMap
+
+Tensor = Any
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """The eigenvalues of one transition at the sample points.
+
+    Attributes:
+        name: of the transition, as in a `StabilityReport`.
+        kind: "time", "depth" or "input".
+        layer: index of the layer, from 0.
+        values: `(points, n)` complex eigenvalues of the `n x n` Jacobians.
+    """
+
+    name: str
+    kind: str
+    layer: int
+    values: np.ndarray
+
+    @property
+    def radius(self) -> float:
+        """Mean over the points of the largest modulus: the radius that `measure` reports."""
+        return float(np.abs(self.values).max(axis=1).mean())
+
+
+def eigenvalues(
+    model: keras.Model, x: Any, samples: int = 16, seed: int = 0
+) -> dict[str, Spectrum]:
+    """Finds all eigenvalues of every square transition, at the points where `measure` looks.
+
+    The Jacobians are formed and handed to NumPy, so the time grows with the cube of the state.
+
+    Args:
+        model: a built model, as `measure` takes it.
+        x: its inputs, as `measure` takes them.
+        samples: number of points.
+        seed: of the draw of the points.
+
+    Returns:
+        A `Spectrum` for every transition with a square Jacobian, by the transition's name; others
+        have no eigenvalues.
+
+    Raises:
+        TypeError, ValueError: as `measure`.
+
+    Example:
+        >>> import keras, keras_lsc, numpy as np
+        >>> model = keras.Sequential([keras.Input((20, 3)), keras.layers.GRU(8, name="layer")])
+        >>> spectra = keras_lsc.eigenvalues(model, np.random.normal(size=(8, 20, 3)), samples=4)
+        >>> spectra["layer.time"].values.shape
+        (4, 8)
+    """
+    check_samples(samples)
+    probe = _JacobianProbe(model)
+    rows = draw_rows(x, samples, seed, model.inputs)
+    chunks = [probe.predict_on_batch(part) for part in chunks_of_points(rows, samples, seed)]
+    spectra = {}
+    for transition in probe.transition_map.transitions:
+        matrices = np.concatenate([chunk[transition.name] for chunk in chunks])
+        if matrices.shape[1] == matrices.shape[2]:
+            spectra[transition.name] = Spectrum(
+                transition.name,
+                transition.kind,
+                transition.layer,
+                np.linalg.eigvals(matrices.astype("float64")),
+            )
+    return spectra
+
+
+class _JacobianProbe(keras.Model):
+    """A model whose output is the Jacobians `(points, n_out, n_in)` of another, by name."""
+
+    def __init__(self, model: keras.Model):
+        transition_map = TransitionMap(model)
+        super().__init__(name=f"jacobian_probe_of_{model.name}")
+        self.model = model
+        self.transition_map = transition_map
+        self.built = True
+        if keras.backend.backend() == "tensorflow":
+            self.jit_compile = False  # as in Probe
+
+    def call(self, inputs: list[Tensor]) -> dict[str, Tensor]:
+        *x, position = inputs
+        points = self.transition_map.sample(x, position)
+        return {
+            row.name: backend.jacobian(*in_precision(*row.linearize(points)))
+            for row in self.transition_map.transitions
+        }
