@@ -250,7 +250,9 @@ class LSCPretrainer(keras.Model):
             missing = ops.relu(1.0 - y_pred["rate"] / low)
             surplus = ops.relu((y_pred["rate"] - high) / (1.0 - high))
             loss = loss + _RATE_COST * ops.mean(ops.square(missing) + ops.square(surplus))
-        return loss
+        # Keras warns of variables without a gradient; those that no driven transition depends on,
+        # such as the input weights of a linear bottom layer, have one of zero.
+        return loss + 0.0 * sum(ops.sum(variable) for variable in self.trainable_variables)
 
     def compute_metrics(
         self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None

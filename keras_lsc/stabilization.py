@@ -9,7 +9,7 @@ import numpy as np
 from keras_lsc.callbacks import StopWhenStable
 from keras_lsc.pretrainer import LSCPretrainer, Mode
 from keras_lsc.stability.data import draw_rows
-from keras_lsc.stability.measure import Probe
+from keras_lsc.stability.measure import COARSE_SQUARINGS, Probe
 from keras_lsc.stability.radius import RadiusKind
 from keras_lsc.stability.report import SILENT_RATE, StabilityReport
 from keras_lsc.stability.targets import Target, resolve
@@ -18,7 +18,7 @@ from keras_lsc.stability.targets import Target, resolve
 # sequence to sequence. More are drawn of small ones only, to bound the memory of the copy.
 _ROWS = (384, 3072)
 _BYTES = 2**28
-_MOST_SAMPLES = 4096
+_MOST_SAMPLES = 2048
 # After so many updates the held-out sequences are looked at.
 _ROUND = 80
 # Share of the updates in which the steps halve. Free weights bring down one eigenvalue after the
@@ -106,7 +106,7 @@ def stabilize(
     pretrainer = LSCPretrainer(model, target, mode, radius, include_input=include_input, seed=seed)
     halving = max(60, _HALVING[mode] * max_updates)
     pretrainer.compile(optimizer, learning_rate, decay_updates=halving)
-    probe = Probe(model, radius, pretrainer.transition_map)
+    probe = Probe(model, radius, pretrainer.transition_map, COARSE_SQUARINGS)
     training, held_out = _hold_out(draw_rows(x, _rows_to_draw(model), seed, model.inputs))
     before = model.get_weights()
     history = _History(max_updates)
