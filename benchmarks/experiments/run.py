@@ -1,0 +1,205 @@
+"""Runs what is missing of the experiments, and appends it to their results.
+
+    python -m benchmarks.experiments.run                 # every experiment of reduced size
+    python -m benchmarks.experiments.run recurrent --jobs 2 --budget 0.5
+    python -m benchmarks.experiments.run --paper recurrent    # the paper's sizes
+    python -m benchmarks.experiments.run --repeat 1f00c0ffee12
+
+Finished runs are skipped, so an interrupted command goes on where it stopped. Each worker is a
+process that makes all runs of one network; this process alone writes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import queue
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from benchmarks.experiments import results
+from benchmarks.experiments.settings import (
+    FOLDER,
+    Setting,
+    experiment_names,
+    read_experiment,
+)
+
+PAPER = FOLDER / "paper"
+# Runs of one worker: it ends after these, so that what it compiled is freed.
+_LARGEST_JOB = 120
+
+Job = tuple[str, list[Setting]]
+
+
+def pending_jobs(
+    names: list[str], toml_folder: Path, result_folder: Path, budget: float, only: str = ""
+) -> list[Job]:
+    """What is missing, as lists of settings that share a network, in the order of the files.
+
+    Args:
+        names: of the experiments.
+        toml_folder: with their TOML files.
+        result_folder: with their results.
+        budget: factor of epochs and seeds.
+        only: text that the JSON of a setting must have.
+    """
+    jobs: list[Job] = []
+    for name in names:
+        done = {row["id"] for row in results.read_rows(result_folder / f"{name}.jsonl")}
+        groups: dict[str, list[Setting]] = {}
+        for setting in read_experiment(toml_folder / f"{name}.toml", budget).settings:
+            if setting.id not in done and only in json.dumps(setting.to_dict()):
+                groups.setdefault(setting.network, []).append(setting)
+        for settings in groups.values():
+            rest = iter(settings)
+            while part := list(islice(rest, _LARGEST_JOB)):
+                jobs.append((name, part))
+    return jobs
+
+
+def run_jobs(jobs: list[Job], result_folder: Path, workers: int, seconds: float) -> int:
+    """Runs jobs in worker processes and appends what they make.
+
+    Args:
+        jobs: of `pending_jobs`.
+        result_folder: to append to.
+        workers: processes at a time.
+        seconds: after which no further job is begun.
+
+    Returns:
+        How many jobs failed.
+    """
+    finished: queue.Queue[tuple[Job, dict[str, Any] | int]] = queue.Queue()
+    waiting, running, failures = list(jobs), 0, 0
+    end = time.monotonic() + seconds
+    with results.writer(result_folder) as writer:
+        while running or (waiting and time.monotonic() < end):
+            while waiting and running < workers and time.monotonic() < end:
+                job = waiting.pop(0)
+                threading.Thread(target=_follow, args=(job, finished), daemon=True).start()
+                running += 1
+            job, outcome = finished.get()
+            if isinstance(outcome, dict):
+                writer.append(job[0], outcome)
+                print(_summary(job[0], outcome), flush=True)
+                continue
+            running -= 1
+            if outcome:
+                failures += 1
+                print(f"{job[0]}: a worker ended with exit code {outcome}", file=sys.stderr)
+    return failures
+
+
+def _follow(job: Job, finished: queue.Queue[tuple[Job, dict[str, Any] | int]]) -> None:
+    """Starts the worker of a job and hands on its rows, and at last its exit code."""
+    cache = Path(tempfile.gettempdir()) / f"keras_lsc_experiments_{os.getuid()}"
+    environment = {
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+        **os.environ,
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.experiments.worker"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=environment,
+        cwd=FOLDER.parents[1],
+        text=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    json.dump([setting.to_dict() for setting in job[1]], process.stdin)
+    process.stdin.close()
+    for line in process.stdout:
+        finished.put((job, json.loads(line)))
+    finished.put((job, process.wait()))
+
+
+def _summary(experiment: str, row: dict[str, Any]) -> str:
+    setting, trained = row["setting"], row.get("training", {})
+    return (
+        f"{time.strftime('%H:%M:%S')} {experiment} {row['id']} {setting['cell']} "
+        f"{setting['depth']}x{setting['units']} {setting['dataset']} {setting['target']} "
+        f"{setting['mode']} seed {setting['seed']} lr {setting['learning_rate']:g}: "
+        f"{row['status']}, validation {trained.get('best')}, start {row['start']['seconds']} s "
+        f"({row['start']['updates']} updates), training {trained.get('seconds')} s"
+    )
+
+
+def repeat(identity: str, result_folder: Path) -> int:
+    """Makes a stored run again and says whether its figures are the same.
+
+    Args:
+        identity: the id of the run, or its beginning.
+        result_folder: with the results.
+
+    Returns:
+        0 if they are, 1 if they differ.
+    """
+    from benchmarks.experiments.runs import Workplace
+
+    rows = [
+        row for path in sorted(result_folder.glob("*.jsonl")) for row in results.read_rows(path)
+    ]
+    found = [row for row in rows if row["id"].startswith(identity)]
+    if len(found) != 1:
+        sys.exit(f"{len(found)} runs in {result_folder} have an id that begins with {identity!r}.")
+    setting = Setting.from_dict(found[0]["setting"])
+    (again,) = Workplace(setting).runs([setting])
+    before, after = figures_of(found[0]), figures_of(again)
+    print(json.dumps({"setting": setting.to_dict(), "stored": before, "again": after}, indent=1))
+    return 0 if before == after else 1
+
+
+def figures_of(row: dict[str, Any]) -> dict[str, Any]:
+    """What a repeated run must give again: all but times and what it was made with."""
+    rest = {key: row[key] for key in ("id", "setting", "status", "data")}
+    start = {key: value for key, value in row["start"].items() if key != "seconds"}
+    trained = {k: v for k, v in row.get("training", {}).items() if k != "seconds"}
+    return {**rest, "start": start, "training": trained}
+
+
+def main() -> None:
+    """Runs what the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", help="experiments; all of them without a name")
+    parser.add_argument("--paper", action="store_true", help="the paper's sizes (for a GPU)")
+    parser.add_argument("--budget", type=float, default=1.0, help="factor of epochs and seeds")
+    parser.add_argument("--jobs", type=int, default=1, help="worker processes at a time")
+    parser.add_argument("--only", default="", help="only settings whose JSON has this text")
+    parser.add_argument("--hours", type=float, default=1e6, help="begin no network after these")
+    parser.add_argument("--list", action="store_true", help="say what is missing, and run nothing")
+    parser.add_argument("--repeat", metavar="ID", help="make one stored run again")
+    parser.add_argument("--results", type=Path, default=results.FOLDER, help="folder of results")
+    options = parser.parse_args()
+    folder = options.results / "paper" if options.paper else options.results
+    if options.repeat:
+        sys.exit(repeat(options.repeat, folder))
+    toml_folder = PAPER if options.paper else FOLDER
+    names = options.names or experiment_names(toml_folder)
+    unknown = sorted(set(names) - set(experiment_names(toml_folder)))
+    if unknown:
+        sys.exit(
+            f"There is no experiment {unknown[0]!r}. Known ones: "
+            f"{', '.join(experiment_names(toml_folder))}."
+        )
+    jobs = pending_jobs(names, toml_folder, folder, options.budget, options.only)
+    print(f"{sum(len(settings) for _, settings in jobs)} runs of {len(jobs)} jobs are missing")
+    if options.list:
+        for name, settings in jobs:
+            first = settings[0]
+            print(f"{name}: {first.cell} {first.depth}x{first.units}, {len(settings)} runs")
+        return
+    sys.exit(1 if run_jobs(jobs, folder, options.jobs, 3600 * options.hours) else 0)
+
+
+if __name__ == "__main__":
+    main()
