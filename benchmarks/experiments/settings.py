@@ -102,8 +102,13 @@ class Setting:
 
     @property
     def id(self) -> str:
-        """Twelve hexadecimal digits that only this setting has."""
-        text = json.dumps(self.to_dict(), sort_keys=True)
+        """Twelve hexadecimal digits that only this setting has.
+
+        Fields with their default value do not count, so a new field leaves the ids of old runs.
+        """
+        defaults = {item.name: item.default for item in fields(self)} | {"options": {}}
+        chosen = {k: v for k, v in self.to_dict().items() if v != defaults[k]}
+        text = json.dumps(chosen, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def to_dict(self) -> dict[str, Any]:
