@@ -5,6 +5,10 @@ BACKENDS := $(or $(strip $(BACKEND)),torch tensorflow jax)
 # How many backends are tested at once.
 JOBS ?= 2
 PYTEST_ARGS ?=
+# Of make experiments: which (all without a name), the share of epochs and seeds, processes.
+EXPERIMENTS ?=
+BUDGET ?= 1
+WORKERS ?= 2
 
 SHELL := /bin/bash
 ROOT := $(patsubst %/,%,$(dir $(abspath $(lastword $(MAKEFILE_LIST)))))
@@ -25,7 +29,7 @@ THREADS := $(if $(filter-out 1,$(JOBS)),$(if $(word 2,$(BACKENDS)),$(ONE_THREAD)
 # Keeps the output of each backend in one piece, where make knows how (4.0 and later).
 IN_ONE_PIECE := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 
-.PHONY: help demo install test lint typecheck grid bench clean $(BACKENDS:%=pytest-%)
+.PHONY: help demo install test lint typecheck grid bench experiments report clean $(BACKENDS:%=pytest-%)
 
 help:
 	@echo "make demo       install with JAX into $(DEMO) and run the demonstration"
@@ -34,6 +38,9 @@ help:
 	@echo "make lint       ruff, and the README's tables;  make typecheck  mypy alone"
 	@echo "make grid       stabilise every cell, depth, target and mode on JAX"
 	@echo "make bench      the benchmarks on every backend"
+	@echo "make experiments  what is missing of the experiments, then their report"
+	@echo "                EXPERIMENTS=\"recurrent targets\" BUDGET=0.5 WORKERS=2"
+	@echo "make report     the report of the experiments from the stored runs"
 	@echo "make clean      remove the environments and what was built"
 
 $(DEMO)/installed: pyproject.toml
@@ -82,6 +89,15 @@ bench: $(TEST)/installed
 	done
 	KERAS_BACKEND=jax $(TEST)/bin/python benchmarks/accuracy.py
 	$(TEST)/bin/python benchmarks/tables.py
+
+# What is finished is skipped: interrupt it, and start it again another day.
+experiments: $(TEST)/installed
+	KERAS_BACKEND=jax $(ONE_THREAD) $(TEST)/bin/python -m benchmarks.experiments.run \
+		$(EXPERIMENTS) --budget $(BUDGET) --jobs $(WORKERS)
+	@$(MAKE) --no-print-directory report
+
+report: $(TEST)/installed
+	KERAS_BACKEND=jax $(TEST)/bin/python -m benchmarks.experiments.report
 
 clean:
 	rm -rf $(DEMO) $(TEST) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

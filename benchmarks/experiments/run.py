@@ -20,6 +20,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -34,13 +35,17 @@ from benchmarks.experiments.settings import (
 
 PAPER = FOLDER / "paper"
 # Runs of one worker: it ends after these, so that what it compiled is freed.
-_LARGEST_JOB = 120
+_LARGEST_JOB = 200
 
 Job = tuple[str, list[Setting]]
 
 
 def pending_jobs(
-    names: list[str], toml_folder: Path, result_folder: Path, budget: float, only: str = ""
+    names: list[str],
+    toml_folder: Path,
+    result_folder: Path,
+    budget: float,
+    only: Sequence[str] = (),
 ) -> list[Job]:
     """What is missing, as lists of settings that share a network, in the order of the files.
 
@@ -49,14 +54,15 @@ def pending_jobs(
         toml_folder: with their TOML files.
         result_folder: with their results.
         budget: factor of epochs and seeds.
-        only: text that the JSON of a setting must have.
+        only: texts that the JSON of a setting must have, every one of them.
     """
     jobs: list[Job] = []
     for name in names:
         done = {row["id"] for row in results.read_rows(result_folder / f"{name}.jsonl")}
         groups: dict[str, list[Setting]] = {}
         for setting in read_experiment(toml_folder / f"{name}.toml", budget).settings:
-            if setting.id not in done and only in json.dumps(setting.to_dict()):
+            text = json.dumps(setting.to_dict())
+            if setting.id not in done and all(part in text for part in only):
                 groups.setdefault(setting.network, []).append(setting)
         for settings in groups.values():
             rest = iter(settings)
@@ -174,7 +180,9 @@ def main() -> None:
     parser.add_argument("--paper", action="store_true", help="the paper's sizes (for a GPU)")
     parser.add_argument("--budget", type=float, default=1.0, help="factor of epochs and seeds")
     parser.add_argument("--jobs", type=int, default=1, help="worker processes at a time")
-    parser.add_argument("--only", default="", help="only settings whose JSON has this text")
+    parser.add_argument(
+        "--only", action="append", default=[], help="only settings whose JSON has this text"
+    )
     parser.add_argument("--hours", type=float, default=1e6, help="begin no network after these")
     parser.add_argument("--list", action="store_true", help="say what is missing, and run nothing")
     parser.add_argument("--repeat", metavar="ID", help="make one stored run again")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import os
 import platform
+import subprocess
 import time
 from collections.abc import Iterator, Sequence
+from functools import cache
 from importlib.metadata import version
 from itertools import groupby
 from typing import Any
@@ -17,7 +19,7 @@ import numpy as np
 import keras_lsc
 from benchmarks.experiments.measures import SAMPLES, gradient_energies, radii, rounded
 from benchmarks.experiments.networks import Split, load_split, make_network, set_initial_weights
-from benchmarks.experiments.settings import START_FIELDS, Setting
+from benchmarks.experiments.settings import FOLDER, START_FIELDS, Setting
 from keras_lsc import datasets
 
 Row = dict[str, Any]
@@ -226,7 +228,16 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "cores": os.cpu_count(),
         "date": time.strftime("%Y-%m-%d"),
+        "revision": _revision(),
     }
+
+
+@cache
+def _revision() -> str | None:
+    """The commit of the checkout, "+" where files differ from it; None outside of one."""
+    command = ["git", "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=+"]
+    found = subprocess.run(command, cwd=FOLDER, capture_output=True, text=True, check=False)
+    return found.stdout.strip() or None
 
 
 def _stabilized_or_measured(

@@ -1,0 +1,180 @@
+"""The pictures of the report."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+
+from benchmarks.experiments.optimum import ENERGY, balanced_starts
+from benchmarks.experiments.statistics import mean
+from benchmarks.experiments.summary import LEAST_SEEDS, Network
+from benchmarks.experiments.tables import labels_of
+from keras_lsc.stability.theory import PascalRNN, number_of_paths
+
+matplotlib.use("Agg")
+from matplotlib import colors, pyplot
+
+_GRID_DEPTH = 8
+_FLOOR = 1e-8
+
+
+def theory(path: Path) -> None:
+    """Path counts of the grid, and the exact gradient of PascalRNN on each family of targets."""
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
+    steps = np.arange(1, 101)
+    for depth in (1, 2, 5, 10):
+        left.semilogy(steps, [number_of_paths(int(t), depth) for t in steps], label=f"{depth}")
+    left.set(xlabel="steps in time", ylabel="paths", title="paths through the grid")
+    left.legend(title="layers")
+    pairs = {"1, 1": (1.0, 1.0), "1/√2, 1/√2": (ENERGY, ENERGY), "½, ½": (0.5, 0.5)}
+    lengths = np.arange(1, 201, 2)
+    for name, pair in pairs.items():
+        network = PascalRNN(*pair, layers=5)
+        right.semilogy(lengths, [network.gradient_sum(int(t)) for t in lengths], label=name)
+    unbalanced = [
+        PascalRNN(t / (5 + t), 5 / (5 + t), layers=5).gradient_sum(int(t)) for t in lengths
+    ]
+    right.semilogy(lengths, unbalanced, "--", label="unbalanced")
+    right.set(xlabel="steps T", ylabel="gradient, summed over T", title="PascalRNN, 5 layers")
+    right.legend(title="radius in time, depth")
+    _save(figure, path)
+
+
+def gradient_grids(networks: list[Network], path: Path) -> bool:
+    """Energies over time and depth of each start: measured, by the law, and the bound.
+
+    Args:
+        networks: of the experiment on gradients.
+        path: of the picture.
+
+    Returns:
+        Whether there was anything to draw.
+    """
+    chosen = [n for n in networks if n.setting.depth == _GRID_DEPTH and n.setting.cell == "lstm"]
+    starts = [s for n in chosen for s in n.starts.values() if _grids(s) is not None]
+    if not starts:
+        return False
+    names = ("measured", "predicted", "bound")
+    figure, axes = pyplot.subplots(
+        len(starts), 3, figsize=(9, 1.7 * len(starts)), squeeze=False, sharex=True, sharey=True,
+        layout="constrained",
+    )  # fmt: skip
+    norm = colors.LogNorm(_FLOOR, 1 / _FLOOR)
+    image = None
+    for start, line in zip(starts, axes, strict=True):
+        grids = _grids(start)
+        assert grids is not None
+        for name, ax in zip(names, line, strict=True):
+            energies = np.clip(grids[name], _FLOOR, 1 / _FLOOR).T
+            image = ax.imshow(energies, origin="lower", aspect="auto", norm=norm, cmap="RdBu_r")
+            ax.set_title(f"{start.label}: {name}", fontsize=9)
+        line[0].set_ylabel("layer")
+    for ax in axes[-1]:
+        ax.set_xlabel("time step")
+    figure.colorbar(image, ax=axes, label="gradient energy")
+    _save(figure, path)
+    return True
+
+
+def _grids(start: Any) -> dict[str, np.ndarray] | None:
+    """Geometric mean over the seeds of the whole grids."""
+    grids = []
+    for seed in start.reached:
+        gradients = start.rows[start.learning_rates[0], seed]["start"]["gradients"]
+        if gradients and "grid" in gradients.get("measured", {}):
+            grids.append(gradients)
+    if len(grids) < LEAST_SEEDS:
+        return None
+    return {
+        name: np.exp(
+            np.mean([np.log(np.maximum(np.array(g[name]["grid"]), 1e-30)) for g in grids], axis=0)
+        )
+        for name in ("measured", "predicted", "bound")
+    }
+
+
+def target_sweep(networks: list[Network], path: Path) -> bool:
+    """Test metric against the balanced target, one curve a network.
+
+    Args:
+        networks: of the sweep.
+        path: of the picture.
+
+    Returns:
+        Whether there was anything to draw.
+    """
+    drawn = [n for n in networks if len(balanced_starts(n, "scales")) >= 3]
+    if not drawn:
+        return False
+    cells = sorted({network.setting.cell for network in drawn})
+    figure, axes = pyplot.subplots(
+        1, len(cells), figsize=(3.3 * len(cells), 3.2), squeeze=False, sharey=True,
+        layout="constrained",
+    )  # fmt: skip
+    for cell, ax in zip(cells, axes[0], strict=True):
+        for network in (n for n in drawn if n.setting.cell == cell):
+            starts = balanced_starts(network, "scales")
+            tests = [list(network.starts[label].test.values()) for _, label in starts]
+            middle = [mean(values) for values in tests]
+            name = f"depth {network.setting.depth}, T {network.setting.steps or 28}"
+            line = ax.errorbar(
+                [target for target, _ in starts],
+                [m.value for m in middle],
+                [m.high - m.value for m in middle],
+                label=name,
+                capsize=2,
+            )
+            default = network.starts.get("default")
+            if default is not None and default.is_finished:
+                level = np.mean(list(default.test.values()))
+                ax.axhline(level, color=line[0].get_color(), linestyle=":", linewidth=1)
+        ax.axvline(ENERGY, color="grey", linewidth=1)
+        ax.set(title=cell, xlabel="target")
+        ax.legend(fontsize=7)
+    axes[0, 0].set_ylabel("test accuracy (dotted: default start)")
+    _save(figure, path)
+    return True
+
+
+def starts_compared(networks: list[Network], path: Path) -> bool:
+    """Test metric of every seed, network by network and start by start.
+
+    Args:
+        networks: of an experiment; those with finished starts are drawn.
+        path: of the picture.
+
+    Returns:
+        Whether there was anything to draw.
+    """
+    drawn = [n for n in networks if any(start.is_finished for start in n.starts.values())]
+    if not drawn:
+        return False
+    columns = min(3, len(drawn))
+    lines = math.ceil(len(drawn) / columns)
+    figure, axes = pyplot.subplots(
+        lines, columns, figsize=(3.4 * columns, 2.4 * lines), squeeze=False, layout="constrained"
+    )
+    for ax in axes.flat[len(drawn) :]:
+        ax.set_axis_off()
+    for network, ax in zip(drawn, axes.flat, strict=False):
+        labels = [label for label in labels_of([network]) if network.starts[label].is_finished]
+        for position, label in enumerate(labels):
+            values = list(network.starts[label].test.values())
+            ax.plot([position] * len(values), values, "o", markersize=3, alpha=0.7)
+            ax.plot([position - 0.3, position + 0.3], [np.mean(values)] * 2, "k-", linewidth=1)
+        ax.set_xticks(range(len(labels)), labels, rotation=40, ha="right", fontsize=6)
+        ax.set_title(network.label, fontsize=7)
+        ax.tick_params(axis="y", labelsize=6)
+    _save(figure, path)
+    return True
+
+
+def _save(figure: Any, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Without the name and version of what wrote it, the same picture is the same file.
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+    pyplot.close(figure)

@@ -1,0 +1,269 @@
+"""Writes RESULTS.md, its pictures and its index of lines from the stored runs alone.
+
+    python -m benchmarks.experiments.report [--check]
+
+Every figure of the tables is found again in `results/trace.json`: experiment, network and start
+lead to the learning rate that was chosen and to the line of each seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from benchmarks.experiments import claims, longest, optimum, results, tables
+from benchmarks.experiments.settings import (
+    FOLDER,
+    Experiment,
+    experiment_names,
+    read_experiment,
+)
+from benchmarks.experiments.summary import LEAST_SEEDS, Network, networks
+
+# The order of the report; whatever else there is follows.
+_ORDER = ("recurrent", "targets", "lstm", "feed_forward", "state_space", "long_dependencies")
+# Experiments whose starts are the paper's: what the summary and the advice rest on.
+_COMPARED = ("recurrent", "state_space", "long_dependencies")
+
+
+def write_report(folder: Path = FOLDER, check: bool = False) -> bool:
+    """Writes the report of a folder of experiments.
+
+    Args:
+        folder: with the TOML files and `results`.
+        check: only compare with what is written.
+
+    Returns:
+        Whether text and index were the same as before.
+    """
+    found = {
+        name: networks(results.read_rows(folder / "results" / f"{name}.jsonl"))
+        for name in _ordered(experiment_names(folder))
+    }
+    experiments = {name: read_experiment(folder / f"{name}.toml") for name in found}
+    contents = {
+        folder / "RESULTS.md": _text(experiments, found),
+        folder / "results" / "trace.json": json.dumps(trace(found), indent=1) + "\n",
+    }
+    if not check:
+        draw(found, folder / "figures")
+    same = True
+    for path, content in contents.items():
+        same = same and path.exists() and path.read_text(encoding="utf-8") == content
+        if not check:
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(content, encoding="utf-8")
+    return same
+
+
+def trace(found: dict[str, list[Network]]) -> dict[str, Any]:
+    """From experiment, network and start to the lines behind the figures."""
+    index: dict[str, Any] = {}
+    for name, members in found.items():
+        for network in members:
+            for start in network.starts.values():
+                rows = start.chosen_rows or {
+                    seed: start.rows[start.learning_rates[0], seed] for seed in start.seeds
+                }
+                index.setdefault(name, {}).setdefault(network.label, {})[start.label] = {
+                    "learning_rate": start.learning_rate,
+                    "lines": {
+                        str(seed): f"results/{name}.jsonl:{row['line']}"
+                        for seed, row in sorted(rows.items())
+                    },
+                }
+    return index
+
+
+def draw(found: dict[str, list[Network]], folder: Path) -> None:
+    """Draws every picture there is data for."""
+    # matplotlib is needed by no other part of the report.
+    from benchmarks.experiments import figures
+
+    figures.theory(folder / "theory.png")
+    for name, members in found.items():
+        if name == "gradients":
+            figures.gradient_grids(members, folder / "gradients.png")
+        elif name == "targets":
+            figures.target_sweep(members, folder / "targets.png")
+        else:
+            figures.starts_compared(members, folder / f"{name}.png")
+
+
+def _ordered(names: list[str]) -> list[str]:
+    first = [name for name in _ORDER if name in names]
+    return first + [name for name in names if name not in first]
+
+
+def _text(experiments: dict[str, Experiment], found: dict[str, list[Network]]) -> str:
+    parts = [_head(found), _short(found)]
+    parts += [_section(experiments[name], found[name]) for name in found]
+    parts += [_THEORY, _unfinished(experiments, found)]
+    return "\n\n".join(part.strip() for part in parts if part.strip()) + "\n"
+
+
+def _head(found: dict[str, list[Network]]) -> str:
+    rows = [
+        row
+        for members in found.values()
+        for network in members
+        for start in network.starts.values()
+        for row in start.rows.values()
+    ]
+    status = Counter(row["status"] for row in rows)
+    versions = sorted(
+        {
+            f"{r['environment']['backend']} {r['environment']['backend_version']} with Keras "
+            f"{r['environment']['keras']}"
+            for r in rows
+        }
+    )
+    starts = {(r["start"]["seconds"], json.dumps(r["start"]["radii"])) for r in rows
+              if "radii" in r["start"]}  # fmt: skip
+    hours = sum(row.get("training", {}).get("seconds", 0) for row in rows)
+    hours += sum(seconds for seconds, _ in starts)
+    counts = ", ".join(f"{count} {name}" for name, count in sorted(status.items())) or "none"
+    made_with = "; ".join(versions) or "no backend"
+    return f"""
+# Does it help?
+
+Generated by `make report` from the runs in `benchmarks/experiments/results`; do not edit. Runs:
+{counts}; {hours / 3600:.1f} hours of pre-training and training; {made_with}.
+
+{_HOW_TO_READ}"""
+
+
+def _short(found: dict[str, list[Network]]) -> str:
+    compared = [network for name in _COMPARED for network in found.get(name, [])]
+    said = claims.verdicts(compared)
+    parts = ["## In short", "### Advice", claims.advice(said)]
+    if said:
+        parts += [claims.verdict_table(said)]
+    parts += ["### The paper's summary", _SUMMARY_NOTE, claims.paper_form(compared)]
+    parts += ["### Scales or weights", claims.mode_comparison(compared)]
+    return "\n\n".join(parts)
+
+
+def _section(experiment: Experiment, members: list[Network]) -> str:
+    parts = [f"## {experiment.title}", " ".join(experiment.question.split())]
+    if not members:
+        return "\n\n".join([*parts, "No runs yet."])
+    trained = [network for network in members if network.setting.epochs]
+    if experiment.name == "gradients":
+        parts += [_picture(experiment.name), _ENERGY_NOTE, optimum.energy_table(members)]
+    if experiment.name == "targets":
+        parts += ["### The best target", optimum.optimum_table(members), _picture("targets")]
+    if experiment.name == "long_dependencies":
+        parts += ["### The longest solved", longest.longest_table(members)]
+    if trained:
+        parts += ["### Test metric", tables.metrics_table(trained)]
+        if experiment.name not in ("targets", "long_dependencies"):
+            parts += [_picture(experiment.name)]
+        for mode, suffix in claims.MODES:
+            table = tables.differences_table(trained, suffix)
+            if table:
+                parts += [f'### Paired differences, mode "{mode}"', table]
+        said = claims.verdicts(trained)
+        if experiment.name not in _COMPARED and said:
+            parts += ["### The best pre-trained start", claims.verdict_table(said)]
+        parts += ["### The starts", _STARTS_NOTE, tables.starts_table(trained)]
+    if experiment.name == "targets":
+        parts += ["### Gradient energies", _ENERGY_NOTE, optimum.energy_table(members)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _picture(name: str) -> str:
+    return f"![{name}](figures/{name}.png)"
+
+
+def _unfinished(experiments: dict[str, Experiment], found: dict[str, list[Network]]) -> str:
+    lines = []
+    for name, members in found.items():
+        done = {
+            row["id"]
+            for network in members
+            for start in network.starts.values()
+            for row in start.rows.values()
+        }
+        missing = [setting for setting in experiments[name].settings if setting.id not in done]
+        lines.append(
+            [name, str(len(experiments[name].settings)), str(len(missing)),
+             ", ".join(_too_few(members)) or "none"]
+        )  # fmt: skip
+    header = ["experiment", "runs asked for", "not run yet", "starts without four trained seeds"]
+    return "## Unfinished\n\n" + _UNFINISHED_NOTE + "\n\n" + tables.markdown(header, lines)
+
+
+def _too_few(members: list[Network]) -> list[str]:
+    found = []
+    for network in members:
+        starts = [
+            f"{start.label} {len(start.reached)} of {len(start.seeds)}"
+            for start in network.starts.values()
+            if network.setting.epochs and not start.is_finished
+        ]
+        if starts:
+            found.append(f"{network.label} ({'; '.join(starts)})")
+    return found
+
+
+_HOW_TO_READ = f"""
+**How to read it.** A run is one network, one start, one seed. All starts of a seed begin from the
+same initial weights and see the same batches. The *default* start is these weights; "variance",
+1, 0.5, "unbalanced" and pairs are targets of the pre-training, of mode "scales" unless "weights"
+is said. The learning rate of each start is the one with the best mean validation metric; the
+weights of the best validation are tested, on the test split, once. Means have Student's 95 %
+interval over the seeds, whose number is in brackets; differences are paired by seed, positive
+where the first is better, in points of accuracy or in natural logarithms of perplexity or squared
+error, and bold where the interval leaves out zero. Starts with fewer than {LEAST_SEEDS} seeds are
+in italics and enter no claim. Nothing is corrected for the number of comparisons: of twenty true
+ties one is bold by chance.
+
+`results/trace.json` leads from every figure to its lines, and `python -m
+benchmarks.experiments.run --repeat ID` makes the run of a line again.""".strip()
+
+_SUMMARY_NOTE = """
+In what share of settings (network, task, length, clipping) the mean over seeds of one start is
+better than that of another, with Wilson's 95 % interval, which takes the settings for independent
+although some share data and weights. "Clearly": the paired interval leaves out zero.""".strip()
+
+_ENERGY_NOTE = """
+Gradient energy of the bottom layer relative to the top one, summed over time, geometric mean over
+the seeds: measured, by the energy law from the measured gains (energies add), and by the coherent
+bound (amplitudes add).""".strip()
+
+_STARTS_NOTE = """
+Means over transitions and seeds. A learning rate with a star is at the edge of those tried: a
+better one may lie beyond.""".strip()
+
+_THEORY = """
+## The two laws
+
+The number of gradient paths between two points of the grid is a binomial coefficient. When all
+paths point the same way, as in the scalar PascalRNN, amplitudes add, and rho_t + rho_l = 1 keeps
+the gradient; in an isotropic network their energies add, and rho_t² + rho_l² = 1 keeps it.
+
+![theory](figures/theory.png)"""
+
+_UNFINISHED_NOTE = """
+`make experiments` goes on with what is missing. A start that did not reach its target in the
+updates it was given is a result, and not run again. For starts without four trained seeds: of how
+many seeds the target was reached.""".strip()
+
+
+def main() -> None:
+    """Writes the report, or says that it is out of date."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="fail if the report is out of date")
+    options = parser.parse_args()
+    same = write_report(check=options.check)
+    if options.check and not same:
+        sys.exit("RESULTS.md differs from the runs: python -m benchmarks.experiments.report")
+
+
+if __name__ == "__main__":
+    main()

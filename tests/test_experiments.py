@@ -1,0 +1,339 @@
+"""The experiments: runs that can be repeated and resumed, and a report that follows from them."""
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from benchmarks.experiments import claims, results, statistics, tables
+from benchmarks.experiments.networks import make_network, set_initial_weights
+from benchmarks.experiments.report import write_report
+from benchmarks.experiments.run import PAPER, figures_of, pending_jobs
+from benchmarks.experiments.runs import Workplace
+from benchmarks.experiments.settings import (
+    FOLDER,
+    Setting,
+    SettingsError,
+    experiment_names,
+    read_experiment,
+)
+from benchmarks.experiments.summary import networks
+
+TOML = """
+title = "A small one"
+question = "Is it?"
+seeds = 4
+
+[defaults]
+dataset = "parity"
+options = { n = 2, delay = 1, length = 6 }
+units = 4
+training = 64
+validation = 32
+test = 32
+epochs = 1
+batch_size = 16
+validations = 2
+tolerance = 0.6
+max_updates = 8
+threshold = 0.4
+learning_rates = [1e-3, 1e-2]
+targets = ["none", 0.5, 1.0]
+
+[[group]]
+cells = ["tanh"]
+depths = [2]
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with one small experiment."""
+    (tmp_path / "small.toml").write_text(TOML)
+    return tmp_path
+
+
+@pytest.fixture
+def settings(folder):
+    return read_experiment(folder / "small.toml").settings
+
+
+def made_up_row(setting, validation, test):
+    """A row of results as a run writes it, with the figures that a test needs."""
+    figures = {"radius": [0.5], "gain": [0.5], "isotropy": [1.0]}
+    return {
+        "id": setting.id,
+        "setting": setting.to_dict(),
+        "status": "trained",
+        "start": {
+            "radii": {"time": figures, "depth": figures},
+            "gradients": None,
+            "seconds": 1.0,
+            "updates": 3,
+            "problem": None,
+        },
+        "training": {"best": validation, "test": test, "updates_to_threshold": 4, "seconds": 1.0},
+        "environment": {"backend": "jax", "backend_version": "1", "keras": "3"},
+    }
+
+
+def made_up_results(folder, settings, rng, test=None):
+    """Writes made-up results for the settings; returns their rows."""
+    rows = []
+    with results.writer(folder / "results") as writer:
+        for setting in settings:
+            validation, own_test = rng.random(2).round(3)
+            rows.append(made_up_row(setting, validation, own_test if test is None else test))
+            writer.append("small", rows[-1])
+    return rows
+
+
+def test_a_run_repeated_from_its_own_line_gives_the_same_figures(folder, settings):
+    chosen = [s for s in settings if s.seed == 1 and s.target in (None, 0.5)]
+    assert len({setting.network for setting in chosen}) == 1
+    with results.writer(folder / "results") as writer:
+        for row in Workplace(chosen[0]).runs(chosen):
+            writer.append("small", row)
+    rows = results.read_rows(folder / "results" / "small.jsonl")
+    assert [row["status"] for row in rows] == ["trained"] * 4
+    last = rows[-1]
+    setting = Setting.from_dict(last["setting"])
+    assert setting.id == last["id"]
+    assert setting == chosen[-1]
+    (again,) = Workplace(setting).runs([setting])
+    assert figures_of(json.loads(json.dumps(again))) == figures_of(last)
+    # Starts of one seed begin from the same weights; only the pre-trained one was moved.
+    assert rows[0]["start"]["updates"] == 0 < last["start"]["updates"]
+
+
+def test_the_test_split_has_no_part_in_training(settings):
+    setting = next(s for s in settings if s.target is None)
+    place, other = Workplace(setting), Workplace(setting)
+    other.test.x[:] = 1 - other.test.x
+    other.test.y[:] = 1 - other.test.y
+    (row,), (changed,) = place.runs([setting]), other.runs([setting])
+    for name in ("validation", "loss", "best", "final", "updates_to_best"):
+        assert row["training"][name] == changed["training"][name]
+
+
+def test_the_learning_rate_and_the_best_start_are_chosen_on_validation(folder, settings, rng):
+    rows = made_up_results(folder, settings, rng)
+    (network,) = networks(rows)
+    (verdict,) = claims.verdicts([network])
+    for row in rows:
+        row["training"]["test"] = 1 - row["training"]["test"]
+    (inverted,) = networks(rows)
+    (other,) = claims.verdicts([inverted])
+    assert verdict.best == other.best
+    assert verdict.gain.value == pytest.approx(-other.gain.value)
+    for label, start in network.starts.items():
+        assert start.learning_rate == inverted.starts[label].learning_rate
+        means = {
+            rate: np.mean([start.rows[rate, seed]["training"]["best"] for seed in range(4)])
+            for rate in start.learning_rates
+        }
+        assert start.learning_rate == max(means, key=means.get)
+
+
+def test_all_starts_of_a_seed_have_the_same_initial_weights(settings):
+    of_seed = [setting for setting in settings if setting.seed == 2]
+    model = make_network(of_seed[0], (6, 1))
+    drawn = []
+    for setting in of_seed:
+        set_initial_weights(model, setting)
+        drawn.append(model.get_weights())
+    for weights in drawn[1:]:
+        for one, other in zip(drawn[0], weights, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_a_bit_that_is_zero_is_not_masked(settings):
+    model = make_network(settings[0], (6, 1))
+    set_initial_weights(model, settings[0])
+    x = np.zeros((1, 6, 1), dtype="float32")
+    x[0, 0] = 1.0
+    later = np.roll(x, 1, axis=1)
+    outputs = [np.asarray(model.predict(inputs, verbose=0)) for inputs in (x, later)]
+    assert np.abs(outputs[0] - outputs[1]).max() > 1e-6
+
+
+@pytest.mark.parametrize(
+    ("name", "law"),
+    [
+        ("glorot", lambda k: (k.var(), 2 / sum(k.shape))),
+        ("he", lambda k: (k.var(), 2 / k.shape[0])),
+        ("orthogonal", lambda k: (np.abs(k.T @ k - np.eye(k.shape[1])).max(), 0.0)),
+    ],
+)
+def test_initializations_have_the_variance_they_are_named_for(name, law):
+    setting = Setting(
+        cell="dense_relu", dataset="mnist", depth=2, units=200, seed=0, training=1, validation=1,
+        test=1, learning_rate=1.0, epochs=1, initialization=name,
+    )  # fmt: skip
+    model = make_network(setting, (784,))
+    set_initial_weights(model, setting)
+    for layer in model.layers[:-1]:
+        value, expected = law(np.asarray(layer.get_weights()[0], dtype="float64"))
+        # The variance of n numbers is off by sqrt(2/n), 1 % of 200 x 200; five times that.
+        assert value == pytest.approx(expected, rel=0.05, abs=1e-5)
+
+
+def test_a_restart_skips_what_is_finished(folder, settings, rng):
+    (whole,) = pending_jobs(["small"], folder, folder / "results", budget=1)
+    assert whole[1] == list(settings)
+    made_up_results(folder, settings[:5], rng)
+    (job,) = pending_jobs(["small"], folder, folder / "results", budget=1)
+    assert job[1] == list(settings[5:])
+    path = folder / "results" / "small.jsonl"
+    path.write_bytes(path.read_bytes()[:-30])
+    (job,) = pending_jobs(["small"], folder, folder / "results", budget=1)
+    assert job[1] == list(settings[4:])
+    made_up_results(folder, settings[4:], rng)
+    assert pending_jobs(["small"], folder, folder / "results", budget=1) == []
+    rows = results.read_rows(path)
+    assert [row["line"] for row in rows] == list(range(1, len(settings) + 1))
+
+
+def test_only_one_process_writes(folder):
+    with (
+        results.writer(folder / "results"),
+        pytest.raises(results.ResultsError, match="Another process"),
+        results.writer(folder / "results"),
+    ):
+        pass
+
+
+def test_the_budget_scales_epochs_and_seeds(folder, settings):
+    path = folder / "small.toml"
+    path.write_text(TOML.replace("epochs = 1", "epochs = 10"))
+    half = read_experiment(path, budget=0.5).settings
+    assert {setting.epochs for setting in half} == {5}
+    assert {setting.seed for setting in half} == {0, 1}
+    assert {setting.seed for setting in settings} == {0, 1, 2, 3}
+
+
+def test_a_start_without_pre_training_does_not_depend_on_its_options(folder, settings):
+    path = folder / "small.toml"
+    path.write_text(TOML.replace("tolerance = 0.6", "tolerance = 0.1"))
+    other = {setting.id for setting in read_experiment(path).settings}
+    shared = {setting.target for setting in settings if setting.id in other}
+    assert shared == {None}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("units = 4", "unit = 4", "unknown key 'unit'"),
+        ("units = 4", "", "units"),
+        ('title = "A small one"', "", "gives no 'title'"),
+    ],
+)
+def test_a_file_of_no_use_is_refused(folder, old, new, message):
+    path = folder / "small.toml"
+    path.write_text(TOML.replace(old, new))
+    with pytest.raises(SettingsError, match=message):
+        read_experiment(path)
+
+
+@pytest.mark.parametrize("folder", [FOLDER, PAPER])
+def test_the_experiments_can_be_read(folder):
+    for name in experiment_names(folder):
+        experiment = read_experiment(folder / f"{name}.toml")
+        assert experiment.seeds >= 4
+        assert len({setting.id for setting in experiment.settings}) == len(experiment.settings)
+        assert {setting.mode for setting in experiment.settings} == {None, "scales", "weights"}
+
+
+def test_stored_runs_are_those_of_their_settings():
+    for path in (FOLDER / "results").glob("*.jsonl"):
+        rows = results.read_rows(path)
+        assert len({row["id"] for row in rows}) == len(rows)
+        for row in rows:
+            assert Setting.from_dict(row["setting"]).id == row["id"]
+
+
+def test_the_report_is_that_of_the_stored_runs():
+    assert write_report(check=True), "python -m benchmarks.experiments.report"
+
+
+def test_the_report_is_the_same_bytes_every_time(folder, settings, rng):
+    made_up_results(folder, settings, rng)
+    pytest.importorskip("matplotlib", reason="draws pictures")
+    write_report(folder)
+    paths = [folder / "RESULTS.md", folder / "results" / "trace.json"]
+    before = [path.read_bytes() for path in (*paths, *sorted((folder / "figures").iterdir()))]
+    assert write_report(folder)
+    after = [path.read_bytes() for path in (*paths, *sorted((folder / "figures").iterdir()))]
+    assert before == after
+    assert write_report(folder, check=True)
+
+
+def test_every_figure_is_traced_to_its_lines(folder, settings, rng):
+    rows = made_up_results(folder, settings, rng)
+    (folder / "figures").mkdir()
+    write_report(folder)
+    index = json.loads((folder / "results" / "trace.json").read_text())
+    text = (folder / "RESULTS.md").read_text()
+    for label, starts in index["small"].items():
+        for start in starts.values():
+            lines = [int(line.rsplit(":", 1)[1]) for line in start["lines"].values()]
+            found = [rows[line - 1] for line in lines]
+            assert {row["setting"]["learning_rate"] for row in found} == {start["learning_rate"]}
+            middle = 100 * np.mean([row["training"]["test"] for row in found])
+            assert f"| {label} |" in text
+            assert f" {middle:.1f} ± " in text
+
+
+def test_too_few_seeds_make_no_claim(folder, settings, rng):
+    made_up_results(folder, [s for s in settings if s.seed < 3], rng)
+    (network,) = networks(results.read_rows(folder / "results" / "small.jsonl"))
+    assert claims.verdicts([network]) == []
+    assert network.compare("0.5", "default") is None
+    assert "unfinished: 3 of 4" in tables.metrics_table([network])
+
+
+def test_a_target_that_was_not_reached_is_said(settings, rng):
+    rows = [made_up_row(setting, *rng.random(2)) for setting in settings]
+    for row in rows:
+        if row["setting"]["target"] == 1.0:
+            row["status"] = "not stabilised"
+            del row["training"]
+    (network,) = networks(rows)
+    assert "not reached (0 of 4)" in tables.metrics_table([network])
+    assert network.compare("1", "default") is None
+    assert network.compare("0.5", "default") is not None
+
+
+def test_a_mean_has_students_interval(rng):
+    first, second = rng.standard_normal((2, 6))
+    interval = statistics.paired_difference(list(first), list(second))
+    expected = stats.ttest_rel(first, second).confidence_interval(0.95)
+    assert interval.value == pytest.approx(np.mean(first - second))
+    assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high))
+    assert math.isinf(statistics.mean([1.0]).high)
+
+
+@pytest.mark.parametrize(("successes", "count"), [(0, 5), (3, 8), (8, 8)])
+def test_a_share_has_wilsons_interval(successes, count):
+    interval = statistics.share(successes, count)
+    expected = stats.binomtest(successes, count).proportion_ci(0.95, method="wilson")
+    assert interval.value == successes / count
+    assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high))
+
+
+def test_the_best_place_of_a_parabola_is_its_top():
+    places = [0.3, 0.5, 0.7, 0.9]
+    values = np.array([[-((place - 0.5) ** 2) + seed for seed in range(5)] for place in places])
+    interval = statistics.place_of_best(places, values)
+    assert (interval.value, interval.low, interval.high) == (0.5, 0.5, 0.5)
+    undecided = np.array([[1.0, 0.0, 1.0, 0.0], [0.0, 1.0, 0.0, 1.0]])
+    interval = statistics.place_of_best([0.5, 1.0], undecided)
+    assert (interval.low, interval.high) == (0.5, 1.0)
+
+
+def test_the_network_is_one_for_all_starts_and_seeds(settings):
+    assert len({setting.network for setting in settings}) == 1
+    assert replace(settings[0], units=5).network != settings[0].network
