@@ -92,7 +92,7 @@ bench: $(TEST)/installed
 
 # What is finished is skipped: interrupt it, and start it again another day.
 experiments: $(TEST)/installed
-	KERAS_BACKEND=jax $(ONE_THREAD) $(TEST)/bin/python -m benchmarks.experiments.run \
+	KERAS_BACKEND=jax $(TEST)/bin/python -m benchmarks.experiments.run \
 		$(EXPERIMENTS) --budget $(BUDGET) --jobs $(WORKERS)
 	@$(MAKE) --no-print-directory report
 

@@ -34,6 +34,13 @@ from benchmarks.experiments.settings import (
 )
 
 PAPER = FOLDER / "paper"
+# Small networks gain nothing from a second thread, and two that wait for one another lose much.
+_ONE_THREAD = {
+    "OMP_NUM_THREADS": "1",
+    "NPROC": "1",
+    "TF_NUM_INTRAOP_THREADS": "1",
+    "TF_NUM_INTEROP_THREADS": "1",
+}
 # Runs of one worker: it ends after these, so that what it compiled is freed.
 _LARGEST_JOB = 200
 
@@ -110,6 +117,7 @@ def _follow(job: Job, finished: queue.Queue[tuple[Job, dict[str, Any] | int]]) -
     environment = {
         "JAX_COMPILATION_CACHE_DIR": str(cache),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+        **_ONE_THREAD,
         **os.environ,
     }
     process = subprocess.Popen(

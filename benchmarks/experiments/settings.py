@@ -7,7 +7,7 @@ import itertools
 import json
 import tomllib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +113,7 @@ class Setting:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the setting as JSON types."""
-        return json.loads(json.dumps(asdict(self)))
+        return {item.name: getattr(self, item.name) for item in fields(self)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Setting:
