@@ -26,6 +26,7 @@ Row = dict[str, Any]
 # Sequences that a start is pre-trained and measured on, the first of the training split.
 _STABILIZED_ON = 1024
 _EVALUATION_BATCH = 250
+_ROOT = FOLDER.parents[1]
 
 
 class Workplace:
@@ -228,16 +229,25 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "cores": os.cpu_count(),
         "date": time.strftime("%Y-%m-%d"),
-        "revision": _revision(),
+        "library_tree": _library_tree(),
     }
 
 
 @cache
-def _revision() -> str | None:
-    """The commit of the checkout, "+" where files differ from it; None outside of one."""
-    command = ["git", "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=+"]
-    found = subprocess.run(command, cwd=FOLDER, capture_output=True, text=True, check=False)
-    return found.stdout.strip() or None
+def _library_tree() -> str | None:
+    """Git's name of the folder `keras_lsc`, "+" where files differ from it; None outside of Git.
+
+    It outlives a rebase, unlike that of a commit: `git log --format=%H` with `git rev-parse
+    COMMIT:keras_lsc` finds the commits that have it.
+    """
+
+    def git(*arguments: str) -> str:
+        command = ["git", *arguments]
+        found = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=False)
+        return found.stdout.strip()
+
+    tree = git("rev-parse", "--verify", "--quiet", "--short=12", "HEAD:keras_lsc")
+    return tree + ("+" if git("status", "--porcelain", "keras_lsc") else "") if tree else None
 
 
 def _stabilized_or_measured(
