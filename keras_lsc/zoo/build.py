@@ -72,33 +72,39 @@ def _stabilize(
 ) -> StabilityReport:
     """Pre-trains to the recipe's tolerance on the certificate's data, and returns its report.
 
-    Where the first pre-training does not carry over to those sequences, it goes on on another
-    split of the training sequences, to a closer tolerance.
+    Every attempt holds out another part of the training sequences. Where one does not carry over
+    to the certificate's sequences, the next goes on to a closer tolerance; where one fails, the
+    next may be as far off as the certificate.
     """
+    tolerance = recipe.pretraining_tolerance
     for attempt in range(_ATTEMPTS):
-        tolerance = recipe.pretraining_tolerance * _CLOSER**attempt
-        stabilize(
-            model,
-            training,
-            recipe.target,
-            tolerance=tolerance,
-            mode=recipe.mode,  # type: ignore[arg-type]
-            max_updates=recipe.max_updates,
-            batch_size=recipe.batch_size,
-            seed=recipe.seed + attempt,
-            learning_rate=recipe.learning_rate,
-            callbacks=(updates,),
-        )
+        try:
+            stabilize(
+                model,
+                training,
+                recipe.target,
+                tolerance=tolerance,
+                mode=recipe.mode,  # type: ignore[arg-type]
+                max_updates=recipe.max_updates,
+                batch_size=recipe.batch_size,
+                seed=recipe.seed + attempt,
+                learning_rate=recipe.learning_rate,
+                callbacks=(updates,),
+            )
+        except NotStabilizedError as failed:
+            error, tolerance = failed, recipe.tolerance
+            continue
         report = _certified(recipe, model, validation)
         deviation = report.max_deviation(recipe.target)
         if deviation <= recipe.tolerance:
             return report
-    raise NotStabilizedError(
-        f"{recipe.name} is within {tolerance:.4f} of its target on training sequences but "
-        f"{deviation:.4f} off on validation sequences, where {recipe.tolerance} is asked for. Give "
-        "the recipe more sequences.",
-        report,
-    )
+        error = NotStabilizedError(
+            f"{recipe.name} is within {tolerance:.4f} of its target on training sequences but "
+            f"{deviation:.4f} off on validation sequences, where {recipe.tolerance} is asked for.",
+            report,
+        )
+        tolerance *= _CLOSER
+    raise error
 
 
 def _certified(recipe: Recipe, model: keras.Model, x: np.ndarray) -> StabilityReport:
