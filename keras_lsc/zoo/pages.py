@@ -34,12 +34,12 @@ def write_pages(folder: Path) -> int:
     for info in known:
         (cards / f"{info.name}.md").write_text(card(info), encoding="utf-8")
         draw(info, cards / f"{info.name}.png")
-    missing = [name for name in read_recipes(folder) if name not in entries]
+    missing = [recipe for name, recipe in read_recipes(folder).items() if name not in entries]
     (folder / RESULTS).write_text(results(known, missing), encoding="utf-8")
     return len(known)
 
 
-def results(known: list[registry.CheckpointInfo], missing: list[str]) -> str:
+def results(known: list[registry.CheckpointInfo], missing: list[Recipe]) -> str:
     """The table of all checkpoints in Markdown."""
     shown = [info for info in known if not info.recipe.hidden]
     total = sum(info.bytes for info in known) / 1e6
@@ -51,9 +51,9 @@ def results(known: list[registry.CheckpointInfo], missing: list[str]) -> str:
         for info in shown
     ]
     absent = (
-        f"\n{len(missing)} recipes have no checkpoint here, because their data was not at hand or "
-        f"their build did not reach the tolerance: {', '.join(missing)}. "
-        "`keras-lsc build NAME` makes them.\n"
+        "\nRecipes without a checkpoint here, because the data was not at hand, the build did not "
+        "reach its tolerance, or it was not run; `keras-lsc build NAME` makes them:\n\n"
+        "| data | recipes |\n|---|---|\n" + _by_dataset(missing) + "\n"
         if missing
         else ""
     )
@@ -66,6 +66,13 @@ def results(known: list[registry.CheckpointInfo], missing: list[str]) -> str:
         "| name | data | layers | target | mode | radii at first | radii | gains | off | updates | "
         "MB |\n|---|---|---|---|---|---|---|---|---|---|---|\n" + "\n".join(rows) + "\n" + absent
     )
+
+
+def _by_dataset(recipes: list[Recipe]) -> str:
+    names: dict[str, list[str]] = {}
+    for recipe in recipes:
+        names.setdefault(recipe.dataset, []).append(recipe.name)
+    return "\n".join(f"| {dataset} | {', '.join(found)} |" for dataset, found in names.items())
 
 
 def _target(recipe: Recipe) -> str:
@@ -93,7 +100,9 @@ def card(info: registry.CheckpointInfo) -> str:
         for row in certificate["stabilized"]["transitions"]
     ]
     given = {
-        key: value for key, value in recipe.to_dict().items() if value not in (None, {}, False)
+        key: value
+        for key, value in recipe.to_dict().items()
+        if value is not None and value is not False and value != {}
     }
     settings = "\n".join(f"| {key} | {value} |" for key, value in given.items())
     versions = ", ".join(f"{name} {number}" for name, number in certificate["versions"].items())
