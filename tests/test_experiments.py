@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks.experiments import claims, results, statistics, tables
+from benchmarks.experiments import claims, statistics, storage, tables
 from benchmarks.experiments.networks import make_network, set_initial_weights
 from benchmarks.experiments.report import write_report
 from benchmarks.experiments.run import PAPER, figures_of, pending_jobs
@@ -83,7 +83,7 @@ def made_up_row(setting, validation, test):
 def made_up_results(folder, settings, rng, test=None):
     """Writes made-up results for the settings; returns their rows."""
     rows = []
-    with results.writer(folder / "results") as writer:
+    with storage.writer(folder / "results") as writer:
         for setting in settings:
             validation, own_test = rng.random(2).round(3)
             rows.append(made_up_row(setting, validation, own_test if test is None else test))
@@ -94,10 +94,10 @@ def made_up_results(folder, settings, rng, test=None):
 def test_a_run_repeated_from_its_own_line_gives_the_same_figures(folder, settings):
     chosen = [s for s in settings if s.seed == 1 and s.target in (None, 0.5)]
     assert len({setting.network for setting in chosen}) == 1
-    with results.writer(folder / "results") as writer:
+    with storage.writer(folder / "results") as writer:
         for row in Workplace(chosen[0]).runs(chosen):
             writer.append("small", row)
-    rows = results.read_rows(folder / "results" / "small.jsonl")
+    rows = storage.read_rows(folder / "results" / "small.jsonl")
     assert [row["status"] for row in rows] == ["trained"] * 4
     last = rows[-1]
     setting = Setting.from_dict(last["setting"])
@@ -193,15 +193,15 @@ def test_a_restart_skips_what_is_finished(folder, settings, rng):
     assert job[1] == list(settings[4:])
     made_up_results(folder, settings[4:], rng)
     assert pending_jobs(["small"], folder, folder / "results", budget=1) == []
-    rows = results.read_rows(path)
+    rows = storage.read_rows(path)
     assert [row["line"] for row in rows] == list(range(1, len(settings) + 1))
 
 
 def test_only_one_process_writes(folder):
     with (
-        results.writer(folder / "results"),
-        pytest.raises(results.ResultsError, match="Another process"),
-        results.writer(folder / "results"),
+        storage.writer(folder / "results"),
+        pytest.raises(storage.ResultsError, match="Another process"),
+        storage.writer(folder / "results"),
     ):
         pass
 
@@ -249,7 +249,7 @@ def test_the_experiments_can_be_read(folder):
 
 def test_stored_runs_are_those_of_their_settings():
     for path in (FOLDER / "results").glob("*.jsonl"):
-        rows = results.read_rows(path)
+        rows = storage.read_rows(path)
         assert len({row["id"] for row in rows}) == len(rows)
         for row in rows:
             assert Setting.from_dict(row["setting"]).id == row["id"]
@@ -289,7 +289,7 @@ def test_every_figure_is_traced_to_its_lines(folder, settings, rng):
 
 def test_too_few_seeds_make_no_claim(folder, settings, rng):
     made_up_results(folder, [s for s in settings if s.seed < 3], rng)
-    (network,) = networks(results.read_rows(folder / "results" / "small.jsonl"))
+    (network,) = networks(storage.read_rows(folder / "results" / "small.jsonl"))
     assert claims.verdicts([network]) == []
     assert network.compare("0.5", "default") is None
     assert "unfinished: 3 of 4" in tables.metrics_table([network])

@@ -42,13 +42,14 @@ def radii(report: keras_lsc.StabilityReport, setting: Setting) -> dict[str, Any]
             "isotropy": rounded([row.isotropy for row in chosen]),
         }
     if setting.target is not None:
-        result["deviation"] = rounded(report.max_deviation(_pair(setting.target)))
+        result["deviation"] = rounded(report.max_deviation(as_target(setting.target)))
     if report.firing_rates:
         result["firing_rates"] = rounded(list(report.firing_rates.values()))
     return result
 
 
-def _pair(target: Any) -> Any:
+def as_target(target: Any) -> Any:
+    """A target as the library takes it: JSON has lists for pairs."""
     return tuple(target) if isinstance(target, list) else target
 
 

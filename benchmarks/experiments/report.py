@@ -15,7 +15,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from benchmarks.experiments import claims, longest, optimum, results, tables
+from benchmarks.experiments import claims, longest, optimum, storage, tables
 from benchmarks.experiments.settings import (
     FOLDER,
     Experiment,
@@ -41,7 +41,7 @@ def write_report(folder: Path = FOLDER, check: bool = False) -> bool:
         Whether text and index were the same as before.
     """
     found = {
-        name: networks(results.read_rows(folder / "results" / f"{name}.jsonl"))
+        name: networks(storage.read_rows(folder / "results" / f"{name}.jsonl"))
         for name in _ordered(experiment_names(folder))
     }
     experiments = {name: read_experiment(folder / f"{name}.toml") for name in found}
@@ -82,16 +82,16 @@ def trace(found: dict[str, list[Network]]) -> dict[str, Any]:
 def draw(found: dict[str, list[Network]], folder: Path) -> None:
     """Draws every picture there is data for."""
     # matplotlib is needed by no other part of the report.
-    from benchmarks.experiments import figures
+    from benchmarks.experiments import pictures
 
-    figures.theory(folder / "theory.png")
+    pictures.theory(folder / "theory.png")
     for name, members in found.items():
         if name == "gradients":
-            figures.gradient_grids(members, folder / "gradients.png")
+            pictures.gradient_grids(members, folder / "gradients.png")
         elif name == "targets":
-            figures.target_sweep(members, folder / "targets.png")
+            pictures.target_sweep(members, folder / "targets.png")
         else:
-            figures.starts_compared(members, folder / f"{name}.png")
+            pictures.starts_compared(members, folder / f"{name}.png")
 
 
 def _ordered(names: list[str]) -> list[str]:

@@ -25,7 +25,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from benchmarks.experiments import results
+from benchmarks.experiments import storage
 from benchmarks.experiments.settings import (
     FOLDER,
     Setting,
@@ -65,7 +65,7 @@ def pending_jobs(
     """
     jobs: list[Job] = []
     for name in names:
-        done = {row["id"] for row in results.read_rows(result_folder / f"{name}.jsonl")}
+        done = {row["id"] for row in storage.read_rows(result_folder / f"{name}.jsonl")}
         groups: dict[str, list[Setting]] = {}
         for setting in read_experiment(toml_folder / f"{name}.toml", budget).settings:
             text = json.dumps(setting.to_dict())
@@ -93,7 +93,7 @@ def run_jobs(jobs: list[Job], result_folder: Path, workers: int, seconds: float)
     finished: queue.Queue[tuple[Job, dict[str, Any] | int]] = queue.Queue()
     waiting, running, failures = list(jobs), 0, 0
     end = time.monotonic() + seconds
-    with results.writer(result_folder) as writer:
+    with storage.writer(result_folder) as writer:
         while running or (waiting and time.monotonic() < end):
             while waiting and running < workers and time.monotonic() < end:
                 job = waiting.pop(0)
@@ -161,7 +161,7 @@ def repeat(identity: str, result_folder: Path) -> int:
     from benchmarks.experiments.runs import Workplace
 
     rows = [
-        row for path in sorted(result_folder.glob("*.jsonl")) for row in results.read_rows(path)
+        row for path in sorted(result_folder.glob("*.jsonl")) for row in storage.read_rows(path)
     ]
     found = [row for row in rows if row["id"].startswith(identity)]
     if len(found) != 1:
@@ -194,7 +194,7 @@ def main() -> None:
     parser.add_argument("--hours", type=float, default=1e6, help="begin no network after these")
     parser.add_argument("--list", action="store_true", help="say what is missing, and run nothing")
     parser.add_argument("--repeat", metavar="ID", help="make one stored run again")
-    parser.add_argument("--results", type=Path, default=results.FOLDER, help="folder of results")
+    parser.add_argument("--results", type=Path, default=storage.FOLDER, help="folder of results")
     options = parser.parse_args()
     folder = options.results / "paper" if options.paper else options.results
     if options.repeat:

@@ -17,7 +17,13 @@ import keras
 import numpy as np
 
 import keras_lsc
-from benchmarks.experiments.measures import SAMPLES, gradient_energies, radii, rounded
+from benchmarks.experiments.measures import (
+    SAMPLES,
+    as_target,
+    gradient_energies,
+    radii,
+    rounded,
+)
 from benchmarks.experiments.networks import Split, load_split, make_network, set_initial_weights
 from benchmarks.experiments.settings import FOLDER, START_FIELDS, Setting
 from keras_lsc import datasets
@@ -255,17 +261,14 @@ def _stabilized_or_measured(
 ) -> keras_lsc.StabilityReport:
     if setting.target is None:
         return keras_lsc.measure(model, x, samples=SAMPLES, seed=setting.seed)
-    target = tuple(setting.target) if isinstance(setting.target, list) else setting.target
+    options: dict[str, Any] = {
+        "mode": setting.mode,
+        "radius": setting.radius,
+        "tolerance": setting.tolerance,
+        "max_updates": setting.max_updates,
+    }
     return keras_lsc.stabilize(
-        model,
-        x,
-        target,
-        tolerance=setting.tolerance,
-        mode=setting.mode,
-        radius=setting.radius,
-        max_updates=setting.max_updates,
-        seed=setting.seed,
-        callbacks=(updates,),
+        model, x, as_target(setting.target), seed=setting.seed, callbacks=(updates,), **options
     )
 
 

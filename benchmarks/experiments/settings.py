@@ -229,6 +229,9 @@ def _setting(values: dict[str, Any], path: Path) -> Setting:
     else:
         values.setdefault("mode", "scales")
         values.setdefault("radius", "spectral")
+        for key in ("tolerance", "max_updates"):
+            if values.get(key) is None:
+                raise SettingsError(f"{path} gives no {key!r} for the target {values['target']!r}.")
     try:
         return Setting(**values)
     except TypeError as error:

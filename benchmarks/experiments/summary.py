@@ -180,7 +180,7 @@ def networks(rows: Iterable[Row]) -> list[Network]:
     """Sorts the runs of an experiment into networks and starts.
 
     Args:
-        rows: of `results.read_rows`, in any order.
+        rows: of `storage.read_rows`, in any order.
     """
     found: dict[str, Network] = {}
     for row in rows:
