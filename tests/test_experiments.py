@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import replace
 
+import keras
 import numpy as np
 import pytest
 from scipy import stats
@@ -179,6 +180,21 @@ def test_initializations_have_the_variance_they_are_named_for(name, law):
         value, expected = law(np.asarray(layer.get_weights()[0], dtype="float64"))
         # The variance of n numbers is off by sqrt(2/n), 1 % of 200 x 200; five times that.
         assert value == pytest.approx(expected, rel=0.05, abs=1e-5)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "sigmoid"])
+def test_layers_can_differ_in_width(settings, cell):
+    setting = replace(settings[0], cell=cell, widths=[5, 3])
+    model = make_network(setting, (6, 1))
+    set_initial_weights(model, setting)
+    recurrent = [layer for layer in model.layers if hasattr(layer, "cell")]
+    assert [layer.units for layer in recurrent] == [5, 3]
+    if cell == "lstm":
+        for layer in recurrent:
+            bias = np.asarray(keras.ops.convert_to_numpy(layer.cell.bias)).reshape(4, -1)
+            np.testing.assert_array_equal(bias.mean(axis=1), [0, 1, 0, 0])
+    with pytest.raises(ValueError, match="3 layers; depth=2"):
+        make_network(replace(setting, widths=[1, 2, 3]), (6, 1))
 
 
 def test_a_restart_skips_what_is_finished(folder, settings, rng):

@@ -63,7 +63,24 @@ def make_network(setting: Setting, input_shape: tuple[int, ...]) -> keras.Sequen
         # Generated sequences have one length here, and a bit that is zero is no padding.
         kept = [layer for layer in model.layers if not isinstance(layer, keras.layers.Masking)]
         model = keras.Sequential([keras.Input(input_shape, dtype=task.dtype), *kept])
+    if setting.widths is not None:
+        layers = _with_widths(model.layers, setting)
+        model = keras.Sequential([keras.Input(input_shape, dtype=task.dtype), *layers])
     return model
+
+
+def _with_widths(layers: list[keras.Layer], setting: Setting) -> list[keras.Layer]:
+    """New layers like these, the recurrent ones with a setting's widths."""
+    widths = list(setting.widths or ())
+    if len(widths) != setting.depth:
+        raise ValueError(
+            f"widths={setting.widths!r} are those of {len(widths)} layers; depth={setting.depth}."
+        )
+    copies = []
+    for layer in layers:
+        changed = {"units": widths.pop(0)} if hasattr(layer, "cell") else {}
+        copies.append(type(layer).from_config({**layer.get_config(), **changed}))
+    return copies
 
 
 def set_initial_weights(model: keras.Sequential, setting: Setting) -> None:
@@ -77,6 +94,10 @@ def set_initial_weights(model: keras.Sequential, setting: Setting) -> None:
         ValueError: an unknown initialisation, or one of dense layers for a recurrent network.
     """
     draw_weights(model, _recipe(setting, tuple(model.input_shape[1:])))
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.LSTM):  # the recipe knows of one width only
+            forget = np.repeat([0.0, 1.0, 0.0, 0.0], layer.units)
+            layer.cell.bias.assign(forget.astype("float32"))
     if setting.initialization == "default":
         return
     if setting.initialization not in INITIALIZATIONS or not setting.cell.startswith("dense_"):

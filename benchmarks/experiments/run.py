@@ -175,7 +175,7 @@ def repeat(identity: str, result_folder: Path) -> int:
 
 def figures_of(row: dict[str, Any]) -> dict[str, Any]:
     """What a repeated run must give again: all but times and what it was made with."""
-    rest = {key: row[key] for key in ("id", "setting", "status", "data")}
+    rest = {key: row[key] for key in ("id", "status", "data")}
     start = {key: value for key, value in row["start"].items() if key != "seconds"}
     trained = {k: v for k, v in row.get("training", {}).items() if k != "seconds"}
     return {**rest, "start": start, "training": trained}

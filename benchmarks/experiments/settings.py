@@ -62,6 +62,7 @@ class Setting:
         options: of the dataset.
         steps: time steps that an image is cut into; None as the dataset gives it.
         embedding: size of the embedding of tokens; None for other inputs.
+        widths: units of the single recurrent layers where they differ; None if all have `units`.
         initialization: "default" of the cell; of dense layers "glorot", "he" or "orthogonal".
         target: of the pre-training, as `keras_lsc.stabilize` takes it; None trains the initial
             weights as they are.
@@ -89,6 +90,7 @@ class Setting:
     options: dict[str, Any] = field(default_factory=dict)
     steps: int | None = None
     embedding: int | None = None
+    widths: list[int] | None = None
     initialization: str = "default"
     target: Target | None = None
     mode: str | None = None

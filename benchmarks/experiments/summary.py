@@ -41,7 +41,8 @@ def start_label(setting: Setting) -> str:
 
 def network_label(setting: Setting) -> str:
     """How the report names a network with its task: "sigmoid 5x32, smnist, T 28"."""
-    parts = [f"{setting.cell} {setting.depth}x{setting.units}", setting.dataset]
+    size = ":".join(map(str, setting.widths)) if setting.widths else setting.units
+    parts = [f"{setting.cell} {setting.depth}x{size}", setting.dataset]
     if setting.steps is not None:
         parts.append(f"T {setting.steps}")
     parts += [f"{name} {value}" for name, value in setting.options.items()]
