@@ -122,6 +122,31 @@ def test_initial_weights_differ_from_the_stabilised_ones_by_scales():
     assert np.abs(np.log(ratio)).max() > 0.01
 
 
+def test_loading_leaves_every_initialiser_in_place():
+    """The weights are read without drawing any; what is loaded is what Keras itself loads."""
+    path = FOLDER / "checkpoints" / f"{TINY}.keras"
+    ours, theirs = zoo.load(TINY), keras.saving.load_model(path, compile=False)
+    configs = [json.dumps(model.get_config(), sort_keys=True) for model in (ours, theirs)]
+    one, other = (re.sub(r'"shared_object_id": \d+', "", config) for config in configs)
+    assert one == other
+    assert "GlorotUniform" in one
+    for mine, reference in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, reference)
+
+
+def test_loading_imports_no_framework():
+    """Keras itself imports its backend, and JAX where that is installed."""
+    program = (
+        "import sys, keras\n"
+        "loaded = lambda: [n for n in ('jax', 'tensorflow', 'torch') if n in sys.modules]\n"
+        "before = loaded()\n"
+        "import keras_lsc\n"
+        f"keras_lsc.zoo.load({TINY!r})\n"
+        "assert loaded() == before, (before, loaded())\n"
+    )
+    run_python(program, backend=keras.backend.backend())
+
+
 # Discovery
 
 

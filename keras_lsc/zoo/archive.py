@@ -12,6 +12,8 @@ from typing import Any
 
 import keras
 
+from keras_lsc.zoo.undrawn import load_undrawn
+
 _METADATA = "metadata.json"
 _KEY = "keras_lsc"
 # The oldest time that a ZIP archive can name: the time of writing is not content.
@@ -91,7 +93,8 @@ def read_model(path: Path) -> keras.Model:
         broken = archive.testzip()
     if broken is not None:
         raise DamagedCheckpointError(f"{path} is damaged: its part {broken!r} cannot be read.")
-    return keras.saving.load_model(path, compile=False, safe_mode=True)
+    with tempfile.TemporaryDirectory() as folder:
+        return load_undrawn(path, Path(folder))
 
 
 @contextmanager

@@ -1,0 +1,91 @@
+"""Loading a model without drawing the initial weights that its file replaces at once.
+
+Drawing them takes most of the time of loading a small model, above all on JAX, which compiles every
+initialiser for every shape.
+"""
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+_CONFIG = "config.json"
+_CHEAP = ("Zeros", "Ones", "Constant", "Identity")
+
+
+@keras.saving.register_keras_serializable(package="keras_lsc")
+class Undrawn(keras.initializers.Initializer):
+    """Stands for an initialiser while a model is loaded: gives zeros, and knows the other.
+
+    Args:
+        original: configuration of the initialiser it stands for.
+    """
+
+    def __init__(self, original: dict[str, Any]):
+        self.original = original
+
+    def __call__(self, shape: tuple[int, ...], dtype: Any = None, **options: Any) -> np.ndarray:
+        """Zeros of NumPy, which no backend compiles."""
+        del options
+        return np.zeros(shape, keras.backend.standardize_dtype(dtype or keras.config.floatx()))
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments of the constructor."""
+        return {"original": self.original}
+
+
+def load_undrawn(path: Path, folder: Path) -> keras.Model:
+    """Loads a `.keras` file with every initialiser in place and none of them called.
+
+    Args:
+        path: of the file.
+        folder: where a copy of the file is written.
+
+    Returns:
+        The model, as `keras.saving.load_model` gives it.
+    """
+    copy = folder / path.name
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(copy, "w") as new:
+        for name in old.namelist():
+            content = old.read(name)
+            if name == _CONFIG:
+                content = json.dumps(_replaced(json.loads(content))).encode()
+            new.writestr(name, content)
+    model = keras.saving.load_model(copy, compile=False, safe_mode=True)
+    _restore(model, set())
+    return model
+
+
+def _replaced(config: Any) -> Any:
+    if isinstance(config, list):
+        return [_replaced(part) for part in config]
+    if not isinstance(config, dict):
+        return config
+    if config.get("module") == "keras.initializers" and config["class_name"] not in _CHEAP:
+        # By hand: serialize_keras_object imports TensorFlow where it is installed.
+        return {
+            "module": __name__,
+            "class_name": "Undrawn",
+            "config": {"original": config},
+            "registered_name": "keras_lsc>Undrawn",
+        }
+    return {key: _replaced(value) for key, value in config.items()}
+
+
+def _restore(part: Any, seen: set[int]) -> None:
+    if id(part) in seen:
+        return
+    seen.add(id(part))
+    if isinstance(part, list | tuple):
+        for item in part:
+            _restore(item, seen)
+    elif isinstance(part, keras.Layer):
+        for name, value in list(vars(part).items()):
+            if isinstance(value, Undrawn):
+                original = keras.saving.deserialize_keras_object(value.original, safe_mode=True)
+                setattr(part, name, original)
+            else:
+                _restore(value, seen)
