@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks.experiments import claims, statistics, storage, tables
+from benchmarks.experiments import claims, energies, statistics, storage, tables
 from benchmarks.experiments.networks import make_network, set_initial_weights
 from benchmarks.experiments.report import write_report
 from benchmarks.experiments.run import PAPER, figures_of, pending_jobs
@@ -22,6 +22,7 @@ from benchmarks.experiments.settings import (
     read_experiment,
 )
 from benchmarks.experiments.summary import networks
+from keras_lsc.stability import theory
 
 TOML = """
 title = "A small one"
@@ -348,6 +349,25 @@ def test_the_best_place_of_a_parabola_is_its_top():
     undecided = np.array([[1.0, 0.0, 1.0, 0.0], [0.0, 1.0, 0.0, 1.0]])
     interval = statistics.place_of_best([0.5, 1.0], undecided)
     assert (interval.low, interval.high) == (0.5, 1.0)
+
+
+def test_energies_change_in_depth_and_time_as_the_law_they_were_made_by(settings, rng):
+    rows = [made_up_row(setting, *rng.random(2)) for setting in settings]
+    grid = theory.propagate([0.5, 0.5], [0.5, 0.5], steps=40)
+    lags = [0, 1, 2, 4, 8, 16, 27]
+    of_law = {"layers": list(grid.sum(axis=0)), "lags": [grid[-1 - lag].sum() for lag in lags]}
+    for row in rows:
+        kinds = dict.fromkeys(energies.KINDS, of_law)
+        row["start"]["gradients"] = {"lags": lags, **kinds}
+    (network,) = networks(rows)
+    for start in network.starts.values():
+        # Two layers: the sum over lag n is 2^-n (1 + (n + 1)/2), so not quite a half a step.
+        rate = 0.5 * (9.5 / 3.5) ** (1 / 12)
+        assert energies.changes(start, energies.time_rate)["measured"] == pytest.approx(rate)
+        depth = energies.changes(start, energies.depth_ratio)["bound"]
+        expected = theory.energy_summed_over_time(0.5**0.5, 0.5**0.5, 1) / 2
+        # The sum ends after 40 steps.
+        assert depth == pytest.approx(expected, rel=1e-9)
 
 
 def test_the_network_is_one_for_all_starts_and_seeds(settings):

@@ -10,7 +10,8 @@ from benchmarks.experiments import statistics
 from benchmarks.experiments.summary import LEAST_SEEDS, Network
 from benchmarks.experiments.tables import markdown, metric
 
-ENERGY, AMPLITUDE = math.sqrt(0.5), 0.5
+ENERGY = math.sqrt(0.5)
+LAWS = (("1/√2", ENERGY), ("0.5", 0.5), ("1", 1.0))
 
 
 def balanced_starts(network: Network, mode: str) -> list[tuple[float, str]]:
@@ -56,11 +57,7 @@ def optimum_table(networks: list[Network]) -> str:
                 continue
             starts = dict(balanced_starts(network, mode))
             tests = network.starts[starts[place.value]].test
-            inside = [
-                name
-                for name, value in (("1/√2", ENERGY), ("0.5", AMPLITUDE), ("1", 1.0))
-                if place.low - 1e-9 <= value <= place.high + 1e-9
-            ]
+            inside = [name for name, value in LAWS if _holds(place, value)]
             rows.append(
                 [
                     network.label,
@@ -77,36 +74,33 @@ def optimum_table(networks: list[Network]) -> str:
     return markdown(header, rows)
 
 
-def energy_table(networks: list[Network]) -> str:
-    """Gradient energy of the bottom layer relative to the top one: measured, law, bound."""
-    rows = []
-    for network in networks:
-        for start in network.starts.values():
-            ratios = energy_ratios(network, start.label)
-            if ratios:
-                cells = [f"{np.exp(np.mean(np.log(ratios[name]))):.3g}" for name in ratios]
-                rows.append([network.label, start.label, *cells, str(len(ratios["measured"]))])
-    if not rows:
-        return ""
-    header = ["network", "start", "measured", "energy law", "coherent bound", "seeds"]
-    return markdown(header, rows)
+def _holds(place: statistics.Interval, value: float) -> bool:
+    return place.low - 1e-9 <= value <= place.high + 1e-9
 
 
-def energy_ratios(network: Network, label: str) -> dict[str, list[float]]:
-    """Bottom over top energy, summed over time, of every seed with a gradient.
+def optimum_sentence(networks: list[Network], mode: str = "scales") -> str:
+    """How often the best target's interval holds what each law says, and how it moves.
 
     Args:
-        network: recurrent.
-        label: of a start.
+        networks: of the sweep.
+        mode: of the pre-training.
     """
-    start = network.starts[label]
-    ratios: dict[str, list[float]] = {"measured": [], "predicted": [], "bound": []}
-    for seed in start.reached:
-        gradients = start.rows[start.learning_rates[0], seed]["start"]["gradients"]
-        if not gradients or "silent" in gradients:
-            continue
-        values = {name: gradients[name]["layers"] for name in ratios}
-        if all(v[0] and v[-1] for v in values.values()):
-            for name, energies in values.items():
-                ratios[name].append(energies[0] / energies[-1])
-    return ratios if len(ratios["measured"]) >= LEAST_SEEDS else {}
+    found = [(network, best_target(network, mode)) for network in networks]
+    known = [(network, place) for network, place in found if place is not None]
+    if not known:
+        return ""
+    counts = ", ".join(
+        f"{name} on {sum(_holds(place, value) for _, place in known)}" for name, value in LAWS
+    )
+    text = f"Of {len(known)} networks the interval of the best target holds {counts}."
+    for cell in sorted({network.setting.cell for network, _ in known}):
+        of_cell = [(network.setting, place) for network, place in known
+                   if network.setting.cell == cell]  # fmt: skip
+        places = ", ".join(
+            f"{place.value:.2g} (depth {setting.depth}, T {setting.steps or 28})"
+            for setting, place in sorted(
+                of_cell, key=lambda pair: (pair[0].steps or 28, pair[0].depth)
+            )
+        )
+        text += f" For {cell} it is {places}."
+    return text

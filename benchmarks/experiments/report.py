@@ -15,7 +15,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from benchmarks.experiments import claims, longest, optimum, storage, tables
+from benchmarks.experiments import claims, energies, longest, optimum, storage, tables
 from benchmarks.experiments.settings import (
     FOLDER,
     Experiment,
@@ -155,9 +155,11 @@ def _section(experiment: Experiment, members: list[Network]) -> str:
         return "\n\n".join([*parts, "No runs yet."])
     trained = [network for network in members if network.setting.epochs]
     if experiment.name == "gradients":
-        parts += [_picture(experiment.name), _ENERGY_NOTE, optimum.energy_table(members)]
+        parts += [_picture(experiment.name), _ENERGY_NOTE, energies.energy_table(members)]
     if experiment.name == "targets":
-        parts += ["### The best target", optimum.optimum_table(members), _picture("targets")]
+        sentence = optimum.optimum_sentence(members)
+        table = optimum.optimum_table(members)
+        parts += ["### The best target", sentence, table, _picture("targets")]
     if experiment.name == "long_dependencies":
         parts += ["### The longest solved", longest.longest_table(members)]
     if trained:
@@ -173,7 +175,7 @@ def _section(experiment: Experiment, members: list[Network]) -> str:
             parts += ["### The best pre-trained start", claims.verdict_table(said)]
         parts += ["### The starts", _STARTS_NOTE, tables.starts_table(trained)]
     if experiment.name == "targets":
-        parts += ["### Gradient energies", _ENERGY_NOTE, optimum.energy_table(members)]
+        parts += ["### Gradient energies", _ENERGY_NOTE, energies.energy_table(members)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -233,9 +235,10 @@ better than that of another, with Wilson's 95 % interval, which takes the settin
 although some share data and weights. "Clearly": the paired interval leaves out zero.""".strip()
 
 _ENERGY_NOTE = """
-Gradient energy of the bottom layer relative to the top one, summed over time, geometric mean over
-the seeds: measured, by the energy law from the measured gains (energies add), and by the coherent
-bound (amplitudes add).""".strip()
+Energy of the gradient before training, geometric means over the seeds: that of the bottom layer
+over that of the top one, each summed over time, and the factor per step back in time (from 4 to 16
+steps back, summed over layers). Measured, by the energy law from the measured gains (energies add),
+and by the coherent bound (amplitudes add).""".strip()
 
 _STARTS_NOTE = """
 Means over transitions and seeds. A learning rate with a star is at the edge of those tried: a
