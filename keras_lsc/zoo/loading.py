@@ -65,10 +65,9 @@ def load(
         model = archive.read_model(_file_of(name, sha256, cache))
     else:
         info = find_info(name)
+        model = archive.read_model(sources.find(name, sha256 or info.sha256, cache))
         if weights == "initial":
-            model = networks.build_network(info.recipe)
-        else:
-            model = archive.read_model(sources.find(name, sha256 or info.sha256, cache))
+            networks.draw_weights(model, info.recipe)
     return _adapted(model, num_classes, input_shape, dtype)
 
 
