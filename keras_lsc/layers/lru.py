@@ -4,9 +4,11 @@ import math
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_lsc import backend
+from keras_lsc.layers.parameters import numpy_generator
 from keras_lsc.layers.scan import complex_scan
 from keras_lsc.layers.sequence import SequenceCell, SequenceLayer, project
 
@@ -31,7 +33,7 @@ class LRUCell(SequenceCell):
         min_radius: smallest |lambda| at the start.
         max_radius: largest |lambda| at the start, below 1.
         max_phase: largest angle of lambda at the start, in radians.
-        seed: integer of the initial weights, or None.
+        seed: integer of the initial weights, which NumPy draws, the same on every backend; or None.
         **kwargs: as `keras.Layer` takes them.
 
     Raises:
@@ -73,49 +75,41 @@ class LRUCell(SequenceCell):
         self.max_radius = max_radius
         self.max_phase = max_phase
         self.seed = seed
-        self._seeds = keras.random.SeedGenerator(seed)
         self.state_size = [self.state_units, self.state_units]
         self.output_size = units
 
     def build(self, input_shape: tuple) -> None:
         """Makes the weights."""
         features, inner = input_shape[-1], self.state_units
-
-        def uniform(shape: tuple, dtype: Any) -> Tensor:
-            # Away from 0, where a phase has no logarithm.
-            return keras.random.uniform(shape, 1e-4, 1.0, dtype=dtype, seed=self._seeds)
-
+        generator = numpy_generator(self.seed)
+        # Away from 0, where a phase has no logarithm.
+        low, high = self.min_radius**2, self.max_radius**2
+        squared_radius = generator.uniform(1e-4, 1.0, inner) * (high - low) + low
+        phase = self.max_phase * generator.uniform(1e-4, 1.0, inner)
         # So small that the largest eigenvalue of the ring leaves it room.
         damping = -0.5 * math.log(self.max_radius)
 
-        def log_nu(shape: tuple, dtype: Any = None) -> Tensor:
-            low, high = self.min_radius**2, self.max_radius**2
-            squared_radius = uniform(shape, dtype) * (high - low) + low
-            return ops.log(-0.5 * ops.log(squared_radius) - damping)
-
-        def log_theta(shape: tuple, dtype: Any = None) -> Tensor:
-            return ops.log(self.max_phase * uniform(shape, dtype))
-
-        def log_gamma(shape: tuple, dtype: Any = None) -> Tensor:
-            del shape
-            squared_radius = ops.exp(-2.0 * (ops.exp(ops.cast(self.log_nu, dtype)) + damping))
-            return 0.5 * ops.log1p(-squared_radius)
+        def exactly(values: np.ndarray) -> Any:
+            return lambda shape, **_: values.reshape(shape)
 
         def normal(deviation: float) -> Any:
-            def draw(shape: tuple, dtype: Any = None) -> Tensor:
-                return deviation * keras.random.normal(shape, dtype=dtype, seed=self._seeds)
-
-            return draw
+            return lambda shape, **_: deviation * generator.standard_normal(shape)
 
         into, out = normal(1 / math.sqrt(2 * features)), normal(1 / math.sqrt(inner))
-        self.log_nu = self.add_weight(shape=(inner,), initializer=log_nu, name="log_nu")
-        self.log_damping = self.add_weight(
-            shape=(1,),
-            initializer=keras.initializers.Constant(math.log(damping)),
-            name="log_damping",
+        self.log_nu = self.add_weight(
+            shape=(inner,),
+            initializer=exactly(np.log(-0.5 * np.log(squared_radius) - damping)),
+            name="log_nu",
         )
-        self.log_theta = self.add_weight(shape=(inner,), initializer=log_theta, name="log_theta")
-        self.log_gamma = self.add_weight(shape=(inner,), initializer=log_gamma, name="log_gamma")
+        self.log_damping = self.add_weight(
+            shape=(1,), initializer=exactly(np.log([damping])), name="log_damping"
+        )
+        self.log_theta = self.add_weight(
+            shape=(inner,), initializer=exactly(np.log(phase)), name="log_theta"
+        )
+        self.log_gamma = self.add_weight(
+            shape=(inner,), initializer=exactly(0.5 * np.log1p(-squared_radius)), name="log_gamma"
+        )
         self.input_real = self.add_weight(
             shape=(features, inner), initializer=into, name="input_real"
         )
@@ -303,7 +297,7 @@ class LRUBlockCell(SequenceCell):
         self.norm = keras.layers.LayerNormalization(epsilon=epsilon, dtype=policy, name="norm")
         self.gate = keras.layers.Dense(
             2 * units,
-            kernel_initializer=keras.initializers.GlorotUniform(seed=seed),
+            kernel_initializer=self._draw_glorot,
             dtype=policy,
             name="gate",
         )
@@ -323,6 +317,11 @@ class LRUBlockCell(SequenceCell):
             layer.build(shape)
         self.skip = self.add_weight(shape=(1,), initializer="ones", name="skip")
         self.built = True
+
+    def _draw_glorot(self, shape: tuple[int, int], dtype: Any = None) -> np.ndarray:
+        del dtype
+        limit = math.sqrt(6.0 / sum(shape))
+        return numpy_generator(self.seed, stream=1).uniform(-limit, limit, shape)
 
     def call(
         self, inputs: Tensor, states: list[Tensor], training: bool = False

@@ -1,8 +1,10 @@
-"""Parameters of neurons that are given as a number or an initialiser."""
+"""Parameters of cells: given as a number or an initialiser, kept positive, drawn by NumPy."""
 
+import random
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 Tensor = Any
@@ -40,3 +42,13 @@ def positive_weight(cell: Any, name: str, values: Any, trainable: bool) -> Any:
     return cell.add_weight(
         shape=(cell.units,), initializer=logarithms, trainable=trainable, name=f"log_{name}"
     )
+
+
+def numpy_generator(seed: int | None, stream: int = 0) -> np.random.Generator:
+    """A generator whose draws no backend compiles, and that are the same on every backend.
+
+    Args:
+        seed: without one that of `keras.utils.set_random_seed` holds.
+        stream: another one for each use of the same seed.
+    """
+    return np.random.default_rng([random.getrandbits(63) if seed is None else seed, stream])
