@@ -29,7 +29,7 @@ THREADS := $(if $(filter-out 1,$(JOBS)),$(if $(word 2,$(BACKENDS)),$(ONE_THREAD)
 # Keeps the output of each backend in one piece, where make knows how (4.0 and later).
 IN_ONE_PIECE := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 
-.PHONY: help demo install test lint typecheck grid bench experiments report clean $(BACKENDS:%=pytest-%)
+.PHONY: help demo install test lint typecheck grid zoo bench experiments report clean $(BACKENDS:%=pytest-%)
 
 help:
 	@echo "make demo       install with JAX into $(DEMO) and run the demonstration"
@@ -37,6 +37,7 @@ help:
 	@echo "                BACKEND=jax|tensorflow|torch tests on one, JOBS=1 one after another"
 	@echo "make lint       ruff, and the README's tables;  make typecheck  mypy alone"
 	@echo "make grid       stabilise every cell, depth, target and mode on JAX"
+	@echo "make zoo        measure the certificate of every checkpoint again on every backend"
 	@echo "make bench      the benchmarks on every backend"
 	@echo "make experiments  what is missing of the experiments, then their report"
 	@echo "                EXPERIMENTS=\"recurrent targets\" BUDGET=0.5 WORKERS=2"
@@ -80,6 +81,14 @@ grid: $(TEST)/installed
 	KERAS_BACKEND=jax $(TEST)/bin/python benchmarks/grid.py
 	KERAS_LSC_DEEP=1 KERAS_BACKEND=jax $(TEST)/bin/python -m pytest tests/test_stabilize.py -k energies
 	$(TEST)/bin/python benchmarks/tables.py
+
+# Every checkpoint: the same outputs on every backend, and its certificate measured again on each.
+zoo: $(TEST)/installed
+	@set -e; for backend in $(BACKENDS); do \
+		echo "==== checkpoints on $$backend ===="; \
+		KERAS_LSC_DEEP=1 KERAS_BACKEND=$$backend $(TEST)/bin/python -m pytest tests/test_zoo.py \
+			-k "outputs or certificates or runs" $(PYTEST_ARGS); \
+	done
 
 bench: $(TEST)/installed
 	@set -e; for backend in $(BACKENDS); do \
