@@ -295,3 +295,42 @@ def test_an_unknown_checkpoint_is_refused_with_the_closest(command):
     result = run(command, "test_gru_parity_d2_rhovra")
     assert result.exit_code == 1
     assert "test_gru_parity_d2_rhovar" in result.stderr
+
+
+def test_fine_tune_trains_and_saves(tmp_path):
+    output = tmp_path / "tuned.keras"
+    options = ("--epochs", 1, "--limit", 32, "--option", "length=15", "--option", "delay=3")
+    result = run(
+        *("fine-tune", "test_gru_parity_d2_rhovar", "--dataset", "parity", *options),
+        *("--output", output, "--json"),
+    )
+    assert result.exit_code == 0, result.output
+    tuning = json.loads(result.stdout)
+    assert tuning["options"] == {"n": 2, "length": 15, "delay": 3}
+    assert tuning["sequences"]["train"] == 32
+    assert "epoch 1/1: accuracy" in result.stderr
+    again = run("fine-tune", output, "--dataset", "parity", "--epochs", 0, *options[2:])
+    assert again.exit_code == 0, again.output
+    assert f"test {tuning['test']['accuracy']:.4g}" in again.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--dataset", "party"], ["'party'", "'parity'"]),
+        (["--dataset", "parity", "--option", "n"], ["--option n", "key=value"]),
+        (["--dataset", "parity", "--output", "tuned.h5"], ["tuned.h5", ".keras"]),
+        (["--dataset", "adding"], ["12 x 1", "100 x 2"]),
+        (
+            ["--dataset", "parity", "--weights", "random"],
+            ["'stabilized' or 'initial'", "'random'"],
+        ),
+    ],
+)
+def test_wrong_fine_tuning_is_one_line(options, expected, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = run("fine-tune", "test_gru_parity_d2_rhovar", *options)
+    assert result.exit_code == 1
+    (line,) = result.stderr.strip().splitlines()
+    for part in expected:
+        assert part in line

@@ -22,6 +22,7 @@ from keras_lsc.cli.shared import (
     TargetText,
     check_backend,
     check_folder,
+    check_model_file,
     errors_in_one_line,
     load_data,
     load_model,
@@ -147,8 +148,7 @@ def stabilize(
     with errors_in_one_line():
         check_backend(backend)
         check_folder(output)
-        if output.suffix != ".keras":
-            raise ValueError(f"The output {output} must end in .keras, the format of the model.")
+        check_model_file(output)
         loaded = load_model(model)
         report = stabilize_model(
             loaded,

@@ -44,6 +44,13 @@ Backend = Annotated[
 DataDir = Annotated[
     Path | None, typer.Option(help="Folder of the datasets. Default: TFDS_DATA_DIR.")
 ]
+TaskOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="KEY=VALUE",
+        help="Option of the task, such as length=20; can be given several times.",
+    ),
+]
 TargetText = Annotated[
     str,
     typer.Option(
@@ -86,6 +93,12 @@ def check_folder(output: Path) -> None:
     """Raises FileNotFoundError where there is no folder to write the output to."""
     if not output.absolute().parent.is_dir():
         raise FileNotFoundError(f"The folder of the output {output} does not exist; make it first.")
+
+
+def check_model_file(output: Path) -> None:
+    """Raises ValueError where a file for a model does not end in .keras."""
+    if output.suffix != ".keras":
+        raise ValueError(f"The output {output} must end in .keras, the format of the model.")
 
 
 def load_model(path: Path) -> keras.Model:
@@ -145,3 +158,28 @@ def parse_target(text: str) -> Target:
     except ValueError:
         return text
     return numbers[0] if len(numbers) == 1 else cast(tuple[float, float], numbers)
+
+
+def parse_options(given: list[str] | None) -> dict[str, Any]:
+    """Returns the options of a task that a command line names.
+
+    Args:
+        given: of the form key=value, the value JSON or else a text.
+
+    Raises:
+        ValueError: one has no "=".
+
+    Example:
+        >>> parse_options(["problem=JapaneseVowels", "length=20", "delay=null"])
+        {'problem': 'JapaneseVowels', 'length': 20, 'delay': None}
+    """
+    options = {}
+    for text in given or ():
+        key, equals, value = text.partition("=")
+        if not (key and equals):
+            raise ValueError(f"--option {text} is no option of a task; expected key=value.")
+        try:
+            options[key] = json.loads(value)
+        except json.JSONDecodeError:
+            options[key] = value
+    return options

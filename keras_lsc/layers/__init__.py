@@ -5,6 +5,7 @@ from keras.layers import GRU, LSTM
 from keras_lsc.layers import surrogates
 from keras_lsc.layers.alif import ALIF, ALIFCell
 from keras_lsc.layers.firing_rate import FiringRate, FiringRateRegularizer, FiringRateSchedule
+from keras_lsc.layers.given_mask import GivenMask
 from keras_lsc.layers.lif import LIF, LIFCell
 from keras_lsc.layers.lru import LRU, LRUBlock, LRUBlockCell, LRUCell
 from keras_lsc.layers.readout import LeakyReadout, LeakyReadoutCell
@@ -20,6 +21,7 @@ __all__ = [
     "FiringRate",
     "FiringRateRegularizer",
     "FiringRateSchedule",
+    "GivenMask",
     "LIFCell",
     "LRUBlock",
     "LRUBlockCell",

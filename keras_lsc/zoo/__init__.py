@@ -7,6 +7,7 @@ from typing import Any
 from keras_lsc.zoo import certificate, registry, sources
 from keras_lsc.zoo.archive import DamagedCheckpointError
 from keras_lsc.zoo.certificate import CertificateMismatchError, Verification
+from keras_lsc.zoo.fine_tuning import FineTuning, fine_tune
 from keras_lsc.zoo.loading import find_info as info
 from keras_lsc.zoo.loading import load, save
 from keras_lsc.zoo.recipes import Recipe, RecipeError
@@ -18,10 +19,12 @@ __all__ = [
     "CheckpointInfo",
     "CheckpointUnavailableError",
     "DamagedCheckpointError",
+    "FineTuning",
     "Recipe",
     "RecipeError",
     "UnknownCheckpointError",
     "Verification",
+    "fine_tune",
     "info",
     "list",
     "load",

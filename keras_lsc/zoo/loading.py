@@ -56,7 +56,7 @@ def load(
     if weights not in ("stabilized", "initial"):
         raise ValueError(f"weights must be 'stabilized' or 'initial', got {weights!r}.")
     cache = Path(cache_dir) if cache_dir else None
-    if _is_path(name) or sources.is_address(name):
+    if is_path(name) or sources.is_address(name):
         if weights == "initial":
             raise ValueError(
                 f"weights='initial' are drawn from the recipe of a checkpoint of the zoo; {name} "
@@ -125,7 +125,8 @@ def save(
     return path
 
 
-def _is_path(name: str) -> bool:
+def is_path(name: str) -> bool:
+    """Whether a checkpoint is named by its place on this computer."""
     return not sources.is_address(name) and (name.endswith(".keras") or os.sep in name)
 
 
