@@ -1,4 +1,4 @@
-"""The few differentiation primitives that Keras does not offer, for the backend in use.
+"""The few primitives that Keras does not offer, mostly of differentiation, for the backend in use.
 
 Every other module of the package reaches TensorFlow, JAX and torch through `keras.ops` and these
 functions alone; the backend's module is the only one imported, so the other frameworks
@@ -12,9 +12,12 @@ _NAME = keras.backend.backend()
 if _NAME == "jax":
     from keras_lsc.backend.jax import (
         cos_and_sin,
+        device_name,
+        gradients,
         heaviside,
         jacobian,
         no_gradient,
+        peak_device_memory,
         running_states,
         vjp,
         with_gradient,
@@ -22,9 +25,12 @@ if _NAME == "jax":
 elif _NAME == "tensorflow":
     from keras_lsc.backend.tensorflow import (
         cos_and_sin,
+        device_name,
+        gradients,
         heaviside,
         jacobian,
         no_gradient,
+        peak_device_memory,
         running_states,
         vjp,
         with_gradient,
@@ -32,9 +38,12 @@ elif _NAME == "tensorflow":
 elif _NAME == "torch":
     from keras_lsc.backend.torch import (
         cos_and_sin,
+        device_name,
+        gradients,
         heaviside,
         jacobian,
         no_gradient,
+        peak_device_memory,
         running_states,
         vjp,
         with_gradient,
@@ -48,9 +57,12 @@ else:
 
 __all__ = [
     "cos_and_sin",
+    "device_name",
+    "gradients",
     "heaviside",
     "jacobian",
     "no_gradient",
+    "peak_device_memory",
     "running_states",
     "vjp",
     "with_gradient",

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import keras
 
 Tensor = Any
 
@@ -23,6 +24,16 @@ def jacobian(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         return pullback(jnp.broadcast_to(basis_vector, y.shape))[0]
 
     return jax.vmap(row, out_axes=1)(jnp.eye(y.shape[-1], dtype=y.dtype))
+
+
+def gradients(function: Callable[[], Tensor], variables: list[Any]) -> list[Tensor]:
+    """Returns the gradients of a scalar `function()` by the values of Keras variables."""
+
+    def scalar(values: list[Tensor]) -> Tensor:
+        with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))):
+            return function()
+
+    return jax.jit(jax.grad(scalar))([variable.value for variable in variables])
 
 
 def no_gradient(function: Callable[[], Any]) -> Any:
@@ -91,3 +102,14 @@ def with_gradient(
     differentiable = jax.custom_vjp(function)
     differentiable.defvjp(forward, pullback)
     return differentiable
+
+
+def device_name() -> str:
+    """Returns the kind of device that tensors are on by default."""
+    return jax.devices()[0].device_kind
+
+
+def peak_device_memory() -> int | None:
+    """Returns the most bytes in use on the device so far; None where it does not count them."""
+    counted = jax.devices()[0].memory_stats()
+    return None if counted is None else counted.get("peak_bytes_in_use")

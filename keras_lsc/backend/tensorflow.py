@@ -30,6 +30,16 @@ def jacobian(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return tf.transpose(tape.jacobian(total, x, unconnected_gradients="zero"), (1, 0, 2))
 
 
+def gradients(function: Callable[[], Tensor], variables: list[Any]) -> list[Tensor]:
+    """Returns the gradients of a scalar `function()` by the values of Keras variables."""
+    values = [variable.value for variable in variables]
+    with tf.GradientTape() as tape:
+        result = tf.function(function)()
+    found = tape.gradient(result, values, unconnected_gradients="zero")
+    # The gradient of an embedding is a slice of it.
+    return [tf.convert_to_tensor(gradient) for gradient in found]
+
+
 def no_gradient(function: Callable[[], Any]) -> Any:
     """Returns `function()`, through which no derivative passes."""
     return keras.tree.map_structure(tf.stop_gradient, function())
@@ -110,3 +120,18 @@ def with_gradient(
         return attach(inputs, tuple(tf.stop_gradient(x) for x in outputs))
 
     return differentiable
+
+
+def device_name() -> str:
+    """Returns the kind of device that tensors are on by default."""
+    devices = tf.config.list_physical_devices("GPU")
+    if not devices:
+        return "cpu"
+    return tf.config.experimental.get_device_details(devices[0]).get("device_name", "gpu")
+
+
+def peak_device_memory() -> int | None:
+    """Returns the most bytes in use on the device so far; None where it does not count them."""
+    if not tf.config.list_physical_devices("GPU"):
+        return None
+    return tf.config.experimental.get_memory_info("GPU:0")["peak"]

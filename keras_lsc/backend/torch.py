@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import keras
 import torch
 
 Tensor = Any
@@ -22,6 +23,17 @@ def jacobian(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     with torch.enable_grad():
         total = y.sum(dim=0)
     return _gradient(total, x, basis, is_grads_batched=True).transpose(0, 1)
+
+
+def gradients(function: Callable[[], Tensor], variables: list[Any]) -> list[Tensor]:
+    """Returns the gradients of a scalar `function()` by the values of Keras variables."""
+    values = [variable.value for variable in variables]
+    with torch.enable_grad():
+        found = torch.autograd.grad(function(), values, allow_unused=True)
+    return [
+        torch.zeros_like(value) if gradient is None else gradient
+        for value, gradient in zip(values, found, strict=True)
+    ]
 
 
 def no_gradient(function: Callable[[], Any]) -> Any:
@@ -98,6 +110,17 @@ def with_gradient(
             )
 
     return Differentiable.apply
+
+
+def device_name() -> str:
+    """Returns the kind of device that tensors are on by default."""
+    device = keras.ops.zeros(()).device
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def peak_device_memory() -> int | None:
+    """Returns the most bytes in use on the device so far; None where it does not count them."""
+    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
 
 
 def _trace(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:

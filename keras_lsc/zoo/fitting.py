@@ -74,7 +74,7 @@ def fit_head(
     """
     _check_rank(model, task)
     fitting = ("linear",) if task.target == "value" else ("linear", "softmax")
-    if model.output_shape[-1] == outputs and _last_activation(model) in fitting:
+    if model.output_shape[-1] == outputs and output_activation(model) in fitting:
         return model, False
     activation = None if task.target == "value" else "softmax"
     head = keras.layers.Dense(outputs, activation=activation, name=_free_name(model))
@@ -144,7 +144,7 @@ def fit_mask(
 
 def gives_logits(model: keras.Model) -> bool:
     """Whether the outputs of a network of classes are logits and no probabilities."""
-    return _last_activation(model) == "linear"
+    return output_activation(model) == "linear"
 
 
 def _finds_the_mask(
@@ -172,7 +172,7 @@ def _check_rank(model: keras.Model, task: datasets.TaskInfo) -> None:
         )
 
 
-def _last_activation(model: keras.Model) -> str | None:
+def output_activation(model: keras.Model) -> str | None:
     """Name of the function that makes the outputs; None where it is not known."""
     last = model.layers[-1]
     if isinstance(last, keras.layers.Softmax):

@@ -62,7 +62,7 @@ def load(
                 f"weights='initial' are drawn from the recipe of a checkpoint of the zoo; {name} "
                 "is a file."
             )
-        model = archive.read_model(_file_of(name, sha256, cache))
+        model = archive.read_model(file_of(name, sha256, cache))
     else:
         info = find_info(name)
         model = archive.read_model(sources.find(name, sha256 or info.sha256, cache))
@@ -130,7 +130,7 @@ def is_path(name: str) -> bool:
     return not sources.is_address(name) and (name.endswith(".keras") or os.sep in name)
 
 
-def _file_of(name: str, sha256: str | None, cache: Path | None) -> Path:
+def file_of(name: str, sha256: str | None, cache: Path | None) -> Path:
     if sources.is_address(name):
         return sources.fetch(name, sha256, cache)
     path = Path(name)
