@@ -29,7 +29,7 @@ THREADS := $(if $(filter-out 1,$(JOBS)),$(if $(word 2,$(BACKENDS)),$(ONE_THREAD)
 # Keeps the output of each backend in one piece, where make knows how (4.0 and later).
 IN_ONE_PIECE := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 
-.PHONY: help demo install test lint typecheck grid zoo bench experiments report clean $(BACKENDS:%=pytest-%)
+.PHONY: help demo install test lint typecheck grid zoo bench compare experiments report clean $(BACKENDS:%=pytest-%)
 
 help:
 	@echo "make demo       install with JAX into $(DEMO) and run the demonstration"
@@ -39,6 +39,7 @@ help:
 	@echo "make grid       stabilise every cell, depth, target and mode on JAX"
 	@echo "make zoo        measure the certificate of every checkpoint again on every backend"
 	@echo "make bench      the benchmarks on every backend"
+	@echo "make compare    three checkpoints of the zoo on every backend, side by side"
 	@echo "make experiments  what is missing of the experiments, then their report"
 	@echo "                EXPERIMENTS=\"recurrent targets\" BUDGET=0.5 WORKERS=2"
 	@echo "make report     the report of the experiments from the stored runs"
@@ -97,6 +98,18 @@ bench: $(TEST)/installed
 		KERAS_BACKEND=$$backend $(TEST)/bin/python benchmarks/datasets.py; \
 	done
 	KERAS_BACKEND=jax $(TEST)/bin/python benchmarks/accuracy.py
+	$(TEST)/bin/python benchmarks/tables.py
+
+COMPARED := lstm_smnist_d2_rhovar alif_smnist_latency_d2_rhovar lru_smnist_d3_rhovar
+
+# Written beside first: a comparison that breaks off leaves the former result.
+compare: $(TEST)/installed
+	@set -e; for name in $(COMPARED); do \
+		echo "==== $$name on every backend ===="; \
+		file=benchmarks/results/compare_$$name.json; \
+		$(TEST)/bin/keras-lsc compare-backends $$name --json > $$file.new || { rm $$file.new; exit 1; }; \
+		mv $$file.new $$file; \
+	done
 	$(TEST)/bin/python benchmarks/tables.py
 
 # What is finished is skipped: interrupt it, and start it again another day.

@@ -172,6 +172,55 @@ def loader() -> str:
     return f"{table(header, rows)}\n\n{note}"
 
 
+def comparison() -> str:
+    """The same checkpoints on every backend: how far apart, how fast."""
+    found = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("compare_*.json"))]
+    if not found:
+        return "No checkpoint was compared across backends."
+    rows = [
+        [one["model"] if k == 0 else "", *compared(row)]
+        for one in found
+        for k, row in enumerate(one["rows"])
+    ]
+    header = ["checkpoint", "backend", "radius", "output", "gradient", "compile"]
+    header += ["training step", "pre-training step", "memory"]
+    machine = found[0]["machine"]
+    loads = [one["machine"]["load"] for one in found]
+    note = (
+        "Differences to the first backend: largest of a radius, largest of an output, relative "
+        "norm of all gradients; the first calls beyond later ones (training + pre-training); "
+        f"medians of {min(calls(one) for one in found)} steps or more and in brackets the least; "
+        "peak memory of the process. "
+        f"Batches of {found[0]['inputs']['shape'][0]} validation sequences of the checkpoint's "
+        f"data, on {machine['cores']} CPU cores, which other programs used besides (load "
+        f"{min(loads):g} to {max(loads):g}). Command: `make compare`."
+    )
+    return f"{table(header, rows)}\n\n{note}"
+
+
+def compared(row: dict[str, Any]) -> list[str]:
+    """The cells of one backend."""
+    name = BACKENDS[row["backend"]]
+    if row["failed"]:
+        return [f"{name}: {row['failed']}", *[""] * 7]
+    kinds = ("radius_difference", "output_difference", "gradient_difference")
+    differences = ["" if row[kind] is None else f"{row[kind]:.0e}" for kind in kinds]
+    steps = [row["training"], row["pretraining"]]
+    return [
+        f"{name} ({row['device']})",
+        *differences,
+        " + ".join(f"{step['compile']:.1f}" for step in steps) + " s",
+        *(f"{1e3 * step['median']:.0f} ms ({1e3 * step['least']:.0f})" for step in steps),
+        f"{row['host_memory'] / 1e9:.2f} GB",
+    ]
+
+
+def calls(one: dict[str, Any]) -> int:
+    """The fewest timed calls of a comparison."""
+    ran = [row for row in one["rows"] if not row["failed"]]
+    return min(row[step]["calls"] for row in ran for step in ("training", "pretraining"))
+
+
 def main() -> None:
     """Writes the tables between their markers, or says that they are out of date."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -180,7 +229,7 @@ def main() -> None:
     text = README.read_text()
     before, rest = text.split(BEGIN)
     after = rest.split(END)[1]
-    tables = "\n\n".join([pretraining(), scaling(), grid(), accuracy(), loader()])
+    tables = "\n\n".join([pretraining(), scaling(), grid(), accuracy(), loader(), comparison()])
     written = f"{before}{BEGIN}\n\n{tables}\n\n{END}{after}"
     if options.check:
         if written != text:

@@ -32,6 +32,7 @@ class Timing:
 
     Attributes:
         compile: of the first call beyond a later one.
+        least: of the later calls, which says most where other programs run besides.
         median: of the later calls.
         low: their lower quartile.
         high: their upper quartile.
@@ -39,6 +40,7 @@ class Timing:
     """
 
     compile: float
+    least: float
     median: float
     low: float
     high: float
@@ -94,7 +96,8 @@ class BackendComparison:
             from; empty where no backend ran.
         samples: points of the radii.
         seed: of these points and of what is drawn.
-        machine: system and number of cores.
+        machine: system, number of cores, and load: how many programs ran on them, this one not
+            counted; None where the system does not tell.
         rows: a `BackendRow` each.
     """
 
@@ -146,14 +149,16 @@ class BackendComparison:
         if self.inputs:
             shape = " x ".join(map(str, self.inputs["shape"]))
             about += f", batch {shape}, labels {self.inputs['labels']}"
+        if not self.ran:
+            return "\n".join([about, "", *table[1:]])
         note = (
             f"radius, output, gradient: difference to {self.ran[0].backend} (largest, largest, "
             "relative norm); compile: first call beyond a later one, training + pre-training; "
             "steps: median (quartiles); host, device: peak memory\n"
-            f"{self.machine['cores']} cores, {self.machine['system']}, radii of {self.samples} "
-            f"points, seed {self.seed}"
+            f"{self.machine['cores']} cores, load {self.machine['load']} before, "
+            f"{self.machine['system']}, radii of {self.samples} points, seed {self.seed}"
         )
-        return "\n".join([about, "", *table, "", note] if self.ran else [about, "", *table[1:]])
+        return "\n".join([about, "", *table, "", note])
 
 
 def _cells(row: BackendRow) -> tuple[str, ...]:
@@ -236,6 +241,7 @@ def compare_backends(
     """
     _check(backends, batch_size, samples, repeats, seed)
     file = _file(name, cache_dir)
+    machine = _machine()
     data, x, y = _data(name, dataset, options or {}, batch_size, data_dir)
     task = {
         "file": str(file.absolute()),
@@ -273,7 +279,7 @@ def compare_backends(
         inputs=inputs,
         samples=samples,
         seed=seed,
-        machine={"system": f"{platform.system()} {platform.machine()}", "cores": os.cpu_count()},
+        machine=machine,
         rows=tuple(rows),
     )
 
@@ -289,6 +295,12 @@ def _check(backends: Sequence[str], batch_size: int, samples: int, repeats: int,
     check_count("samples", samples, at_least=1)
     check_count("repeats", repeats, at_least=1)
     check_count("seed", seed, at_least=0)
+
+
+def _machine() -> dict[str, Any]:
+    load = round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None
+    system = f"{platform.system()} {platform.machine()}"
+    return {"system": system, "cores": os.cpu_count(), "load": load}
 
 
 def _file(name: str, cache_dir: str | os.PathLike[str] | None) -> Path:
@@ -371,9 +383,10 @@ def _run(backend: str, folder: Path, timeout: float) -> BackendRow:
 
 
 def _timing(seconds: Mapping[str, Any]) -> Timing:
-    low, median, high = map(float, np.percentile(seconds["later"], (25, 50, 75)))
+    later = seconds["later"]
+    least, low, median, high = map(float, np.percentile(later, (0, 25, 50, 75)))
     compiled = max(0.0, seconds["first"] - median)
-    return Timing(compiled, median, low, high, len(seconds["later"]))
+    return Timing(compiled, least, median, low, high, calls=len(later))
 
 
 def _with_differences(

@@ -1,4 +1,4 @@
-"""The pictures: radii, gradients, eigenvalues, spikes and learning curves, on matplotlib.
+"""The pictures: radii, gradients, eigenvalues, spikes, learning curves and backends, on matplotlib.
 
 Every function draws what was measured elsewhere and returns the `Axes`. Colours are those of
 Okabe and Ito, which the colour-blind can tell apart; a marker of its own tells each thing too.
@@ -24,6 +24,7 @@ _RADII = "radii"
 # Norms further than this from that of the last output have the colours of the ends.
 _DECADES = 4.0
 _MARKED_EPOCHS = 12
+_SMALLEST_DIFFERENCE = 1e-9
 
 
 def radii(
@@ -480,6 +481,71 @@ def _metric_of(name: str, seeds: Sequence[Any], metric: str) -> np.ndarray:
             "under a name of its own."
         )
     return np.asarray(values, dtype=float)
+
+
+def backends(comparison: Any, ax: Any = None) -> Any:
+    """Draws the times of a step on every backend, and how far their numbers are apart.
+
+    A time is a median with its quartiles as bar. A difference of 0 is drawn at the left edge.
+
+    Args:
+        comparison: a `BackendComparison`, as `keras_lsc.comparison.compare_backends` gives it.
+        ax: two matplotlib `Axes` to draw on; a new figure without them.
+
+    Returns:
+        The two `Axes`: times, differences.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        ValueError: no backend ran; or not two `Axes`.
+    """
+    rows = comparison.ran
+    if not rows:
+        raise ValueError("There is nothing to draw: no backend ran. Each row says why.")
+    if ax is None:
+        ax = _new_axes(1.7 + 0.35 * len(rows), 1, 2, width=1.5 * WIDTH)
+    panels = np.atleast_1d(np.asarray(ax, dtype=object)).ravel()
+    if len(panels) != 2:
+        raise ValueError(f"Times and differences need two Axes, got {len(panels)}.")
+    times, differences = panels
+    heights = np.arange(len(rows), dtype=float)
+    for index, (kind, name) in enumerate(
+        (("training", "training"), ("pretraining", "pre-training"))
+    ):
+        timings = [getattr(row, kind) for row in rows]
+        medians = np.array([1e3 * timing.median for timing in timings])
+        ends = np.array([[1e3 * timing.low, 1e3 * timing.high] for timing in timings]).T
+        style = _marker_style(index)
+        at = heights + 0.24 * (index - 0.5)
+        bars = np.abs(ends - medians)
+        times.errorbar(medians, at, xerr=bars, fmt="none", ecolor=style["color"], elinewidth=1)
+        times.plot(medians, at, **style, markersize=6, zorder=4, label=name)
+    times.set_xscale("log")
+    times.set_xlabel("milliseconds of a step")
+    first, *others = rows
+    kinds = ("radius_difference", "output_difference", "gradient_difference")
+    for index, kind in enumerate(kinds):
+        values = [max(getattr(row, kind), _SMALLEST_DIFFERENCE) for row in others]
+        differences.plot(
+            values,
+            heights[1:] + 0.2 * (index - 1),
+            **_marker_style(index),
+            markersize=6,
+            clip_on=False,
+            label=kind.removesuffix("_difference"),
+        )
+    differences.set_xscale("log")
+    differences.set_xlim(_SMALLEST_DIFFERENCE, 1.0)
+    differences.set_xlabel(f"difference to {first.backend}")
+    for panel in panels:
+        panel.set_yticks(heights, [f"{row.backend} ({row.device})" for row in rows])
+        panel.set_ylim(len(rows) - 0.5, -0.5)
+        panel.tick_params(axis="y", length=0)
+        panel.grid(axis="x", alpha=0.25)
+        panel.spines[["top", "right", "left"]].set_visible(False)
+        _legend_below(panel, columns=3)
+    times.set_title(comparison.model, fontsize=10, loc="left")
+    return panels
 
 
 def new_figure(height: float, *shape: int, width: float = WIDTH, **options: Any) -> tuple[Any, Any]:

@@ -1,5 +1,6 @@
-"""The three differentiation primitives, against closed forms."""
+"""The primitives of the backend, those of differentiation against closed forms."""
 
+import keras
 import numpy as np
 import pytest
 from harness import to_numpy, value_and_gradient
@@ -110,3 +111,20 @@ def test_jacobian_works_inside_no_gradient(rows):
     np.testing.assert_allclose(
         to_numpy(inside), [np.diag(np.cos(r)) for r in rows], rtol=1e-5, atol=1e-6
     )
+
+
+def test_gradients_by_weights(matrix, rows):
+    weight = keras.Variable(matrix)
+    unused = keras.Variable(np.ones(2, "float32"))
+    x = ops.convert_to_tensor(rows)
+    found, zero = backend.gradients(
+        lambda: ops.sum(ops.square(ops.matmul(x, weight))), [weight, unused]
+    )
+    np.testing.assert_allclose(to_numpy(found), 2 * rows.T @ (rows @ matrix), rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(to_numpy(zero), np.zeros(2))
+
+
+def test_the_device_has_a_name_and_may_count_its_memory():
+    assert backend.device_name()
+    counted = backend.peak_device_memory()
+    assert counted is None or counted > 0

@@ -6,7 +6,7 @@ a module; they are named here, in the order in which `--help` lists them.
 
 import typer
 
-from keras_lsc.cli import data, models, training, zoo
+from keras_lsc.cli import comparison, data, models, training, zoo
 from keras_lsc.cli.shared import parse_target
 
 __all__ = ["app", "main", "parse_target"]
@@ -21,6 +21,7 @@ app.command()(models.demo)
 app.command()(models.measure)
 app.command()(models.stabilize)
 app.command()(training.fine_tune)
+app.command("compare-backends")(comparison.compare)
 app.command()(data.datasets)
 app.command("list")(zoo.list_checkpoints)
 app.command()(zoo.info)

@@ -44,6 +44,12 @@ Backend = Annotated[
 DataDir = Annotated[
     Path | None, typer.Option(help="Folder of the datasets. Default: TFDS_DATA_DIR.")
 ]
+CheckpointOrFile = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME|MODEL.keras", help="Name of a checkpoint, or a saved Keras model."
+    ),
+]
 TaskOptions = Annotated[
     list[str] | None,
     typer.Option(

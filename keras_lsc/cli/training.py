@@ -10,6 +10,7 @@ from keras_lsc import zoo
 from keras_lsc.cli.shared import (
     AsJson,
     Backend,
+    CheckpointOrFile,
     DataDir,
     Seed,
     TaskOptions,
@@ -24,12 +25,7 @@ from keras_lsc.cli.shared import (
 
 
 def fine_tune(
-    name: Annotated[
-        str,
-        typer.Argument(
-            metavar="NAME|MODEL.keras", help="Name of a checkpoint, or a saved Keras model."
-        ),
-    ],
+    name: CheckpointOrFile,
     dataset: Annotated[str, typer.Option(help="Task: see keras-lsc datasets.")],
     epochs: Annotated[int, typer.Option(help="The most epochs; 0 only measures.")] = 20,
     learning_rate: Annotated[float, typer.Option(help="Of Adam.")] = 1e-3,
