@@ -96,8 +96,8 @@ class BackendComparison:
             from; empty where no backend ran.
         samples: points of the radii.
         seed: of these points and of what is drawn.
-        machine: system, number of cores, and load: how many programs ran on them, this one not
-            counted; None where the system does not tell.
+        machine: system, number of cores; load: how many programs ran on them, this one not
+            counted, None where the system does not tell; threads: OMP_NUM_THREADS, or None.
         rows: a `BackendRow` each.
     """
 
@@ -300,7 +300,8 @@ def _check(backends: Sequence[str], batch_size: int, samples: int, repeats: int,
 def _machine() -> dict[str, Any]:
     load = round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None
     system = f"{platform.system()} {platform.machine()}"
-    return {"system": system, "cores": os.cpu_count(), "load": load}
+    threads = os.environ.get("OMP_NUM_THREADS")
+    return {"system": system, "cores": os.cpu_count(), "load": load, "threads": threads}
 
 
 def _file(name: str, cache_dir: str | os.PathLike[str] | None) -> Path:

@@ -38,9 +38,10 @@ def absent(monkeypatch):
     find = importlib.util.find_spec
 
     def hide(*names):
-        monkeypatch.setattr(
-            importlib.util, "find_spec", lambda name: None if name in names else find(name)
-        )
+        def found(name, package=None):
+            return None if name in names else find(name, package)
+
+        monkeypatch.setattr(importlib.util, "find_spec", found)
 
     return hide
 
