@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_lsc.datasets import DatasetUnavailableError
 from keras_lsc.stability.measure import measure
 from keras_lsc.stability.report import StabilityReport
 from keras_lsc.stabilization import NotStabilizedError, stabilize
@@ -144,6 +145,19 @@ def build_one(recipe: Recipe, folder: Path) -> None:
     _write(waiting / f"{recipe.name}.json", entry)
 
 
+def build_in_process(recipe: str, folder: str) -> None:
+    """`build_one` as the whole of a process; says in its last words why a build is not to be had.
+
+    Args:
+        recipe: JSON of `Recipe.to_dict`.
+        folder: of the zoo.
+    """
+    try:
+        build_one(Recipe.from_dict(json.loads(recipe)), Path(folder))
+    except (NotStabilizedError, DatasetUnavailableError) as error:
+        sys.exit(str(error))
+
+
 def collect(folder: Path) -> None:
     """Moves the entries of finished builds into the index."""
     index = folder / registry.INDEX
@@ -175,7 +189,7 @@ def build_all(
         recipes: of the checkpoints; those that are built already are left out.
         folder: of the zoo.
         jobs: number of processes at a time.
-        finished: called after each with its recipe and, if it failed, the last line it printed.
+        finished: called after each with its recipe and, if it failed, what it printed.
 
     Returns:
         How many failed.
@@ -207,9 +221,8 @@ def build_all(
 
 def _start(recipe: Recipe, folder: Path) -> subprocess.Popen[str]:
     program = (
-        "import json, sys; from pathlib import Path; "
-        "from keras_lsc.zoo.build import build_one; from keras_lsc.zoo.recipes import Recipe; "
-        "build_one(Recipe.from_dict(json.loads(sys.argv[1])), Path(sys.argv[2]))"
+        "import sys; from keras_lsc.zoo.build import build_in_process; "
+        "build_in_process(*sys.argv[1:])"
     )
     return subprocess.Popen(
         [sys.executable, "-c", program, json.dumps(recipe.to_dict()), str(folder)],
