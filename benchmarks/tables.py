@@ -186,16 +186,16 @@ def comparison() -> str:
     header += ["training step", "pre-training step", "memory"]
     machine = found[0]["machine"]
     loads = [one["machine"]["load"] for one in found]
-    threads = "one thread each" if machine["threads"] == "1" else "a thread per core"
+    threads = machine["threads"] and f"OMP_NUM_THREADS={machine['threads']} "
     note = (
         "Differences to the first backend: largest of a radius, largest of an output, relative "
         "norm of all gradients; the first calls beyond later ones (training + pre-training); "
         f"medians of {min(calls(one) for one in found)} steps or more and in brackets the least; "
         "peak memory of the process. "
         f"Batches of {found[0]['inputs']['shape'][0]} validation sequences of the checkpoint's "
-        f"data, {threads} on {machine['cores']} CPU cores, which other programs used besides (load "
+        f"data, on {machine['cores']} CPU cores, which other programs used besides (load "
         f"{min(loads):g} to {max(loads):g}), so the least says more than the median. Command: "
-        "`make compare`."
+        f"`{threads or ''}make compare`."
     )
     return f"{table(header, rows)}\n\n{note}"
 
@@ -206,7 +206,9 @@ def compared(row: dict[str, Any]) -> list[str]:
     if row["failed"]:
         return [f"{name}: {row['failed']}", *[""] * 7]
     kinds = ("radius_difference", "output_difference", "gradient_difference")
-    differences = ["" if row[kind] is None else f"{row[kind]:.0e}" for kind in kinds]
+    differences = [
+        "" if row[kind] is None else f"{row[kind]:.0e}" if row[kind] else "0" for kind in kinds
+    ]
     steps = [row["training"], row["pretraining"]]
     return [
         f"{name} ({row['device']})",
