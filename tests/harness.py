@@ -16,7 +16,9 @@ CELLS = ("lstm", "gru", "tanh", "relu", "sigmoid", "oscillator")
 UNITS = 6
 
 
-def run_python(program: str, *arguments: Any, backend: str, **environment: str) -> str:
+def run_python(
+    program: str, *arguments: Any, backend: str, timeout: int = 300, **environment: str
+) -> str:
     """What `program` prints in a process of its own, on `backend`; fails the test if it fails."""
     run = subprocess.run(
         [sys.executable, "-c", program, *map(str, arguments)],
@@ -24,7 +26,7 @@ def run_python(program: str, *arguments: Any, backend: str, **environment: str) 
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=timeout,
         check=False,
     )
     assert run.returncode == 0, run.stderr

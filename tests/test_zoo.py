@@ -129,7 +129,7 @@ print(json.dumps(rows))
 def test_weights_and_outputs_are_the_same_on_every_backend():
     names = json.dumps(RUN if DEEP else zoo.list("test_*", hidden=True))
     found = [
-        json.loads(run_python(_OUTPUTS, names, backend=backend).splitlines()[-1])
+        json.loads(run_python(_OUTPUTS, names, backend=backend, timeout=3000).splitlines()[-1])
         for backend in ("jax", "tensorflow", "torch")
     ]
     for other in found[1:]:
