@@ -164,7 +164,8 @@ class BackendComparison:
 def _cells(row: BackendRow) -> tuple[str, ...]:
     assert row.training is not None
     assert row.pretraining is not None
-    radii = row.radii.values()
+    # Input transitions are not what pre-training drives.
+    radii = [radius for name, radius in row.radii.items() if not name.endswith(".input")]
     differences = (row.radius_difference, row.output_difference, row.gradient_difference)
     compiled = f"{row.training.compile:.1f} + {row.pretraining.compile:.1f} s"
     return (
@@ -182,7 +183,8 @@ def _cells(row: BackendRow) -> tuple[str, ...]:
 
 
 def _milliseconds(timing: Timing) -> str:
-    median, low, high = (f"{1e3 * value:.3g}" for value in (timing.median, timing.low, timing.high))
+    values = (1e3 * seconds for seconds in (timing.median, timing.low, timing.high))
+    median, low, high = (f"{value:.0f}" if value >= 100 else f"{value:.3g}" for value in values)
     return f"{median} ms ({low} to {high})"
 
 
