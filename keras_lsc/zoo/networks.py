@@ -76,8 +76,8 @@ def build_network(recipe: Recipe) -> keras.Sequential:
     model.add(keras.Input(recipe.input_shape or task.shape, dtype=task.dtype, name="inputs"))
     if recipe.embedding:
         model.add(keras.layers.Embedding(task.outputs, recipe.embedding, name="embedding"))
-    elif task.padded and recipe.cell not in SPIKING:
-        # A frame of zeros is padding; a step without spikes is not.
+    elif task.padded and task.kind != "generated" and recipe.cell not in SPIKING:
+        # A frame of zeros is padding; a bit that is 0, or a step without spikes, is not.
         model.add(keras.layers.Masking(name="padding"))
     per_step = task.target in ("next token", "label per step")
     for layer in _stack(recipe, per_step):
