@@ -119,12 +119,13 @@ def card(info: registry.CheckpointInfo) -> str:
 import keras_lsc
 
 model = keras_lsc.zoo.load("{info.name}")
-start = keras_lsc.zoo.load("{info.name}", weights="initial")  # before pre-training
 print(keras_lsc.zoo.verify("{info.name}"))  # measures the table below again
+# The same network before pre-training.
+start = keras_lsc.zoo.load("{info.name}", weights="initial")
 ```
 
-To fine-tune it, compile it with the loss `{task.loss}` and fit it to
-`keras_lsc.datasets.load("{recipe.dataset}")`; `num_classes=` gives it another readout.
+`keras_lsc.zoo.fine_tune("{info.name}", "{recipe.dataset}")` trains it on its task;
+`load(..., num_classes=...)` gives it a fresh readout.
 
 ## Certificate
 
