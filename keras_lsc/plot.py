@@ -92,13 +92,14 @@ def radii(
         if report is not None:
             rows_of_it = _in_groups(report, kinds)
             _draw_report(ax, rows_of_it, heights, label, drawn)
-            right = max(right, *(1.12 * max(row.radius, row.gain) for row in rows_of_it))
+            ends = [max(row.radius + row.radius_std, row.gain) for row in rows_of_it]
+            right = max(right, 1.08 * max(ends))
             drawn += 1
     for kind, rho in wanted.items():
         at = [height for height, row in zip(heights, rows, strict=True) if row.kind == kind]
         if at:
             _draw_target(ax, rho, min(at), max(at))
-            right = max(right, 1.12 * rho)
+            right = max(right, 1.08 * rho)
     ax.set_yticks(heights, names)
     ax.set_ylim(max(heights) + 0.7, min(heights) - (1.2 if wanted else 0.7))
     ax.set_xlim(0, right)
