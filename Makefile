@@ -29,7 +29,7 @@ THREADS := $(if $(filter-out 1,$(JOBS)),$(if $(word 2,$(BACKENDS)),$(ONE_THREAD)
 # Keeps the output of each backend in one piece, where make knows how (4.0 and later).
 IN_ONE_PIECE := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 
-.PHONY: help demo install test lint typecheck grid zoo bench compare experiments report clean $(BACKENDS:%=pytest-%)
+.PHONY: help demo install test lint typecheck grid zoo bench compare notebooks experiments report clean $(BACKENDS:%=pytest-%)
 
 help:
 	@echo "make demo       install with JAX into $(DEMO) and run the demonstration"
@@ -43,6 +43,7 @@ help:
 	@echo "make experiments  what is missing of the experiments, then their report"
 	@echo "                EXPERIMENTS=\"recurrent targets\" BUDGET=0.5 WORKERS=2"
 	@echo "make report     the report of the experiments from the stored runs"
+	@echo "make notebooks  run the notebooks on JAX and store what they show"
 	@echo "make clean      remove the environments and what was built"
 
 $(DEMO)/installed: pyproject.toml
@@ -120,6 +121,9 @@ experiments: $(TEST)/installed
 
 report: $(TEST)/installed
 	KERAS_BACKEND=jax $(TEST)/bin/python -m benchmarks.experiments.report
+
+notebooks: $(TEST)/installed
+	KERAS_BACKEND=jax $(TEST)/bin/python colab/execute.py
 
 clean:
 	rm -rf $(DEMO) $(TEST) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
