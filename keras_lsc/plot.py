@@ -504,7 +504,7 @@ def backends(comparison: Any, ax: Any = None) -> Any:
     if not rows:
         raise ValueError("There is nothing to draw: no backend ran. Each row says why.")
     if ax is None:
-        ax = _new_axes(1.7 + 0.35 * len(rows), 1, 2, width=1.5 * WIDTH)
+        ax = _new_axes(max(2.6, 1.7 + 0.35 * len(rows)), 1, 2, width=1.5 * WIDTH)
     panels = np.atleast_1d(np.asarray(ax, dtype=object)).ravel()
     if len(panels) != 2:
         raise ValueError(f"Times and differences need two Axes, got {len(panels)}.")

@@ -123,7 +123,7 @@ def fine_tune(
         data_dir: folder of the datasets; None means TFDS_DATA_DIR or ~/tensorflow_datasets.
         download: whether data that is not on this computer may be fetched.
         checkpoint: a `.keras` file to which the best model is saved whenever it improves.
-        tensorboard: folder for the curves; needs TensorFlow, on whichever backend.
+        tensorboard: folder for the curves; needs TensorFlow and TensorBoard, on whichever backend.
         callbacks: further Keras callbacks.
         verbose: as `fit` takes it.
 
@@ -225,11 +225,13 @@ def _check_arguments(
         raise ValueError(
             f"checkpoint={os.fspath(checkpoint)!r} must end in .keras, the format of the model."
         )
-    if tensorboard is not None and find_spec("tensorflow") is None:
-        raise ImportError(
-            "Keras writes for TensorBoard with TensorFlow, which is not installed: "
-            'pip install "keras-lsc[tensorflow]", or leave tensorboard out.'
-        )
+    for package in ("tensorflow", "tensorboard"):
+        if tensorboard is not None and find_spec(package) is None:
+            raise ImportError(
+                f"Keras writes for TensorBoard with TensorFlow and TensorBoard; {package} is not "
+                'installed: pip install "keras-lsc[tensorflow]" tensorboard, or leave tensorboard '
+                "out."
+            )
 
 
 def _is_of_the_zoo(name_or_model: str | keras.Model) -> bool:
