@@ -521,7 +521,13 @@ def backends(comparison: Any, ax: Any = None) -> Any:
         bars = np.abs(ends - medians)
         times.errorbar(medians, at, xerr=bars, fmt="none", ecolor=style["color"], elinewidth=1)
         times.plot(medians, at, **style, markersize=6, zorder=4, label=name)
+    from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
+
     times.set_xscale("log")
+    # Few and plain numbers: those of matplotlib overlap where times are within a decade or two.
+    times.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    times.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    times.xaxis.set_minor_locator(NullLocator())
     times.set_xlabel("milliseconds of a step")
     first, *others = rows
     kinds = ("radius_difference", "output_difference", "gradient_difference")
