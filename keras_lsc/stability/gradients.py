@@ -111,8 +111,10 @@ def gradient_grid(
     measured = np.mean(measured, axis=0)
     if not measured[-1, -1] > 0:
         raise ValueError(
-            f"The last output of model {model.name!r} has no gradient by its own last state: the "
-            "network is saturated or silent, and no energy is left to compare."
+            f"The last output of model {model.name!r} has no gradient by its own last state: "
+            "either the network is saturated or silent, and no energy is left to compare, or its "
+            "outputs are not among its states, as in state-space layers, of which there is no "
+            "such grid."
         )
     time, depth = (np.nan_to_num(report.per_layer(kind, by)) for kind in ("time", "depth"))
     return GradientGrid(
