@@ -529,9 +529,11 @@ def backends(comparison: Any, ax: Any = None) -> Any:
     times.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     times.xaxis.set_minor_locator(NullLocator())
     times.set_xlabel("milliseconds of a step")
+    _spread_log_axis(times, least=8.0)
     first, *others = rows
     kinds = ("radius_difference", "output_difference", "gradient_difference")
-    for index, kind in enumerate(kinds):
+    # A line without points takes room outside the figure, so a lone backend has none.
+    for index, kind in enumerate(kinds if others else ()):
         values = [max(getattr(row, kind), _SMALLEST_DIFFERENCE) for row in others]
         differences.plot(
             values,
@@ -550,9 +552,17 @@ def backends(comparison: Any, ax: Any = None) -> Any:
         panel.tick_params(axis="y", length=0)
         panel.grid(axis="x", alpha=0.25)
         panel.spines[["top", "right", "left"]].set_visible(False)
-        _legend_below(panel, columns=3)
+        if panel.get_lines():
+            _legend_below(panel, columns=3)
     times.set_title(comparison.model, fontsize=10, loc="left")
     return panels
+
+
+def _spread_log_axis(ax: Any, least: float) -> None:
+    """Makes the right end of the axis at least so many times the left, so that labels fit."""
+    left, right = ax.get_xlim()
+    missing = max(1.0, least * left / right) ** 0.5
+    ax.set_xlim(left / missing, right * missing)
 
 
 def new_figure(height: float, *shape: int, width: float = WIDTH, **options: Any) -> tuple[Any, Any]:

@@ -1,5 +1,6 @@
 """One checkpoint on every backend: equal numbers, rows for what is absent or fails, exit codes."""
 
+import dataclasses
 import importlib.util
 import json
 from pathlib import Path
@@ -105,6 +106,16 @@ def test_the_table_and_the_picture_show_the_figures(comparison):
     medians = [1e3 * row.pretraining.median for row in comparison.ran]
     np.testing.assert_allclose(drawn["pre-training"].get_xdata(), medians)
     assert differences.get_xlabel() == f"difference to {comparison.ran[0].backend}"
+
+
+def test_the_picture_of_one_backend_has_room_and_no_differences(comparison, recwarn):
+    alone = dataclasses.replace(comparison, rows=comparison.ran[:1])
+    times, differences = plot.backends(alone)
+    times.figure.canvas.draw()
+    assert not recwarn.list
+    assert not differences.get_lines()
+    left, right = times.get_xlim()
+    assert right >= 7.99 * left
 
 
 def test_an_absent_backend_is_a_row_and_the_others_run(absent, tmp_path):
