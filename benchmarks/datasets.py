@@ -12,7 +12,8 @@ import json
 from typing import Any
 
 import keras
-from pretraining import RESULTS, environment, network, seconds, summary
+from environment import environment
+from pretraining import RESULTS, network, seconds, summary
 
 from keras_lsc import datasets
 

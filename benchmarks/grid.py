@@ -19,6 +19,7 @@ import keras
 import numpy as np
 
 import keras_lsc
+from keras_lsc.callbacks import UpdateCounter
 
 RESULTS = Path(__file__).parent / "results"
 UNITS, FEED_FORWARD_UNITS, FEED_FORWARD_DEPTH = 32, 128, 30
@@ -72,7 +73,7 @@ def run(setting: Setting, images: np.ndarray) -> Setting:
         x = (x - x.mean()) / x.std()
     model = network(setting["cell"], setting["depth"], setting["units"])
     before = keras_lsc.measure(model, x[:SEEN], samples=256)
-    updates = _UpdateCounter()
+    updates = UpdateCounter()
     start = time.perf_counter()
     try:
         report = keras_lsc.stabilize(
@@ -95,19 +96,9 @@ def run(setting: Setting, images: np.ndarray) -> Setting:
         "deviation": report.max_deviation(setting["target"]),
         "deviation_on_unseen": None if reason else fresh.max_deviation(setting["target"]),
         "isotropy_to_its_start": [min(drift), max(drift)],
-        "updates": updates.count,
+        "updates": updates.updates,
         "seconds": round(elapsed, 1),
     }
-
-
-class _UpdateCounter(keras.callbacks.Callback):
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        del batch, logs
-        self.count += 1
 
 
 def main() -> None:

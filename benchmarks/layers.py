@@ -19,8 +19,9 @@ from typing import Any
 
 import keras
 import numpy as np
+from environment import environment
 from keras import ops
-from pretraining import RESULTS, environment, seconds, summary
+from pretraining import RESULTS, seconds, summary
 
 from keras_lsc import layers
 
@@ -31,7 +32,7 @@ SIZES = ((16, 100, 128), (32, 200, 128), (128, 200, 256), (16, 1000, 256), (32, 
 LRU_SIZES = ((16, 1000), (1, 10_000), (16, 10_000))
 LRU_UNITS = 128
 # Seconds after which three samples are enough.
-LONGEST = 20.0
+LONGEST = 3.0
 
 
 def forward_and_backward(layer: keras.Layer, x: np.ndarray) -> Callable[[], Any]:

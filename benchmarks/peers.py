@@ -20,7 +20,7 @@ import torch
 LIBRARIES = ("snntorch", "norse", "spikingjelly", "sinabs")
 TAU = 10.0
 # Seconds after which three samples are enough.
-LONGEST = 20.0
+LONGEST = 3.0
 
 
 def spikes(case: dict[str, Any]) -> torch.Tensor:

@@ -9,20 +9,19 @@ taken in turn. Rows of the scaling table run in processes of their own, for thei
 
 import argparse
 import json
-import os
-import platform
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+from environment import environment
 
 import keras_lsc
+from keras_lsc.callbacks import UpdateCounter
 
 RESULTS = Path(__file__).parent / "results"
 STEPS, BATCH, INPUTS = 200, 32, 784
@@ -100,18 +99,6 @@ def time_to_tolerance(cell: str, tolerance: float = 0.02) -> dict[str, Any]:
     }
 
 
-class UpdateCounter(keras.callbacks.Callback):
-    """Counts updates."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.updates = 0
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        del batch, logs
-        self.updates += 1
-
-
 def peak_memory_gb() -> float:
     """Peak resident memory of this process, from Linux' own record.
 
@@ -157,22 +144,6 @@ def scaling(quick: bool) -> list[dict[str, Any]]:
         rows.append(row)
         print(row, flush=True)
     return rows
-
-
-def environment() -> dict[str, Any]:
-    """What the figures were measured on."""
-    backend = keras.backend.backend()
-    package = {"tensorflow": "tensorflow-cpu"}.get(backend, backend)
-    return {
-        "backend": backend,
-        "backend_version": version(package),
-        "keras": keras.version(),
-        "keras_lsc": keras_lsc.__version__,
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "cores": os.cpu_count(),
-        "date": time.strftime("%Y-%m-%d"),
-    }
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ from keras_lsc.stability.gradients import GradientGrid, gradient_grid
 from keras_lsc.stability.measure import measure
 from keras_lsc.stability.report import StabilityReport
 from keras_lsc.stabilization import NotStabilizedError, stabilize
+from keras_lsc.version import __version__
 
 __all__ = [
     "GradientGrid",
@@ -14,6 +15,7 @@ __all__ = [
     "NotStabilizedError",
     "Spectrum",
     "StabilityReport",
+    "__version__",
     "callbacks",
     "datasets",
     "eigenvalues",
@@ -25,5 +27,3 @@ __all__ = [
     "stabilize",
     "zoo",
 ]
-
-__version__ = "0.1.0"

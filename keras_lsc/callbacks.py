@@ -57,6 +57,28 @@ class StopWhenStable(keras.callbacks.Callback):
             self.model.stop_training = True
 
 
+class UpdateCounter(keras.callbacks.Callback):
+    """Counts updates, over all trainings that it is given to.
+
+    Attributes:
+        updates: number of updates made so far.
+
+    Example:
+        >>> import keras_lsc
+        >>> keras_lsc.callbacks.UpdateCounter().updates
+        0
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.updates = 0
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Counts."""
+        del batch, logs
+        self.updates += 1
+
+
 class ResetStates(keras.callbacks.Callback):
     """Resets the states of layers that carry them, before every epoch and every evaluation.
 

@@ -12,7 +12,7 @@ from keras_lsc.stability.data import draw_rows
 from keras_lsc.stability.measure import COARSE_SQUARINGS, Probe
 from keras_lsc.stability.radius import RadiusKind
 from keras_lsc.stability.report import SILENT_RATE, StabilityReport
-from keras_lsc.stability.targets import Target, resolve
+from keras_lsc.stability.targets import Target
 
 # Sequences in use, a third of them held out: the mean radius of some nets (relu) differs much from
 # sequence to sequence. More are drawn of small ones only, to bound the memory of the copy.
@@ -208,9 +208,8 @@ def _hold_out(rows: list[np.ndarray]) -> tuple[list[np.ndarray], list[np.ndarray
 
 
 def _wanted(report: StabilityReport, target: Target, include_input: bool) -> dict[str, float]:
-    rho_time, rho_depth = resolve(target, report.layers, report.steps)
-    wanted = {"time": rho_time, "depth": rho_depth}
-    return {**wanted, "input": rho_depth} if include_input else wanted
+    wanted = report.wanted(target)
+    return {**wanted, "input": wanted["depth"]} if include_input else wanted
 
 
 def _largest_deviation(

@@ -12,6 +12,11 @@ from keras_lsc import datasets
 SHARED = Path(__file__).parents[2] / "shared"
 
 
+def prepared_data():
+    """The folder of the prepared datasets: TFDS_DATA_DIR, or the one beside the checkout."""
+    return Path(os.environ.get("TFDS_DATA_DIR") or SHARED / "tfds")
+
+
 @pytest.fixture(autouse=True)
 def _seeds():
     keras.utils.set_random_seed(20)
@@ -24,8 +29,8 @@ def rng():
 
 @pytest.fixture(scope="session")
 def tfds_folder():
-    """The folder of the prepared datasets: TFDS_DATA_DIR, or the one beside the checkout."""
-    folder = Path(os.environ.get("TFDS_DATA_DIR") or SHARED / "tfds")
+    """`prepared_data`, which the test needs."""
+    folder = prepared_data()
     if not folder.is_dir():
         pytest.skip(f"no prepared data: {folder} does not exist; set TFDS_DATA_DIR")
     return folder

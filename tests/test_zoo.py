@@ -11,7 +11,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from conftest import SHARED
+from conftest import prepared_data
 from harness import run_python
 
 import keras_lsc
@@ -24,6 +24,7 @@ from keras_lsc.zoo.recipes import Recipe, RecipeError, read_recipes
 FOLDER = Path(__file__).parents[1] / "zoo"
 TINY = "test_gru_parity_d2_rhovar"
 NAMES = zoo.list(hidden=True)
+VARIABLES = (sources.FOLDER_VARIABLE, sources.URL_VARIABLE)
 # `make zoo` runs every checkpoint; the tests run one of each cell and dataset.
 DEEP = bool(os.environ.get("KERAS_LSC_DEEP"))
 
@@ -95,9 +96,8 @@ def test_a_checkpoint_runs(name):
 
 @pytest.mark.parametrize("name", VERIFIED)
 def test_certificates_hold(name):
-    data_dir = os.environ.get("TFDS_DATA_DIR") or SHARED / "tfds"
     try:
-        result = zoo.verify(name, data_dir=data_dir)
+        result = zoo.verify(name, data_dir=prepared_data())
     except keras_lsc.datasets.DatasetUnavailableError as error:
         pytest.skip(str(error))
     assert result.passed, str(result)
@@ -338,13 +338,6 @@ def test_a_damaged_index_is_named(tmp_path, monkeypatch):
         registry.read_index(tmp_path / registry.INDEX)
 
 
-def test_a_file_that_is_nowhere(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "folders", list)
-    monkeypatch.delenv(sources.URL_VARIABLE, raising=False)
-    with pytest.raises(zoo.CheckpointUnavailableError, match=sources.FOLDER_VARIABLE):
-        sources.find(TINY, "0" * 64, tmp_path)
-
-
 def test_a_read_only_cache_can_be_read(tmp_path, monkeypatch):
     known = zoo.info(TINY)
     content = (FOLDER / "checkpoints" / f"{TINY}.keras").read_bytes()
@@ -425,6 +418,27 @@ def test_another_file_than_the_expected_is_refused_and_not_kept(served, tmp_path
         zoo.load(f"{served}/{TINY}.keras", sha256="0" * 64, cache_dir=tmp_path)
     with pytest.raises(zoo.CheckpointUnavailableError):
         zoo.load(f"{served}/absent.keras", sha256="0" * 64, cache_dir=tmp_path)
+
+
+def test_a_file_that_is_not_installed_is_fetched(served, tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "folders", list)
+    monkeypatch.setenv(sources.URL_VARIABLE, f"{served}/")
+    path = sources.find(TINY, zoo.info(TINY).sha256, tmp_path)
+    assert path.is_relative_to(tmp_path)
+    assert archive.read_model(path).count_params() == zoo.info(TINY).parameters
+
+
+def test_a_file_that_is_nowhere(served, tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "folders", list)
+    monkeypatch.setenv(sources.URL_VARIABLE, served)
+    with pytest.raises(zoo.CheckpointUnavailableError) as raised:
+        sources.find("absent", "0" * 64, tmp_path)
+    for part in (str(tmp_path), f"{served}/absent.keras", *VARIABLES):
+        assert part in str(raised.value)
+
+
+def test_files_of_a_release_are_those_of_its_version():
+    assert f"/v{keras_lsc.__version__}/" in sources.RELEASE_URL
 
 
 def test_the_archive_has_no_time_and_no_compile_state(tmp_path):

@@ -58,15 +58,11 @@ def make_network(setting: Setting, input_shape: tuple[int, ...]) -> keras.Sequen
         input_shape: of one input.
     """
     model = build_network(_recipe(setting, input_shape))
-    task = datasets.info(setting.dataset)
-    if task.kind == "generated":
-        # Generated sequences have one length here, and a bit that is zero is no padding.
-        kept = [layer for layer in model.layers if not isinstance(layer, keras.layers.Masking)]
-        model = keras.Sequential([keras.Input(input_shape, dtype=task.dtype), *kept])
-    if setting.widths is not None:
-        layers = _with_widths(model.layers, setting)
-        model = keras.Sequential([keras.Input(input_shape, dtype=task.dtype), *layers])
-    return model
+    if setting.widths is None:
+        return model
+    layers = _with_widths(model.layers, setting)
+    dtype = datasets.info(setting.dataset).dtype
+    return keras.Sequential([keras.Input(input_shape, dtype=dtype), *layers])
 
 
 def _with_widths(layers: list[keras.Layer], setting: Setting) -> list[keras.Layer]:

@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
-import platform
-import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from functools import cache
-from importlib.metadata import version
 from itertools import groupby
 from typing import Any
 
@@ -17,6 +12,7 @@ import keras
 import numpy as np
 
 import keras_lsc
+from benchmarks.environment import environment
 from benchmarks.experiments.measures import (
     SAMPLES,
     as_target,
@@ -25,14 +21,14 @@ from benchmarks.experiments.measures import (
     rounded,
 )
 from benchmarks.experiments.networks import Split, load_split, make_network, set_initial_weights
-from benchmarks.experiments.settings import FOLDER, START_FIELDS, Setting
+from benchmarks.experiments.settings import START_FIELDS, Setting
 from keras_lsc import datasets
+from keras_lsc.callbacks import UpdateCounter
 
 Row = dict[str, Any]
 # Sequences that a start is pre-trained and measured on, the first of the training split.
 _STABILIZED_ON = 1024
 _EVALUATION_BATCH = 250
-_ROOT = FOLDER.parents[1]
 
 
 class Workplace:
@@ -72,7 +68,7 @@ class Workplace:
         set_initial_weights(self.model, setting)
         x = self.training.x[:_STABILIZED_ON]
         begin = time.perf_counter()
-        updates = _UpdateCounter()
+        updates = UpdateCounter()
         problem = None
         try:
             report = _stabilized_or_measured(self.model, x, setting, updates)
@@ -80,7 +76,7 @@ class Workplace:
             report, problem = error.report, str(error)
         except FloatingPointError as error:
             report, problem = None, str(error)
-        start: dict[str, Any] = {"updates": updates.count, "problem": problem}
+        start: dict[str, Any] = {"updates": updates.updates, "problem": problem}
         if report is not None:
             start["radii"] = radii(report, setting)
         if problem is None:
@@ -222,42 +218,8 @@ def reaches_threshold(setting: Setting, score: float) -> bool:
     return not is_better(setting, setting.threshold, score)
 
 
-def environment() -> dict[str, Any]:
-    """What a run is made with."""
-    backend = keras.backend.backend()
-    package = {"tensorflow": "tensorflow-cpu"}.get(backend, backend)
-    return {
-        "backend": backend,
-        "backend_version": version(package),
-        "keras": keras.version(),
-        "keras_lsc": keras_lsc.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-        "cores": os.cpu_count(),
-        "date": time.strftime("%Y-%m-%d"),
-        "library_tree": _library_tree(),
-    }
-
-
-@cache
-def _library_tree() -> str | None:
-    """Git's name of the folder `keras_lsc`, "+" where files differ from it; None outside of Git.
-
-    It outlives a rebase, unlike that of a commit: `git log --format=%H` with `git rev-parse
-    COMMIT:keras_lsc` finds the commits that have it.
-    """
-
-    def git(*arguments: str) -> str:
-        command = ["git", *arguments]
-        found = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=False)
-        return found.stdout.strip()
-
-    tree = git("rev-parse", "--verify", "--quiet", "--short=12", "HEAD:keras_lsc")
-    return tree + ("+" if git("status", "--porcelain", "keras_lsc") else "") if tree else None
-
-
 def _stabilized_or_measured(
-    model: keras.Model, x: np.ndarray, setting: Setting, updates: _UpdateCounter
+    model: keras.Model, x: np.ndarray, setting: Setting, updates: UpdateCounter
 ) -> keras_lsc.StabilityReport:
     if setting.target is None:
         return keras_lsc.measure(model, x, samples=SAMPLES, seed=setting.seed)
@@ -279,13 +241,3 @@ def _start_key(setting: Setting) -> tuple[Any, ...]:
 
 def _first_with_its_start(settings: Sequence[Setting], setting: Setting) -> int:
     return [_start_key(other) for other in settings].index(_start_key(setting))
-
-
-class _UpdateCounter(keras.callbacks.Callback):
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        del batch, logs
-        self.count += 1

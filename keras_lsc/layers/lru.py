@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_lsc import backend
-from keras_lsc.layers.parameters import numpy_generator
+from keras_lsc.layers.parameters import glorot_uniform, numpy_generator
 from keras_lsc.layers.scan import complex_scan
 from keras_lsc.layers.sequence import SequenceCell, SequenceLayer, project
 
@@ -320,8 +320,7 @@ class LRUBlockCell(SequenceCell):
 
     def _draw_glorot(self, shape: tuple[int, int], dtype: Any = None) -> np.ndarray:
         del dtype
-        limit = math.sqrt(6.0 / sum(shape))
-        return numpy_generator(self.seed, stream=1).uniform(-limit, limit, shape)
+        return glorot_uniform(shape, numpy_generator(self.seed, stream=1))
 
     def call(
         self, inputs: Tensor, states: list[Tensor], training: bool = False

@@ -1,5 +1,6 @@
 """Parameters of cells: given as a number or an initialiser, kept positive, drawn by NumPy."""
 
+import math
 import random
 from typing import Any
 
@@ -52,3 +53,9 @@ def numpy_generator(seed: int | None, stream: int = 0) -> np.random.Generator:
         stream: another one for each use of the same seed.
     """
     return np.random.default_rng([random.getrandbits(63) if seed is None else seed, stream])
+
+
+def glorot_uniform(shape: tuple[int, int], generator: np.random.Generator) -> np.ndarray:
+    """Draws a kernel as Keras' initialiser of this name does, within sqrt(6 / (n_in + n_out))."""
+    limit = math.sqrt(6.0 / sum(shape))
+    return generator.uniform(-limit, limit, shape)

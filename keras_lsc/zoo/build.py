@@ -12,8 +12,10 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_lsc.callbacks import UpdateCounter
 from keras_lsc.datasets import DatasetUnavailableError
-from keras_lsc.stability.measure import measure
+from keras_lsc.stability.data import draw_rows
+from keras_lsc.stability.measure import Probe, measure
 from keras_lsc.stability.report import StabilityReport
 from keras_lsc.stabilization import NotStabilizedError, stabilize
 from keras_lsc.zoo import archive, registry, sources
@@ -44,7 +46,7 @@ def build(recipe: Recipe, folder: Path) -> dict[str, Any]:
     keras.utils.set_random_seed(recipe.seed)
     training, validation = training_data(recipe), certificate_data(recipe)
     model = build_network(recipe)
-    updates = _UpdateCounter()
+    updates = UpdateCounter()
     stabilized = _stabilize(recipe, model, training, validation, updates)
     deviation = stabilized.max_deviation(recipe.target)
     initial = measure(build_network(recipe), validation, stabilized.samples, recipe.seed)
@@ -57,7 +59,7 @@ def build(recipe: Recipe, folder: Path) -> dict[str, Any]:
         "bytes": path.stat().st_size,
         "sha256": digest,
         "licence": LICENCE,
-        "updates": updates.count,
+        "updates": updates.updates,
         "seconds": round(time.perf_counter() - start, 1),
         "firing_rates": stabilized.firing_rates,
         "certificate": certificate,
@@ -69,7 +71,7 @@ def _stabilize(
     model: keras.Model,
     training: np.ndarray,
     validation: np.ndarray,
-    updates: "_UpdateCounter",
+    updates: UpdateCounter,
 ) -> StabilityReport:
     """Pre-trains to the recipe's tolerance on the certificate's data, and returns its report.
 
@@ -110,19 +112,15 @@ def _stabilize(
 
 def _certified(recipe: Recipe, model: keras.Model, x: np.ndarray) -> StabilityReport:
     """The report of the certificate, at as many points as its tolerance asks for."""
-    report = measure(model, x, recipe.samples, recipe.seed)
-    needed = min(report.samples_for(recipe.tolerance / 3), recipe.most_samples)
-    return measure(model, x, needed, recipe.seed) if needed > recipe.samples else report
+    probe = Probe(model)
 
+    def report(samples: int) -> StabilityReport:
+        rows = draw_rows(x, samples, recipe.seed, model.inputs)
+        return probe.report(rows, samples, recipe.seed)
 
-class _UpdateCounter(keras.callbacks.Callback):
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        del batch, logs
-        self.count += 1
+    rough = report(recipe.samples)
+    needed = min(rough.samples_for(recipe.tolerance / 3), recipe.most_samples)
+    return report(needed) if needed > recipe.samples else rough
 
 
 def is_built(recipe: Recipe, folder: Path) -> bool:

@@ -7,6 +7,7 @@ import numpy as np
 
 from keras_lsc import datasets
 from keras_lsc.layers import GivenMask
+from keras_lsc.layers.parameters import glorot_uniform
 
 MaskSource = Literal["none", "network", "dataset"]
 
@@ -202,8 +203,7 @@ def _is_dense(layer: keras.Layer) -> bool:
 
 def _draw_head(head: keras.layers.Dense, seed: int) -> None:
     # By NumPy: the same on every backend, and for both starts of a comparison.
-    limit = np.sqrt(6.0 / sum(head.kernel.shape))
-    drawn = np.random.default_rng(seed).uniform(-limit, limit, tuple(head.kernel.shape))
+    drawn = glorot_uniform(tuple(head.kernel.shape), np.random.default_rng(seed))
     head.kernel.assign(drawn.astype("float32"))
 
 

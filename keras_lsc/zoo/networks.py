@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from keras_lsc import datasets, layers
+from keras_lsc.layers.parameters import glorot_uniform
 from keras_lsc.zoo.recipes import Recipe
 
 _TAU, _ADAPTATION_TAU, _THRESHOLD, _BETA = 10.0, 100.0, 1.0, 1.8
@@ -151,11 +152,6 @@ def _draw(
     raise ValueError(f"There is no rule to draw the weight {weight.path!r}.")
 
 
-def _glorot_uniform(shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:
-    limit = math.sqrt(6.0 / (shape[0] + shape[1]))
-    return generator.uniform(-limit, limit, shape)
-
-
 def _orthogonal(shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:
     rows, columns = max(shape), min(shape)
     q, r = np.linalg.qr(generator.standard_normal((rows, columns)))
@@ -193,7 +189,7 @@ _CONSTANTS: dict[str, float] = {
     "skip": 1.0,
 }
 _DRAWS: dict[str, Callable[..., np.ndarray]] = {
-    "kernel": _glorot_uniform,
+    "kernel": glorot_uniform,
     "recurrent_kernel": _orthogonal,
     "embeddings": lambda shape, generator: generator.uniform(-0.05, 0.05, shape),
     "log_nu": _log_nu,

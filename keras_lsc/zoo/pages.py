@@ -45,7 +45,7 @@ def results(known: list[registry.CheckpointInfo], missing: list[Recipe]) -> str:
     total = sum(info.bytes for info in known) / 1e6
     rows = [
         f"| [{info.name}]({CARDS}/{info.name}.md) | {info.dataset} | {info.depth}x{info.units} | "
-        f"{_target(info.recipe)} | {info.mode} | {_range(info, 'initial', 'radius')} | "
+        f"{info.recipe.target} | {info.mode} | {_range(info, 'initial', 'radius')} | "
         f"{_range(info, 'stabilized', 'radius')} | {_range(info, 'stabilized', 'gain')} | "
         f"{info.deviation:.3f} | {info.updates} | {info.bytes / 1e6:.2f} |"
         for info in shown
@@ -73,10 +73,6 @@ def _by_dataset(recipes: list[Recipe]) -> str:
     for recipe in recipes:
         names.setdefault(recipe.dataset, []).append(recipe.name)
     return "\n".join(f"| {dataset} | {', '.join(found)} |" for dataset, found in names.items())
-
-
-def _target(recipe: Recipe) -> str:
-    return str(recipe.target)
 
 
 def _driven(info: registry.CheckpointInfo, which: str) -> list[dict[str, Any]]:

@@ -1,6 +1,5 @@
 """Recipes: everything that makes a checkpoint, read from TOML files."""
 
-import hashlib
 import itertools
 import json
 import math
@@ -75,11 +74,6 @@ class Recipe:
         return (
             f"{prefix}{self.cell}_{self.dataset}_d{self.depth}_rho{target_name(self.target)}{mode}"
         )
-
-    @property
-    def fingerprint(self) -> str:
-        """sha256 of the recipe: another one means another checkpoint."""
-        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the recipe as JSON types."""

@@ -8,11 +8,16 @@ from typing import Any
 
 import keras
 
+from keras_lsc.version import __version__
 from keras_lsc.zoo import archive, registry
 
 FOLDER_VARIABLE = "KERAS_LSC_ZOO"
 URL_VARIABLE = "KERAS_LSC_ZOO_URL"
 CHECKPOINTS = "checkpoints"
+# The files of this version that are too large for the package.
+RELEASE_URL = (
+    f"https://raw.githubusercontent.com/keras-lsc/keras-lsc/v{__version__}/zoo/{CHECKPOINTS}"
+)
 
 _INSTALLED = Path(__file__).parent / "installed"
 _CHECKOUT = Path(__file__).parents[2] / "zoo"
@@ -54,7 +59,8 @@ def find(name: str, sha256: str, cache_dir: Path | None) -> Path:
         cache_dir: folder of fetched files; None for `default_cache()`.
 
     Raises:
-        CheckpointUnavailableError: it is not on this computer and KERAS_LSC_ZOO_URL is unset.
+        CheckpointUnavailableError: it is not on this computer and could not be fetched from
+            KERAS_LSC_ZOO_URL, or without that from `RELEASE_URL`.
         DamagedCheckpointError: the file has another sha256.
     """
     cache = Path(cache_dir) if cache_dir else default_cache()
@@ -65,13 +71,15 @@ def find(name: str, sha256: str, cache_dir: Path | None) -> Path:
             archive.check(path, sha256)
             return path
         looked_in.append(str(path.parent))
-    base = os.environ.get(URL_VARIABLE)
-    if not base:
+    base = os.environ.get(URL_VARIABLE) or RELEASE_URL
+    try:
+        return fetch(f"{base.rstrip('/')}/{file}", sha256, cache)
+    except CheckpointUnavailableError as error:
         raise CheckpointUnavailableError(
-            f"The file {file} is in none of {', '.join(looked_in)}. Set {FOLDER_VARIABLE} to a "
-            f"folder that has it, or {URL_VARIABLE} to the address it can be fetched from."
-        )
-    return fetch(f"{base.rstrip('/')}/{file}", sha256, cache)
+            f"The file {file} is in none of {', '.join(looked_in)}, and {error} Set "
+            f"{FOLDER_VARIABLE} to a folder that has it, or {URL_VARIABLE} to another address "
+            "that it can be fetched from."
+        ) from error
 
 
 def _candidates(file: str, cache: Path) -> Iterator[Path]:
