@@ -29,16 +29,17 @@ THREADS := $(if $(filter-out 1,$(JOBS)),$(if $(word 2,$(BACKENDS)),$(ONE_THREAD)
 # Keeps the output of each backend in one piece, where make knows how (4.0 and later).
 IN_ONE_PIECE := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 
-.PHONY: help demo install test lint typecheck grid zoo bench compare notebooks experiments report clean $(BACKENDS:%=pytest-%)
+.PHONY: help demo install test lint typecheck grid zoo bench layers compare notebooks experiments report clean $(BACKENDS:%=pytest-%)
 
 help:
 	@echo "make demo       install with JAX into $(DEMO) and run the demonstration"
 	@echo "make test       install into $(TEST), lint, check types, test on every backend"
 	@echo "                BACKEND=jax|tensorflow|torch tests on one, JOBS=1 one after another"
-	@echo "make lint       ruff, and the README's tables;  make typecheck  mypy alone"
+	@echo "make lint       ruff, and the generated tables;  make typecheck  mypy alone"
 	@echo "make grid       stabilise every cell, depth, target and mode on JAX"
 	@echo "make zoo        measure the certificate of every checkpoint again on every backend"
 	@echo "make bench      the benchmarks on every backend"
+	@echo "make layers     spiking and state-space layers beside other libraries"
 	@echo "make compare    three checkpoints of the zoo on every backend, side by side"
 	@echo "make experiments  what is missing of the experiments, then their report"
 	@echo "                EXPERIMENTS=\"recurrent targets\" BUDGET=0.5 WORKERS=2"
@@ -61,7 +62,7 @@ install: $(TEST)/installed
 demo: $(DEMO)/installed
 	KERAS_BACKEND=jax $(DEMO)/bin/keras-lsc demo
 
-# The tables of the README say what the JSON of the benchmarks says.
+# The generated tables say what the JSON of the benchmarks says.
 lint: $(TEST)/installed
 	$(TEST)/bin/ruff check .
 	$(TEST)/bin/ruff format --check .
@@ -99,6 +100,15 @@ bench: $(TEST)/installed
 		KERAS_BACKEND=$$backend $(TEST)/bin/python benchmarks/datasets.py; \
 	done
 	KERAS_BACKEND=jax $(TEST)/bin/python benchmarks/accuracy.py
+	$(TEST)/bin/python benchmarks/tables.py
+
+# Beside other libraries, none of which the package or its tests need.
+layers: $(TEST)/installed
+	$(TEST)/bin/pip install --quiet -r benchmarks/requirements.txt
+	@set -e; for backend in $(BACKENDS); do \
+		echo "==== layers on $$backend ===="; \
+		KERAS_BACKEND=$$backend $(TEST)/bin/python benchmarks/layers.py; \
+	done
 	$(TEST)/bin/python benchmarks/tables.py
 
 COMPARED := lstm_smnist_d2_rhovar alif_smnist_latency_d2_rhovar lru_smnist_d3_rhovar

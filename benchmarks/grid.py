@@ -1,10 +1,11 @@
-"""Does stabilize reach its target? Every cell, depth, target and mode on sequential MNIST.
+"""Does stabilize reach its target? Every cell, depth, target and mode, on handwritten digits.
 
-    KERAS_BACKEND=jax python benchmarks/grid.py [--only TEXT]
+    KERAS_BACKEND=jax python benchmarks/grid.py [--only TEXT ...]
 
-Adds one line a setting to `benchmarks/results/grid_<backend>.jsonl` and goes on where it stopped:
-delete a line to have its setting run again. Radii are measured once more on sequences that
-`stabilize` never saw.
+The digits are whole images, rows of pixels (28 steps), or spikes (784 trains of 100 steps). Adds
+one line a setting to `benchmarks/results/grid_<backend>.jsonl` and goes on where it stopped: delete
+a line to have its setting run again. Radii are measured once more on sequences that `stabilize`
+never saw.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import itertools
 import json
 import time
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +21,21 @@ import keras
 import numpy as np
 
 import keras_lsc
+from keras_lsc import datasets
 from keras_lsc.callbacks import UpdateCounter
+from keras_lsc.zoo.networks import build_network
+from keras_lsc.zoo.recipes import Recipe
 
 RESULTS = Path(__file__).parent / "results"
 UNITS, FEED_FORWARD_UNITS, FEED_FORWARD_DEPTH = 32, 128, 30
 RECURRENT = ("lstm", "gru", "tanh", "relu", "sigmoid")
 FEED_FORWARD = ("dense_relu", "dense_sin", "dense_cos")
+# Networks of the zoo's recipes, by cell: numbers of units.
+OF_THE_ZOO = {"lif": (128, 256), "alif": (128, 256), "lru": (128,)}
 TARGETS = ("variance", 1.0, 0.5, "unbalanced")
-SEEN = 17_000
+SEEN, UNSEEN = 17_000, 3_000
+# Digits as spikes take 300 kB each.
+SEEN_OF_THE_ZOO, UNSEEN_OF_THE_ZOO = 1536, 512
 
 Setting = dict[str, Any]
 
@@ -36,20 +45,44 @@ def settings() -> Iterator[Setting]:
     for mode, depth, cell, target in itertools.product(
         ("scales", "weights"), (2, 5), RECURRENT, TARGETS
     ):
-        yield {"cell": cell, "depth": depth, "units": UNITS, "target": target, "mode": mode}
+        size = {"input": "rows", "depth": depth, "units": UNITS}
+        yield {"cell": cell, **size, "target": target, "mode": mode}
     for mode, cell in itertools.product(("scales", "weights"), FEED_FORWARD):
         yield {
             "cell": cell,
+            "input": "images",
             "depth": FEED_FORWARD_DEPTH,
             "units": FEED_FORWARD_UNITS,
             "target": 1.0,
             "mode": mode,
         }
+    for source, depth, cell, target in itertools.product(
+        ("spikes", "rows"), (2, 5), OF_THE_ZOO, TARGETS
+    ):
+        for units in OF_THE_ZOO[cell]:
+            size = {"input": source, "depth": depth, "units": units}
+            yield {"cell": cell, **size, "target": target, "mode": "scales"}
 
 
-def network(cell: str, depth: int, units: int) -> keras.Model:
-    """A recurrent stack on rows of pixels, or a dense one on whole images."""
+def recipe(setting: Setting) -> Recipe:
+    """The recipe that the zoo would have for a setting with one of its networks."""
+    return Recipe(
+        cell=setting["cell"],
+        dataset={"rows": "smnist", "spikes": "smnist_latency"}[setting["input"]],
+        depth=setting["depth"],
+        units=setting["units"],
+        target=setting["target"],
+        sequences=SEEN_OF_THE_ZOO,
+        certificate_sequences=UNSEEN_OF_THE_ZOO,
+    )
+
+
+def network(setting: Setting) -> keras.Model:
+    """A recurrent stack on rows of pixels or on spikes, or a dense one on whole images."""
+    cell, depth, units = (setting[name] for name in ("cell", "depth", "units"))
     keras.utils.set_random_seed(0)
+    if cell in OF_THE_ZOO:
+        return build_network(recipe(setting))
     if cell in FEED_FORWARD:
         function = {"relu": keras.ops.relu, "sin": keras.ops.sin, "cos": keras.ops.cos}
         activation = function[cell.removeprefix("dense_")]
@@ -65,25 +98,38 @@ def network(cell: str, depth: int, units: int) -> keras.Model:
     return keras.Sequential([keras.Input((28, 28)), *stack, keras.layers.Dense(10)])
 
 
-def run(setting: Setting, images: np.ndarray) -> Setting:
-    """Stabilises one network; returns the setting with what came of it."""
-    x = images
-    if setting["cell"] in FEED_FORWARD:
-        x = images.reshape(len(images), -1)
+@cache
+def digits(source: str, of_the_zoo: bool) -> tuple[np.ndarray, np.ndarray]:
+    """The inputs that `stabilize` sees, and others."""
+    if of_the_zoo:
+        name = {"rows": "smnist", "spikes": "smnist_latency"}[source]
+        seen, _ = datasets.load(name, limit=SEEN_OF_THE_ZOO, download=False)
+        unseen, _ = datasets.load(name, "validation", limit=UNSEEN_OF_THE_ZOO, download=False)
+        return seen, unseen
+    x, _ = datasets.load("smnist", limit=SEEN + UNSEEN, download=False)
+    if source == "images":
+        x = x.reshape(len(x), -1)
         x = (x - x.mean()) / x.std()
-    model = network(setting["cell"], setting["depth"], setting["units"])
-    before = keras_lsc.measure(model, x[:SEEN], samples=256)
+    return x[:SEEN], x[SEEN:]
+
+
+def run(setting: Setting) -> Setting:
+    """Stabilises one network; returns the setting with what came of it."""
+    of_the_zoo = setting["cell"] in OF_THE_ZOO
+    seen, unseen = digits(setting["input"], of_the_zoo)
+    model = network(setting)
+    before = keras_lsc.measure(model, seen, samples=256)
     updates = UpdateCounter()
     start = time.perf_counter()
     try:
         report = keras_lsc.stabilize(
-            model, x[:SEEN], setting["target"], mode=setting["mode"], callbacks=(updates,)
+            model, seen, setting["target"], mode=setting["mode"], callbacks=(updates,)
         )
         reason = None
     except keras_lsc.NotStabilizedError as error:
         report, reason = error.report, str(error)
     elapsed = time.perf_counter() - start
-    fresh = keras_lsc.measure(model, x[SEEN:], samples=1024, seed=5)
+    fresh = keras_lsc.measure(model, unseen, samples=512 if of_the_zoo else 1024, seed=5)
     drift = [
         after.isotropy / start_row.isotropy
         for start_row, after in zip(before.transitions, report.transitions, strict=True)
@@ -96,6 +142,7 @@ def run(setting: Setting, images: np.ndarray) -> Setting:
         "deviation": report.max_deviation(setting["target"]),
         "deviation_on_unseen": None if reason else fresh.max_deviation(setting["target"]),
         "isotropy_to_its_start": [min(drift), max(drift)],
+        "firing_rates": report.firing_rates,
         "updates": updates.updates,
         "seconds": round(elapsed, 1),
     }
@@ -104,18 +151,17 @@ def run(setting: Setting, images: np.ndarray) -> Setting:
 def main() -> None:
     """Runs what is missing in the file of this backend."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", default="", help="only settings whose JSON has this text")
+    parser.add_argument("--only", nargs="+", default=[], help="settings with all of these values")
     options = parser.parse_args()
     path = RESULTS / f"grid_{keras.backend.backend()}.jsonl"
     RESULTS.mkdir(exist_ok=True)
     done = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    images, _ = keras_lsc.datasets.load("smnist", limit=20_000, download=False)
     for setting in settings():
         if any(all(row[key] == setting[key] for key in setting) for row in done):
             continue
-        if options.only not in json.dumps(setting):
+        if not {*options.only} <= {str(value) for value in setting.values()}:
             continue
-        row = run(setting, images)
+        row = run(setting)
         with path.open("a") as file:
             file.write(json.dumps(row) + "\n")
         print(json.dumps(row), flush=True)

@@ -1,6 +1,8 @@
-"""Writes the tables of the README from the JSON of the benchmarks; `--check` only compares.
+"""Writes the tables of README.md and benchmarks/RESULTS.md from the JSON of the benchmarks.
 
-python benchmarks/tables.py [--check]
+    python benchmarks/tables.py [--check]
+
+`--check` only compares.
 """
 
 import argparse
@@ -14,6 +16,8 @@ RESULTS = ROOT / "benchmarks" / "results"
 README = ROOT / "README.md"
 BEGIN, END = "<!-- benchmark:begin -->", "<!-- benchmark:end -->"
 BACKENDS = {"jax": "JAX", "tensorflow": "TensorFlow", "torch": "torch"}
+ZOO_CELLS = {"alif": "ALIF", "lif": "LIF", "lru": "LRUBlock"}
+TARGETS = ("variance", "1.0", "0.5", "unbalanced")
 
 
 def lines_of(path: Path) -> list[dict[str, Any]]:
@@ -88,7 +92,8 @@ def grid() -> str:
     """How many settings reach their target."""
     rows = []
     for backend, name in BACKENDS.items():
-        found = lines_of(RESULTS / f"grid_{backend}.jsonl")
+        lines = lines_of(RESULTS / f"grid_{backend}.jsonl")
+        found = [row for row in lines if row["cell"] not in ZOO_CELLS]
         for mode in ("scales", "weights"):
             of_mode = [row for row in found if row["mode"] == mode]
             if not of_mode:
@@ -122,9 +127,134 @@ def failures() -> str:
         f"{row['cell']} {row['depth']}x{row['units']} at {row['target']} ({row['mode']}: "
         f"{row['deviation']:.3f})"
         for row in rows
-        if not row["reached"]
+        if not row["reached"] and row["cell"] not in ZOO_CELLS
     ]
     return f" Not reached: {', '.join(failed)}." if failed else ""
+
+
+def grid_of_layers() -> str:
+    """How far spiking and state-space networks are from every target."""
+    body = []
+    for backend, name in BACKENDS.items():
+        networks: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+        for row in lines_of(RESULTS / f"grid_{backend}.jsonl"):
+            if row["cell"] in ZOO_CELLS:
+                key = (row["cell"], row["depth"], row["units"], row["input"])
+                networks.setdefault(key, []).append(row)
+        for (cell, depth, units, source), rows in sorted(networks.items()):
+            of_target = {str(row["target"]): deviation(row) for row in rows}
+            rates = [rate for row in rows for rate in row["firing_rates"].values()]
+            body.append(
+                [
+                    name,
+                    f"{ZOO_CELLS[cell]} {depth}x{units}",
+                    source,
+                    *(of_target.get(target, "not run") for target in TARGETS),
+                    f"{min(rates):.2f} to {max(rates):.2f}" if rates else "",
+                ]
+            )
+    if not body:
+        return "No spiking or state-space network was stabilised."
+    header = ["backend", "network", "input", *(f"`{target}`" for target in TARGETS)]
+    note = (
+        "Largest |mean radius - target| of a transition on digits that `stabilize` (tolerance "
+        '0.02, mode `"scales"`) never saw. Input: rows of pixels (28 steps), or 784 trains of at '
+        "most one spike (100 steps). The last column has the smallest and the largest firing rate "
+        "of a layer over the targets. Command: `make grid`."
+    )
+    return f"{table([*header, 'firing rates'], body)}\n\n{note}"
+
+
+def deviation(row: dict[str, Any]) -> str:
+    """How far a stabilised network is from its target, or that it is not stabilised."""
+    if row["reached"]:
+        return f"{row['deviation_on_unseen']:.3f}"
+    return f"not reached ({row['deviation']:.3f})"
+
+
+def layers() -> str:
+    """One layer beside other libraries."""
+    found = {
+        name: json.loads(path.read_text())
+        for backend, name in BACKENDS.items()
+        if (path := RESULTS / f"layers_{backend}.json").exists()
+    }
+    if not found:
+        return "The layers were not timed."
+    return f"{neurons(found)}\n\n{state_space(found)}"
+
+
+def neurons(found: dict[str, Any]) -> str:
+    """Spiking layers beside the fastest of the other libraries."""
+    cases = [
+        [size["neuron"], size["recurrent"], size["batch"], size["steps"], size["units"]]
+        for size in next(iter(found.values()))["neurons"]
+    ]
+    body = []
+    for index, (neuron, recurrent, *size) in enumerate(cases):
+        rows = [result["neurons"][index] for result in found.values()]
+        peers = {row["fastest_peer"] for row in rows}
+        times = [fastest(row["rows"], row["fastest_peer"]) for row in rows]
+        body.append(
+            [
+                f"{neuron.upper()}{', recurrent' if recurrent else ''}",
+                " x ".join(map(str, size)),
+                f"{', '.join(sorted(peers))}: {milliseconds(min(times))} to "
+                f"{milliseconds(max(times))} ms",
+                *(
+                    f"{milliseconds(fastest(row['rows'], 'keras_lsc'))} ms "
+                    f"({row['times_faster']:.1f}x)"
+                    for row in rows
+                ),
+            ]
+        )
+    header = ["layer", "batch x steps x neurons", "fastest peer", *found]
+    environment = next(iter(found.values()))["environment"]
+    peers = {name: v for name, v in environment["peers"].items() if name not in ("torch", "jax")}
+    note = (
+        "Milliseconds of forward and backward of one layer, input projection included: medians, "
+        "and in brackets how many times as fast as the fastest of "
+        f"{', '.join(f'{name} {version}' for name, version in peers.items())} (torch "
+        f"{environment['peers']['torch']}; with one thread or {environment['cores']}, the faster "
+        "counts), which are measured right after each backend. "
+        f"{environment['cores']} CPU cores. Command: `make layers`."
+    )
+    return f"{table(header, body)}\n\n{note}"
+
+
+def state_space(found: dict[str, Any]) -> str:
+    """The LRU's scan beside a loop and plain JAX."""
+    body = []
+    for name, result in found.items():
+        for row in result["lru"]:
+            own = fastest(row["rows"], "keras_lsc")
+            plain = fastest(row["rows"], "plain JAX")
+            body.append(
+                [
+                    name,
+                    f"{row['batch']} x {row['steps']} x {row['units']}",
+                    f"{milliseconds(own)} ms",
+                    f"{milliseconds(fastest(row['rows'], 'Keras RNN'))} ms "
+                    f"({row['times_faster']:.1f}x)",
+                    f"{milliseconds(plain)} ms ({plain / own:.2f}x)",
+                ]
+            )
+    header = ["backend", "batch x steps x units", "`LRU`", "`RNN(LRUCell)`, a loop", "plain JAX"]
+    note = (
+        "Milliseconds of forward and backward of one state-space layer: medians, and in brackets "
+        "how many times as fast `LRU` is."
+    )
+    return f"{table(header, body)}\n\n{note}"
+
+
+def fastest(rows: list[dict[str, Any]], library: str) -> float:
+    """Seconds of a library with the better number of threads."""
+    return min(r["seconds"]["median"] for r in rows if r["library"] == library and "seconds" in r)
+
+
+def milliseconds(seconds: float) -> str:
+    """With two digits at least."""
+    return f"{1e3 * seconds:.0f}" if seconds >= 0.01 else f"{1e3 * seconds:.1f}"
 
 
 def accuracy() -> str:
@@ -230,16 +360,36 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="fail if the README is out of date")
     options = parser.parse_args()
-    text = README.read_text()
-    before, rest = text.split(BEGIN)
+    for path, made in ((README, readme), (RESULTS.parent / "RESULTS.md", results)):
+        written = made()
+        if not options.check:
+            path.write_text(written)
+        elif not path.exists() or path.read_text() != written:
+            sys.exit(f"{path.name} differs from the JSON: run `python benchmarks/tables.py`.")
+
+
+def readme() -> str:
+    """The README with new tables between their markers."""
+    before, rest = README.read_text().split(BEGIN)
     after = rest.split(END)[1]
-    tables = "\n\n".join([pretraining(), scaling(), grid(), accuracy(), loader(), comparison()])
-    written = f"{before}{BEGIN}\n\n{tables}\n\n{END}{after}"
-    if options.check:
-        if written != text:
-            sys.exit("README.md differs from the results: run `python benchmarks/tables.py`.")
-        return
-    README.write_text(written)
+    tables = "\n\n".join([pretraining(), layers(), comparison()])
+    return f"{before}{BEGIN}\n\n{tables}\n\n{END}{after}"
+
+
+def results() -> str:
+    """All that the README has no room for."""
+    parts = {
+        "An update, by width and depth": scaling(),
+        "Does `stabilize` reach its target?": grid(),
+        "And with spiking and state-space layers?": grid_of_layers(),
+        "Accuracy of the two starts": accuracy(),
+        "Loading data": loader(),
+    }
+    chapters = "\n\n".join(f"## {title}\n\n{part}" for title, part in parts.items())
+    return (
+        "# Benchmarks\n\nGenerated by `python benchmarks/tables.py` from the JSON in `results/`; "
+        f"more tables are in the README.\n\n{chapters}\n"
+    )
 
 
 if __name__ == "__main__":
