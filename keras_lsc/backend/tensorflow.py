@@ -55,6 +55,11 @@ def heaviside(x: Tensor) -> Tensor:
     return tf.cast(x > 0, x.dtype)
 
 
+def multiply_add(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
+    """Returns x y + z; the compiler, where there is one, makes one operation of it."""
+    return x * y + z
+
+
 def running_states(
     step: Callable[[tuple, tuple], tuple],
     start: tuple[Tensor, ...],

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_lsc import backend
 from keras_lsc.layers import membrane, surrogates
 from keras_lsc.layers.parameters import initializer, positive_weight
 from keras_lsc.layers.sequence import SequenceCell, SequenceLayer, project
@@ -184,7 +185,7 @@ class LIFCell(SequenceCell):
             "v": neuron.next_voltage(old["v"], resetting, current, values["alpha"], values["theta"])
         }
         if "a" in old:
-            new["a"] = z + values["rho"] * (old["a"] - z)
+            new["a"] = backend.multiply_add(values["rho"], old["a"] - z, z)
         if "counter" in old:
             u = ops.stop_gradient(membrane.distance(new, values))
             new["counter"] = neuron.next_counter(ops.stop_gradient(old["counter"]), u)

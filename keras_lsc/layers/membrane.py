@@ -32,6 +32,7 @@ from typing import Any
 from keras import ops
 
 from keras_lsc import backend
+from keras_lsc.backend import multiply_add
 from keras_lsc.layers.scan import linear_scan
 from keras_lsc.layers.surrogates import Surrogate
 
@@ -77,10 +78,10 @@ class Membrane:
     def next_voltage(self, v: Tensor, z: Tensor, current: Tensor, alpha: Any, theta: Any) -> Tensor:
         """The voltage one step on; `z` are the spikes of the step before."""
         if self.reset == "subtractive":
-            return alpha * v + current - theta * z
+            return multiply_add(-theta, z, multiply_add(alpha, v, current))
         if self.reset == "multiplicative-1":
-            return (alpha * v + current) * (1.0 - z)
-        return alpha * v * (1.0 - z) + current
+            return multiply_add(alpha, v, current) * (1.0 - z)
+        return multiply_add(alpha * v, 1.0 - z, current)
 
     def next_counter(self, counter: Tensor, u: Tensor) -> Tensor:
         """The refractory counter after a step that left the distance `u` to the threshold."""
@@ -134,7 +135,7 @@ class _Pass:
                 "v": membrane.next_voltage(state["v"], z, current, given["alpha"], given["theta"])
             }
             if "a" in state:
-                new["a"] = z + given["rho"] * (state["a"] - z)
+                new["a"] = multiply_add(given["rho"], state["a"] - z, z)
             if "counter" in state:
                 new["counter"] = membrane.next_counter(state["counter"], distance(new, given))
             after = [new[name] for name in self.states]
@@ -295,10 +296,10 @@ class _Backward:
             into = by_adaptation if into is None else into + by_adaptation
         through = at.get("into_spikes")
         if into is not None:
-            through = at["slope"] * into if through is None else through + at["slope"] * into
+            through = _add_product(at["slope"], into, through)
         if "spikes" in at:
-            through = at["spikes"] * v if through is None else through + at["spikes"] * v
-        new = [at["keep"] * v] if through is None else [at["keep"] * v + through]
+            through = _add_product(at["spikes"], v, through)
+        new = [_add_product(at["keep"], v, through)]
         if len(later) == 2:
             new.append(at["keep_a"] * later[1] - self.given["beta"] * through)
         for k, name in enumerate(("incoming_v", "incoming_a")):
@@ -370,6 +371,10 @@ class _Backward:
     def _by_rho(self) -> Tensor:
         start, after = self.start["a"] - self.first_spikes, self.after["a"] - self.spikes
         return _sum_with_before(self._stepped_a, start, after)
+
+
+def _add_product(x: Tensor, y: Tensor, z: Tensor | None) -> Tensor:
+    return x * y if z is None else multiply_add(x, y, z)
 
 
 def _before_steps(first: Tensor, after: Tensor) -> Tensor:

@@ -82,6 +82,8 @@ def _scan(a: Number, b: Number, start: Number | None, reverse: bool) -> Number:
     b = tuple(map(ops.convert_to_tensor, b))
     if start is None:
         start = tuple(ops.zeros_like(part[0]) for part in b)
+    else:
+        start = tuple(map(ops.convert_to_tensor, start))
     parts, is_constant = len(b), len(a[0].shape) < len(b[0].shape)
     is_wide = None not in b[0].shape and math.prod(b[0].shape[1:]) >= _WIDE
 
@@ -162,11 +164,11 @@ def _states(a: Number, b: Number, start: Number, is_constant: bool) -> Number:
 
 def _loop(a: Number, b: Number, start: Number, is_constant: bool, reverse: bool = False) -> Number:
     if is_constant:
-        return backend.running_states(lambda h, b: _plus(_times(a, h), b), start, b, reverse)
+        return backend.running_states(lambda h, b: _advance(a, h, b), start, b, reverse)
     parts = len(a)
 
     def step(h: Number, at: tuple) -> Number:
-        return _plus(_times(at[:parts], h), at[parts:])
+        return _advance(at[:parts], h, at[parts:])
 
     return backend.running_states(step, start, (*a, *b), reverse)
 
@@ -179,7 +181,7 @@ def _local_states(a: Number, b: Number, nothing: Number) -> tuple[Number, Number
     def step(carry: tuple, at: tuple) -> tuple:
         h, product = carry[:parts], carry[parts:]
         a, b = at[:parts], at[parts:]
-        return (*_plus(_times(a, h), b), *_times(a, product))
+        return (*_advance(a, h, b), *_times(a, product))
 
     visited = backend.running_states(step, (*nothing, *one), (*a, *b))
     return visited[:parts], visited[parts:]
@@ -206,6 +208,13 @@ def _times(x: Number, y: Number) -> Number:
     if len(x) == 1:
         return (x[0] * y[0],)
     return x[0] * y[0] - x[1] * y[1], x[0] * y[1] + x[1] * y[0]
+
+
+def _advance(a: Number, h: Number, b: Number) -> Number:
+    """a h + b."""
+    if len(a) == 1:
+        return (backend.multiply_add(a[0], h[0], b[0]),)
+    return _plus(_times(a, h), b)
 
 
 def _plus(x: Number, y: Number) -> Number:
