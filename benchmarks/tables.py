@@ -217,9 +217,24 @@ def neurons(found: dict[str, Any]) -> str:
         f"{', '.join(f'{name} {version}' for name, version in peers.items())} (torch "
         f"{environment['peers']['torch']}; with one thread or {environment['cores']}, the faster "
         "counts), which are measured right after each backend. "
-        f"{environment['cores']} CPU cores. Command: `make layers`."
+        f"{environment['cores']} CPU cores. Command: `make layers`.{threads(found)}"
     )
     return f"{table(header, body)}\n\n{note}"
+
+
+def threads(found: dict[str, Any]) -> str:
+    """Advice on torch's threads."""
+    if BACKENDS["torch"] not in found:
+        return ""
+    cases = [
+        [row for row in case["rows"] if row["library"] == "keras_lsc"]
+        for case in found[BACKENDS["torch"]]["neurons"]
+    ]
+    best = [min(rows, key=lambda row: row["seconds"]["median"])["threads"] for rows in cases]
+    return (
+        f" On torch one thread was faster in {best.count(1)} of {len(best)} cases: try "
+        "`torch.set_num_threads(1)`, or `OMP_NUM_THREADS=1` where processes share the cores."
+    )
 
 
 def state_space(found: dict[str, Any]) -> str:
@@ -323,9 +338,8 @@ def comparison() -> str:
         f"medians of {min(calls(one) for one in found)} steps or more and in brackets the least; "
         "peak memory of the process. "
         f"Batches of {found[0]['inputs']['shape'][0]} validation sequences of the checkpoint's "
-        f"data, on {machine['cores']} CPU cores, which other programs used besides (load "
-        f"{min(loads):g} to {max(loads):g}), so the least says more than the median. Command: "
-        f"`{threads or ''}make compare`."
+        f"data, on {machine['cores']} CPU cores (load before it {min(loads):g} to "
+        f"{max(loads):g}). Command: `{threads or ''}make compare`."
     )
     return f"{table(header, rows)}\n\n{note}"
 
