@@ -194,16 +194,16 @@ def neurons(found: dict[str, Any]) -> str:
     for index, (neuron, recurrent, *size) in enumerate(cases):
         rows = [result["neurons"][index] for result in found.values()]
         peers = {row["fastest_peer"] for row in rows}
-        times = [fastest(row["rows"], row["fastest_peer"]) for row in rows]
+        theirs = [fastest(row["rows"], row["fastest_peer"]) for row in rows]
         body.append(
             [
                 f"{neuron.upper()}{', recurrent' if recurrent else ''}",
                 " x ".join(map(str, size)),
-                f"{', '.join(sorted(peers))}: {milliseconds(min(times))} to "
-                f"{milliseconds(max(times))} ms",
+                f"{', '.join(sorted(peers))}: {milliseconds(min(theirs))} to "
+                f"{milliseconds(max(theirs))} ms",
                 *(
                     f"{milliseconds(fastest(row['rows'], 'keras_lsc'))} ms "
-                    f"({row['times_faster']:.1f}x)"
+                    f"({times(row['times_faster'])})"
                     for row in rows
                 ),
             ]
@@ -232,8 +232,8 @@ def threads(found: dict[str, Any]) -> str:
     ]
     best = [min(rows, key=lambda row: row["seconds"]["median"])["threads"] for rows in cases]
     return (
-        f" On torch one thread was faster in {best.count(1)} of {len(best)} cases: try "
-        "`torch.set_num_threads(1)`, or `OMP_NUM_THREADS=1` where processes share the cores."
+        f" On torch one thread was faster in {best.count(1)} of {len(best)} cases, a thread "
+        "per core in the others; where processes share the cores, give each one (`OMP_NUM_THREADS=1`)."
     )
 
 
@@ -250,8 +250,8 @@ def state_space(found: dict[str, Any]) -> str:
                     f"{row['batch']} x {row['steps']} x {row['units']}",
                     f"{milliseconds(own)} ms",
                     f"{milliseconds(fastest(row['rows'], 'Keras RNN'))} ms "
-                    f"({row['times_faster']:.1f}x)",
-                    f"{milliseconds(plain)} ms ({plain / own:.2f}x)",
+                    f"({times(row['times_faster'])})",
+                    f"{milliseconds(plain)} ms ({times(plain / own)})",
                 ]
             )
     header = ["backend", "batch x steps x units", "`LRU`", "`RNN(LRUCell)`, a loop", "plain JAX"]
@@ -265,6 +265,11 @@ def state_space(found: dict[str, Any]) -> str:
 def fastest(rows: list[dict[str, Any]], library: str) -> float:
     """Seconds of a library with the better number of threads."""
     return min(r["seconds"]["median"] for r in rows if r["library"] == library and "seconds" in r)
+
+
+def times(ratio: float) -> str:
+    """How many times as fast, with a digit more where it is close."""
+    return f"{ratio:.1f}x" if ratio >= 2 else f"{ratio:.2f}x"
 
 
 def milliseconds(seconds: float) -> str:
