@@ -233,7 +233,8 @@ def threads(found: dict[str, Any]) -> str:
     best = [min(rows, key=lambda row: row["seconds"]["median"])["threads"] for rows in cases]
     return (
         f" On torch one thread was faster in {best.count(1)} of {len(best)} cases, a thread "
-        "per core in the others; where processes share the cores, give each one (`OMP_NUM_THREADS=1`)."
+        "per core in the others; processes that share the cores want one each "
+        "(`OMP_NUM_THREADS=1`)."
     )
 
 
