@@ -421,11 +421,12 @@ def test_another_file_than_the_expected_is_refused_and_not_kept(served, tmp_path
 
 
 def test_a_file_that_is_not_installed_is_fetched(served, tmp_path, monkeypatch):
+    known = zoo.info(TINY)
     monkeypatch.setattr(sources, "folders", list)
     monkeypatch.setenv(sources.URL_VARIABLE, f"{served}/")
-    path = sources.find(TINY, zoo.info(TINY).sha256, tmp_path)
+    path = sources.find(TINY, known.sha256, tmp_path)
     assert path.is_relative_to(tmp_path)
-    assert archive.read_model(path).count_params() == zoo.info(TINY).parameters
+    assert archive.read_model(path).count_params() == known.parameters
 
 
 def test_a_file_that_is_nowhere(served, tmp_path, monkeypatch):
