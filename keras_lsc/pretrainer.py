@@ -9,7 +9,7 @@ from keras import ops
 
 from keras_lsc.stability.data import in_order
 from keras_lsc.stability.radius import RadiusKind, check_radius_kind, radii_and_gains
-from keras_lsc.stability.scales import gate_blocks, is_bias, is_matrix, nudged, scaled, shifted
+from keras_lsc.stability.scales import gate_blocks, is_bias, is_matrix, nudged, scaled, shifted, shifted_first
 from keras_lsc.stability.targets import Target, resolve
 from keras_lsc.stability.transitions import TransitionMap
 
@@ -106,6 +106,10 @@ class LSCPretrainer(keras.Model):
         self._free: list[Any] = []
         for variable, gate_width in transition_map.variables_taking_part:
             blocks = (gate_blocks(variable.shape, gate_width),)
+            if not variable.trainable:
+                if mode == "scales":
+                    self._move(variable, shifted_first, "shift", blocks)
+                continue
             if mode == "scales" and is_matrix(variable):
                 self._move(variable, scaled, "log_scale", blocks)
             elif mode == "scales" and (blocks[0] > 1 or not is_bias(variable)):

@@ -125,6 +125,11 @@ class LIFCell(SequenceCell):
         return self.output_kind == "spikes"
 
     @property
+    def variables_of_gradient(self) -> list[Any]:
+        """Weights that change the gradient alone; pre-training moves them."""
+        return [self.log_slope]
+
+    @property
     def _state_names(self) -> list[str]:
         return ["v", "counter"] if self.refractory else ["v"]
 
@@ -157,6 +162,10 @@ class LIFCell(SequenceCell):
         self.log_tau = positive_weight(self, "tau", self.tau, self.trainable_tau)
         self.log_threshold = positive_weight(
             self, "threshold", self.threshold, self.trainable_threshold
+        )
+        # No loss depends on it, so no training moves it: what it changes is the gradient.
+        self.log_slope = self.add_weight(
+            shape=(1,), initializer="zeros", trainable=False, name="log_slope"
         )
         self.built = True
 
@@ -216,6 +225,7 @@ class LIFCell(SequenceCell):
         values = {
             "alpha": self._decay(self.log_tau),
             "theta": ops.exp(self._value(self.log_threshold)),
+            "slope": ops.exp(self._value(self.log_slope)),
         }
         if self.recurrent:
             others = 1.0 - ops.eye(self.units, dtype=self.compute_dtype)
@@ -226,7 +236,7 @@ class LIFCell(SequenceCell):
         return ops.exp(-ops.exp(-self._value(log_tau)))
 
     def _spikes(self, state: dict[str, Tensor], values: dict[str, Tensor]) -> Tensor:
-        spikes = self.surrogate(membrane.distance(state, values))
+        spikes = self.surrogate(membrane.distance(state, values), values["slope"])
         if "counter" not in state:
             return spikes
         return spikes * self._membrane.may_spike(ops.stop_gradient(state["counter"]))

@@ -70,9 +70,9 @@ class Membrane:
         hard = backend.heaviside(u)
         return hard if counter is None else hard * self.may_spike(counter)
 
-    def slopes(self, u: Tensor, counter: Tensor | None) -> Tensor:
-        """The surrogate derivative of the spikes by u."""
-        slope = self.surrogate.derivative(u)
+    def slopes(self, u: Tensor, counter: Tensor | None, scale: Tensor) -> Tensor:
+        """The surrogate derivative of the spikes by u, times `scale`."""
+        slope = self.surrogate.derivative(u, scale)
         return slope if counter is None else slope * self.may_spike(counter)
 
     def next_voltage(self, v: Tensor, z: Tensor, current: Tensor, alpha: Any, theta: Any) -> Tensor:
@@ -89,7 +89,8 @@ class Membrane:
         return ops.where(spiked, self.refractory + 1.0, ops.relu(counter - 1.0))
 
 
-_NAMES = ("current", "mask", "kernel", "alpha", "theta", "beta", "rho", "v", "a", "counter")
+_NAMES = ("current", "mask", "kernel", "alpha", "theta", "beta", "rho", "slope")
+_NAMES += ("v", "a", "counter")
 
 
 def run(membrane: Membrane, tensors: dict[str, Tensor | None]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -100,7 +101,8 @@ def run(membrane: Membrane, tensors: dict[str, Tensor | None]) -> tuple[Tensor, 
         tensors: all of one float dtype; those that are None are left out of the model.
             "current": `(T, batch, units)`; "mask": `(T, batch, 1)`, 0 where a step is skipped;
             "kernel": recurrent weights `(units, units)`; "alpha" and "theta": `(units,)`;
-            "beta" and "rho": `(units,)` of the adaptation; "v", "a", "counter": first states,
+            "beta" and "rho": `(units,)` of the adaptation; "slope": `(1,)`, a factor on the
+            surrogate derivative, which gets no gradient; "v", "a", "counter": first states,
             `(batch, units)`.
 
     Returns:
@@ -189,7 +191,7 @@ class _Backward:
         self.spikes = spikes
         self.after = after
         self.incoming = incoming
-        slope = membrane.slopes(distance(after, given), after.get("counter"))
+        slope = membrane.slopes(distance(after, given), after.get("counter"), given["slope"])
         self.at_states = self._coefficients(after, spikes, slope, following=True)
         self.into_spikes = slope * incoming["z"] if "z" in incoming else None
         self.adjoint, self.adjoint_a = self._adjoints(slope)
@@ -309,7 +311,8 @@ class _Backward:
 
     @functools.cached_property
     def _start_coefficients(self) -> dict[str, Tensor]:
-        slope = self.membrane.slopes(distance(self.start, self.given), self.given.get("counter"))
+        u, counter = distance(self.start, self.given), self.given.get("counter")
+        slope = self.membrane.slopes(u, counter, self.given["slope"])
         return self._coefficients(self.start, self.first_spikes, slope, following=False)
 
     @functools.cached_property

@@ -173,17 +173,18 @@ class Surrogate:
         self.sharpness = float(sharpness)
         self.tail = float(tail)
 
-    def __call__(self, u: Tensor) -> Tensor:
+    def __call__(self, u: Tensor, scale: Tensor | None = None) -> Tensor:
         """Returns 1 where u > 0 and 0 elsewhere, in the dtype of `u`, with the surrogate gradient.
 
         Args:
             u: distance to the threshold, floats of any shape.
+            scale: a factor on the derivative, of a shape that broadcasts; none without it.
 
         Returns:
             Spikes of the shape of `u`.
         """
         u = ops.convert_to_tensor(u)
-        soft = self.primitive(u)
+        soft = self.primitive(u) if scale is None else scale * self.primitive(u)
         hard = ops.cast(u > 0, u.dtype)
         return ops.stop_gradient(hard) + (soft - ops.stop_gradient(soft))
 
@@ -193,14 +194,15 @@ class Surrogate:
         primitive = self.shape(x) if callable(self.shape) else self._named.primitive(x, self.tail)
         return self.dampening / self.sharpness * primitive
 
-    def derivative(self, u: Tensor) -> Tensor:
-        """Returns dampening * f(sharpness * u), element by element."""
+    def derivative(self, u: Tensor, scale: Tensor | None = None) -> Tensor:
+        """Returns scale * dampening * f(sharpness * u), element by element."""
         u = ops.convert_to_tensor(u)
         if not callable(self.shape):
             x = u if self.sharpness == 1.0 else self.sharpness * u
-            return self.dampening * self._named.derivative(x, self.tail)
+            height = self.dampening if scale is None else self.dampening * scale
+            return height * self._named.derivative(x, self.tail)
         y, pullback = backend.vjp(self.primitive, u)
-        return pullback(ops.ones_like(y))
+        return pullback(ops.ones_like(y) if scale is None else scale * ops.ones_like(y))
 
     @property
     def _named(self) -> Shape:

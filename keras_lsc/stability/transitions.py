@@ -169,7 +169,8 @@ class TransitionMap:
         taking_part: dict[int, tuple[Any, int | None]] = {}
         for layer in self._layers_taking_part:
             width = state_shapes(layer)[0][-1] if hasattr(layer, "state_size") else None
-            for variable in layer.trainable_variables:
+            of_gradient = getattr(layer, "variables_of_gradient", [])
+            for variable in (*layer.trainable_variables, *of_gradient):
                 taking_part.setdefault(id(variable), (variable, width))
         return list(taking_part.values())
 

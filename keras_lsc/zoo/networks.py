@@ -185,6 +185,7 @@ _CONSTANTS: dict[str, float] = {
     "log_tau": math.log(_TAU),
     "log_threshold": math.log(_THRESHOLD),
     "log_tau_adaptation": math.log(_ADAPTATION_TAU),
+    "log_slope": 0.0,
     "log_damping": math.log(_DAMPING),
     "skip": 1.0,
 }
