@@ -9,9 +9,18 @@ from keras import ops
 
 from keras_lsc.stability.data import in_order
 from keras_lsc.stability.radius import RadiusKind, check_radius_kind, radii_and_gains
-from keras_lsc.stability.scales import gate_blocks, is_bias, is_matrix, nudged, scaled, shifted, shifted_first
+from keras_lsc.stability.scales import (
+    gate_blocks,
+    is_bias,
+    is_matrix,
+    nudged,
+    scaled,
+    shifted,
+    shifted_first,
+)
 from keras_lsc.stability.targets import Target, resolve
 from keras_lsc.stability.transitions import TransitionMap
+from keras_lsc.stability.waking import RATES
 
 Tensor = Any
 Mode = Literal["scales", "weights"]
@@ -25,8 +34,7 @@ _GOLDEN = 0.6180339887498949
 # What mode "scales" lets the isotropy drift freely, as a logarithm, and what more drift costs.
 _FREE_DRIFT = 0.1
 _DRIFT_COST = 1.0
-# Firing rates that cost nothing, and what the relative distance to them costs.
-_FIRING_RATES = (0.02, 0.5)
+# What the relative distance of a firing rate to those of `waking.RATES` costs.
 _RATE_COST = 0.3
 
 
@@ -43,8 +51,8 @@ class LSCPretrainer(keras.Model):
         model: a built Sequential or functional `keras.Model`, recurrent or feed-forward.
         target: "variance" (1/sqrt(2) each, rho_t^2 + rho_l^2 = 1), a positive number, a pair
             (rho_t, rho_l), "unbalanced" or "variance-unbalanced".
-        mode: "scales" moves one scale per weight matrix (per gate block in a gated cell) and the
-            biases; other vectors, such as time constants, and in a gated cell the biases of a
+        mode: "scales" moves one scale per weight matrix (per gate block in a gated cell), the
+            biases and the height of a spiking layer's surrogate derivative; other vectors, such as time constants, and in a gated cell the biases of a
             gate, move as a whole, and their single entries slower. "weights" moves every entry,
             as the paper does, and often lifts one outlier of the spectrum only.
         radius: what is driven to the target: "spectral", "rms" (the RMS gain) or "norm".
@@ -109,8 +117,7 @@ class LSCPretrainer(keras.Model):
             if not variable.trainable:
                 if mode == "scales":
                     self._move(variable, shifted_first, "shift", blocks)
-                continue
-            if mode == "scales" and is_matrix(variable):
+            elif mode == "scales" and is_matrix(variable):
                 self._move(variable, scaled, "log_scale", blocks)
             elif mode == "scales" and (blocks[0] > 1 or not is_bias(variable)):
                 self._move(variable, shifted, "shift", blocks)
@@ -250,7 +257,7 @@ class LSCPretrainer(keras.Model):
             excess = ops.relu(ops.abs(drift) - _FREE_DRIFT)
             loss = loss + _DRIFT_COST * ops.mean(ops.square(excess))
         if "rate" in y_pred:
-            low, high = _FIRING_RATES
+            low, high = RATES
             missing = ops.relu(1.0 - y_pred["rate"] / low)
             surplus = ops.relu((y_pred["rate"] - high) / (1.0 - high))
             loss = loss + _RATE_COST * ops.mean(ops.square(missing) + ops.square(surplus))

@@ -13,6 +13,7 @@ from keras_lsc.stability.measure import COARSE_SQUARINGS, Probe
 from keras_lsc.stability.radius import RadiusKind
 from keras_lsc.stability.report import SILENT_RATE, StabilityReport
 from keras_lsc.stability.targets import Target
+from keras_lsc.stability.waking import wake
 
 # Sequences in use, a third of them held out: the mean radius of some nets (relu) differs much from
 # sequence to sequence. More are drawn of small ones only, to bound the memory of the copy.
@@ -58,6 +59,7 @@ def stabilize(
 ) -> StabilityReport:
     """Pre-trains a model, in place, until every transition has its target radius.
 
+    Spiking layers that are silent or saturated are given a firing rate first, by their biases.
     A third of the sequences is held out. The radii are measured there, and before they are accepted
     at as many points as make the standard error of their means a third of the tolerance; while
     there are updates left that error counts as a deviation.
@@ -110,29 +112,37 @@ def stabilize(
     training, held_out = _hold_out(draw_rows(x, _rows_to_draw(model), seed, model.inputs))
     before = model.get_weights()
     history = _History(max_updates)
-    while True:
-        pretrainer.fit(
-            _Batches(training, batch_size, seed + history.updates),
-            epochs=max_updates,
-            shuffle=False,
-            callbacks=[*callbacks, StopWhenStable(tolerance / 2, history.round_at_least), history],
-            verbose=verbose,
-        )
-        is_last = history.updates >= max_updates
-        report = probe.report(held_out, samples, seed)
-        # Without its standard error a radius may be near enough to be worth a closer look.
-        if is_last or _largest_deviation(report, target, include_input, -2.0) <= tolerance:
-            needed = min(report.samples_for(tolerance / 3), _MOST_SAMPLES)
-            report = probe.report(held_out, needed, seed) if needed > samples else report
-        errors = 0.0 if is_last else 1.0
-        fires = not report.silent_or_saturated
-        if fires and _largest_deviation(report, target, include_input, errors) <= tolerance:
-            return report
-        if is_last:
-            model.set_weights(before)
-            raise NotStabilizedError(
-                _explain(report, target, tolerance, mode, include_input, history), report
+    try:
+        wake(pretrainer.transition_map, training)
+        while True:
+            pretrainer.fit(
+                _Batches(training, batch_size, seed + history.updates),
+                epochs=max_updates,
+                shuffle=False,
+                callbacks=[
+                    *callbacks,
+                    StopWhenStable(tolerance / 2, history.round_at_least),
+                    history,
+                ],
+                verbose=verbose,
             )
+            is_last = history.updates >= max_updates
+            report = probe.report(held_out, samples, seed)
+            # Without its standard error a radius may be near enough to be worth a closer look.
+            if is_last or _largest_deviation(report, target, include_input, -2.0) <= tolerance:
+                needed = min(report.samples_for(tolerance / 3), _MOST_SAMPLES)
+                report = probe.report(held_out, needed, seed) if needed > samples else report
+            errors = 0.0 if is_last else 1.0
+            fires = not report.silent_or_saturated
+            if fires and _largest_deviation(report, target, include_input, errors) <= tolerance:
+                return report
+            if is_last:
+                raise NotStabilizedError(
+                    _explain(report, target, tolerance, mode, include_input, history), report
+                )
+    except BaseException:
+        model.set_weights(before)
+        raise
 
 
 class _Batches(keras.utils.PyDataset):

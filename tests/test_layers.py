@@ -13,11 +13,11 @@ from keras_lsc import layers
 UNITS = 5
 # Layer, options, number of input features, number of trainable and of other weights.
 LAYERS = {
-    "lif": (layers.LIF, {}, 4, (4, 1)),
-    "lif-feedforward": (layers.LIF, {"recurrent": False, "reset": "multiplicative-1"}, 4, (3, 1)),
-    "lif-refractory": (layers.LIF, {"refractory": 2, "reset": "multiplicative-2"}, 4, (4, 1)),
-    "lif-voltage": (layers.LIF, {"output": "voltage", "use_bias": False}, 4, (3, 1)),
-    "alif": (layers.ALIF, {"tau_adaptation": 5.0}, 4, (6, 1)),
+    "lif": (layers.LIF, {}, 4, (4, 2)),
+    "lif-feedforward": (layers.LIF, {"recurrent": False, "reset": "multiplicative-1"}, 4, (3, 2)),
+    "lif-refractory": (layers.LIF, {"refractory": 2, "reset": "multiplicative-2"}, 4, (4, 2)),
+    "lif-voltage": (layers.LIF, {"output": "voltage", "use_bias": False}, 4, (3, 2)),
+    "alif": (layers.ALIF, {"tau_adaptation": 5.0}, 4, (6, 2)),
     "lru": (layers.LRU, {"state_units": 7}, 4, (9, 0)),
     "lru-block": (layers.LRUBlock, {"dropout": 0.1, "seed": 3}, UNITS, (14, 0)),
     "readout": (layers.LeakyReadout, {}, 4, (3, 0)),

@@ -6,7 +6,9 @@ import pytest
 from keras import ops
 
 import keras_lsc
+from keras_lsc import LSCPretrainer
 from keras_lsc.stability.transitions import TransitionMap
+from keras_lsc.stability.waking import wake
 
 
 def spikes(rows=192, steps=20, features=30, rate=0.2):
@@ -14,14 +16,15 @@ def spikes(rows=192, steps=20, features=30, rate=0.2):
     return (generator.random((rows, steps, features)) < rate).astype("float32")
 
 
-def network(cell="lif", threshold=1.0, units=24):
+def network(cell="lif", threshold=1.0, units=24, use_bias=True):
     keras.utils.set_random_seed(0)
+    options = {"threshold": threshold, "use_bias": use_bias, "return_sequences": True}
     make = {"lif": keras_lsc.layers.LIF, "alif": keras_lsc.layers.ALIF}[cell]
     return keras.Sequential(
         [
             keras.Input((20, 30)),
-            make(units, threshold=threshold, return_sequences=True, name="lower"),
-            make(units, threshold=threshold, return_sequences=True, name="upper"),
+            make(units, name="lower", **options),
+            make(units, name="upper", **options),
             keras.layers.GlobalAveragePooling1D(),
             keras.layers.Dense(4),
         ]
@@ -77,7 +80,66 @@ def test_a_silent_network_is_woken_and_stabilised(cell):
     assert max(report.firing_rates.values()) < 0.95
 
 
+@pytest.mark.parametrize("current", [-0.5, 5.0], ids=["silent", "saturated"])
+def test_waking_moves_all_biases_of_a_layer_alike_and_nothing_else(current):
+    model, x = network(), spikes(rows=64)
+    for layer in model.layers[:2]:
+        layer.cell.bias.assign(current + np.linspace(0.0, 0.1, 24))
+    before = {weight.path: ops.convert_to_numpy(weight) for weight in model.weights}
+    wake(TransitionMap(model), [x])
+    for rate in keras_lsc.measure(model, x, samples=64).firing_rates.values():
+        assert 0.08 < rate < 0.12
+    for weight in model.weights:
+        moved = ops.convert_to_numpy(weight) - before[weight.path]
+        if "bias" in weight.path and "lif" in weight.path:
+            np.testing.assert_allclose(moved, moved[0], rtol=1e-4)
+            assert moved[0] * current < 0
+        else:
+            np.testing.assert_array_equal(moved, 0.0)
+
+
+def test_layers_that_fire_are_not_woken():
+    model, x = network(), 3 * spikes(rows=64)
+    before = model.get_weights()
+    assert min(keras_lsc.measure(model, x).firing_rates.values()) > 0.02
+    wake(TransitionMap(model), [x])
+    for now, then in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(now, then)
+
+
+@pytest.mark.parametrize("cell", ["lif", "alif"])
+def test_the_height_of_the_surrogate_scales_gradients_and_no_outputs(cell):
+    model, x = network(cell), 3 * spikes(rows=32)
+    y, before = model(x), keras_lsc.measure(model, x, samples=32)
+    for layer in model.layers[:2]:
+        layer.cell.log_slope.assign([np.log(3.0)])
+    np.testing.assert_array_equal(*map(ops.convert_to_numpy, (model(x), y)))
+    after = keras_lsc.measure(model, x, samples=32)
+    assert after.depth[1] == pytest.approx(3.0 * before.depth[1], rel=1e-4)
+
+
+def test_mode_scales_moves_the_height_of_the_surrogate_and_mode_weights_does_not():
+    model = network()
+    moved = {
+        mode: {v.path for v, _, _ in LSCPretrainer(model, mode=mode)._moved}
+        for mode in ("scales", "weights")
+    }
+    slopes = {layer.cell.log_slope.path for layer in model.layers[:2]}
+    assert slopes <= moved["scales"]
+    assert not moved["weights"]
+    free = {v.path for v in LSCPretrainer(model, mode="weights").trainable_variables}
+    assert not slopes & free
+
+
+def test_two_layers_reach_radius_one_with_their_spectra_kept():
+    model = network(units=64)
+    report = keras_lsc.stabilize(model, spikes(rows=768), 1.0, batch_size=64, tolerance=0.04)
+    for row in report.transitions:
+        if row.kind != "input":
+            assert row.isotropy > 0.7
+
+
 def test_silence_is_a_failure_that_names_the_layer():
-    model = network(threshold=50.0)
+    model = network(threshold=50.0, use_bias=False)
     with pytest.raises(keras_lsc.NotStabilizedError, match=r"lower is silent, with 0\.0000 spikes"):
         keras_lsc.stabilize(model, spikes(), "variance", tolerance=10.0, max_updates=1)

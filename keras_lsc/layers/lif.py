@@ -29,6 +29,9 @@ class LIFCell(SequenceCell):
     state is the voltage v: the spikes follow from it (and, with a refractory period, from the
     counter of the steps that are left, which is a second state).
 
+    The weight `log_slope` scales the surrogate gradient by its exponential. The outputs do not
+    depend on it, so training leaves it at 0, or where pre-training has moved it.
+
     Args:
         units: number of neurons.
         reset: "subtractive", "multiplicative-1" or "multiplicative-2".

@@ -93,7 +93,7 @@ class Probe(keras.Model):
             seed=seed,
             radius_kind=self.radius,
             firing_rates={
-                layer: float(result["rate"][:, k].mean())
+                layer.name: float(result["rate"][:, k].mean())
                 for k, layer in enumerate(self.transition_map.spiking_layers)
             },
         )

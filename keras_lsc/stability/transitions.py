@@ -155,13 +155,16 @@ class TransitionMap:
         return [i for i, row in enumerate(self.transitions) if row.kind != "input"]
 
     @property
-    def spiking_layers(self) -> list[str]:
-        """Names of the recurrent layers whose outputs are spikes."""
-        return [call.layer.name for call in self.recurrent_calls if is_spiking(call.layer)]
+    def spiking_layers(self) -> list[Any]:
+        """The recurrent layers whose outputs are spikes."""
+        return [call.layer for call in self.recurrent_calls if is_spiking(call.layer)]
 
     @property
     def variables_taking_part(self) -> list[tuple[Any, int | None]]:
-        """Trainable variables that shape a trained transition, each with its gate width.
+        """Variables that shape a trained transition, each with its gate width.
+
+        They are trainable, but for those of a cell's `variables_of_gradient`, on which the
+        gradient depends and the outputs do not.
 
         The gate width is the size of the cell's state for the weights of a cell (a matrix with a
         multiple of that many columns holds one block a gate) and None elsewhere.
