@@ -192,7 +192,11 @@ def test_gradient_through_masked_steps(rng):
 def test_fixed_constants_are_not_trained():
     layer = layers.LIF(3, trainable_tau=False, tau=keras.initializers.RandomUniform(2.0, 30.0))
     layer.build((None, 5, 2))
-    assert {w.name for w in layer.non_trainable_weights} == {"log_tau", "log_threshold", "log_slope"}
+    assert {w.name for w in layer.non_trainable_weights} == {
+        "log_tau",
+        "log_threshold",
+        "log_slope",
+    }
     tau = np.exp(values(layer)["log_tau"])
     assert ((tau > 2) & (tau < 30)).all()
     assert tau.std() > 0

@@ -89,8 +89,8 @@ class Membrane:
         return ops.where(spiked, self.refractory + 1.0, ops.relu(counter - 1.0))
 
 
-_NAMES = ("current", "mask", "kernel", "alpha", "theta", "beta", "rho", "slope")
-_NAMES += ("v", "a", "counter")
+_GIVEN = ("current", "mask", "kernel", "alpha", "theta", "beta", "rho", "slope")
+_NAMES = (*_GIVEN, "v", "a", "counter")
 
 
 def run(membrane: Membrane, tensors: dict[str, Tensor | None]) -> tuple[Tensor, dict[str, Tensor]]:

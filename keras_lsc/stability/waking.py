@@ -1,6 +1,5 @@
 """Wakes spiking layers: a constant current until as many neurons fire as gradients need."""
 
-from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -41,16 +40,16 @@ def wake(transition_map: TransitionMap, rows: list[np.ndarray]) -> None:
     for index, layer in enumerate(layers):
         biases = [variable for variable in layer.trainable_variables if is_bias(variable)]
         if biases:
-            _wake(biases, lambda index=index: float(rates.predict_on_batch(few)[:, index].mean()))
+            _wake(biases, rates, few, index)
 
 
-def _wake(biases: list[Any], rate: Callable[[], float]) -> None:
+def _wake(biases: list[Any], rates: keras.Model, rows: list[np.ndarray], index: int) -> None:
     first = [ops.convert_to_numpy(bias) for bias in biases]
 
     def rate_with(current: float) -> float:
         for bias, value in zip(biases, first, strict=True):
             bias.assign(value + current)
-        return rate()
+        return float(rates.predict_on_batch(rows)[:, index].mean())
 
     start = rate_with(0.0)
     if RATES[0] <= start <= RATES[1]:
