@@ -52,9 +52,10 @@ class LSCPretrainer(keras.Model):
         target: "variance" (1/sqrt(2) each, rho_t^2 + rho_l^2 = 1), a positive number, a pair
             (rho_t, rho_l), "unbalanced" or "variance-unbalanced".
         mode: "scales" moves one scale per weight matrix (per gate block in a gated cell), the
-            biases and the height of a spiking layer's surrogate derivative; other vectors, such as time constants, and in a gated cell the biases of a
-            gate, move as a whole, and their single entries slower. "weights" moves every entry,
-            as the paper does, and often lifts one outlier of the spectrum only.
+            biases and the height of a spiking layer's surrogate derivative; other vectors, such
+            as time constants, and in a gated cell the biases of a gate, move as a whole, and
+            their single entries slower. "weights" moves every entry, as the paper does, and
+            often lifts one outlier of the spectrum only.
         radius: what is driven to the target: "spectral", "rms" (the RMS gain) or "norm".
         include_input: whether the input transitions of first layers are driven to rho_l as well.
         seed: integer, of the time steps that are looked at.
