@@ -23,6 +23,7 @@ import numpy as np
 import keras_lsc
 from keras_lsc import datasets
 from keras_lsc.callbacks import UpdateCounter
+from keras_lsc.zoo.certificate import certificate_data, training_data
 from keras_lsc.zoo.networks import build_network
 from keras_lsc.zoo.recipes import Recipe
 
@@ -99,13 +100,8 @@ def network(setting: Setting) -> keras.Model:
 
 
 @cache
-def digits(source: str, of_the_zoo: bool) -> tuple[np.ndarray, np.ndarray]:
+def digits(source: str) -> tuple[np.ndarray, np.ndarray]:
     """The inputs that `stabilize` sees, and others."""
-    if of_the_zoo:
-        name = {"rows": "smnist", "spikes": "smnist_latency"}[source]
-        seen, _ = datasets.load(name, limit=SEEN_OF_THE_ZOO, download=False)
-        unseen, _ = datasets.load(name, "validation", limit=UNSEEN_OF_THE_ZOO, download=False)
-        return seen, unseen
     x, _ = datasets.load("smnist", limit=SEEN + UNSEEN, download=False)
     if source == "images":
         x = x.reshape(len(x), -1)
@@ -116,7 +112,10 @@ def digits(source: str, of_the_zoo: bool) -> tuple[np.ndarray, np.ndarray]:
 def run(setting: Setting) -> Setting:
     """Stabilises one network; returns the setting with what came of it."""
     of_the_zoo = setting["cell"] in OF_THE_ZOO
-    seen, unseen = digits(setting["input"], of_the_zoo)
+    if of_the_zoo:
+        seen, unseen = training_data(recipe(setting)), certificate_data(recipe(setting))
+    else:
+        seen, unseen = digits(setting["input"])
     model = network(setting)
     before = keras_lsc.measure(model, seen, samples=256)
     updates = UpdateCounter()
