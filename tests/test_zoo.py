@@ -170,6 +170,7 @@ def test_loading_imports_no_framework():
         "before = loaded()\n"
         "import keras_lsc\n"
         f"keras_lsc.zoo.load({TINY!r})\n"
+        f"keras_lsc.zoo.load({TINY!r}, num_classes=7, input_shape=(20, 1), dtype='bfloat16')\n"
         "assert loaded() == before, (before, loaded())\n"
     )
     run_python(program, backend=keras.backend.backend())
@@ -279,13 +280,30 @@ def test_other_numbers_of_steps_but_not_of_features():
         zoo.load(TINY, input_shape=(12, 3))
 
 
-def test_dtype_is_a_policy_of_every_layer():
-    model = zoo.load(TINY, dtype="mixed_bfloat16")
-    assert model.get_layer("layer_1").compute_dtype == "bfloat16"
+@pytest.mark.parametrize("policy", ["bfloat16", "mixed_bfloat16"])
+@pytest.mark.parametrize(
+    "name",
+    [TINY, "lif_smnist_latency_d2_rho1", "lru_smnist_d3_rhovar", "lstm_tiny_shakespeare_d2_rho1"],
+)
+def test_dtype_is_a_policy_of_every_layer(name, policy):
+    model = zoo.load(name, dtype=policy)
+    for layer in model.layers:
+        assert layer.dtype_policy.name == policy
+    exact = zoo.load(name)
+    for one, other in zip(model.get_weights(), exact.get_weights(), strict=True):
+        np.testing.assert_allclose(one.astype("float32"), other, rtol=2**-8)
+    x = np.ones(
+        (2, *model.inputs[0].shape[1:]), dtype=keras_lsc.datasets.info(zoo.info(name).dataset).dtype
+    )
+    assert np.isfinite(model.predict(x, verbose=0).astype("float32")).all()
+
+
+def test_outputs_in_bfloat16_are_near_the_exact_ones():
     x = np.random.default_rng(0).standard_normal((16, 12, 1)).astype("float32")
     exact = keras.ops.convert_to_numpy(zoo.load(TINY)(x))
-    rough = keras.ops.convert_to_numpy(keras.ops.cast(model(x), "float32"))
-    np.testing.assert_allclose(rough, exact, atol=0.05)
+    for policy in ("bfloat16", "mixed_bfloat16"):
+        rough = keras.ops.cast(zoo.load(TINY, dtype=policy)(x), "float32")
+        np.testing.assert_allclose(keras.ops.convert_to_numpy(rough), exact, atol=0.05)
 
 
 def test_a_model_of_ones_own_is_saved_and_loaded(tmp_path):

@@ -12,7 +12,7 @@ from typing import Any
 
 import keras
 
-from keras_lsc.zoo.undrawn import load_undrawn
+from keras_lsc.zoo.undrawn import CONFIGURATION, load_undrawn
 
 _METADATA = "metadata.json"
 _KEY = "keras_lsc"
@@ -53,7 +53,7 @@ def _rewrite(source: Path, destination: Path, certificate: dict[str, Any]) -> No
                 metadata = json.loads(content)
                 metadata.pop("date_saved", None)
                 content = json.dumps({**metadata, _KEY: certificate}, sort_keys=True).encode()
-            elif name == "config.json":
+            elif name == CONFIGURATION:
                 config = json.loads(content)
                 config.pop("compile_config", None)
                 _number_shared_objects(config, {})
@@ -81,6 +81,16 @@ def read_certificate(path: Path) -> dict[str, Any] | None:
     """
     with _readable(path) as archive:
         return json.loads(archive.read(_METADATA)).get(_KEY)
+
+
+def read_configuration(path: Path) -> dict[str, Any]:
+    """Returns the configuration of the model in a checkpoint file.
+
+    Raises:
+        DamagedCheckpointError: the file is no `.keras` archive.
+    """
+    with _readable(path) as archive:
+        return json.loads(archive.read(CONFIGURATION))
 
 
 def read_model(path: Path) -> keras.Model:

@@ -3,12 +3,13 @@
 import json
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import keras
 
 from keras_lsc.stability.report import StabilityReport
 from keras_lsc.zoo import archive, networks, registry, sources
+from keras_lsc.zoo.undrawn import restore_initializers, without_drawing
 
 OWN_MODEL, OWN_CERTIFICATE = "model.keras", "certificate.json"
 
@@ -62,13 +63,17 @@ def load(
                 f"weights='initial' are drawn from the recipe of a checkpoint of the zoo; {name} "
                 "is a file."
             )
-        model = archive.read_model(file_of(name, sha256, cache))
+        path = file_of(name, sha256, cache)
+        model = archive.read_model(path)
     else:
         info = find_info(name)
-        model = archive.read_model(sources.find(name, sha256 or info.sha256, cache))
+        path = sources.find(name, sha256 or info.sha256, cache)
+        model = archive.read_model(path)
         if weights == "initial":
             networks.draw_weights(model, info.recipe)
-    return _adapted(model, num_classes, input_shape, dtype)
+    if num_classes is None and input_shape is None and dtype is None:
+        return model
+    return _adapted(model, archive.read_configuration(path), num_classes, input_shape, dtype)
 
 
 def find_info(name: str) -> registry.CheckpointInfo:
@@ -151,12 +156,11 @@ def file_of(name: str, sha256: str | None, cache: Path | None) -> Path:
 
 def _adapted(
     model: keras.Model,
+    configuration: dict[str, Any],
     num_classes: int | None,
     input_shape: tuple[int | None, ...] | None,
     dtype: str | None,
 ) -> keras.Model:
-    if num_classes is None and input_shape is None and dtype is None:
-        return model
     if num_classes is not None and num_classes < 2:
         raise ValueError(f"num_classes must be at least 2, got {num_classes!r}.")
     if not isinstance(model, keras.Sequential):
@@ -172,7 +176,8 @@ def _adapted(
             "the number of steps, the first axis of a sequence, may differ."
         )
     kept = model.layers if num_classes is None else model.layers[:-1]
-    copies = [_copy(layer, dtype) for layer in kept]
+    of_layers = {of["config"]["name"]: of for of in configuration["config"]["layers"]}
+    copies = [_unbuilt(of_layers[layer.name], dtype) for layer in kept]
     if num_classes is not None:
         head = keras.layers.Dense(num_classes, activation="softmax", dtype=dtype, name="readout")
         copies.append(head)
@@ -180,9 +185,14 @@ def _adapted(
     adapted = keras.Sequential([inputs, *copies], name=model.name)
     for layer, copy in zip(kept, copies, strict=False):
         copy.set_weights(layer.get_weights())
+    restore_initializers(adapted)
     return adapted
 
 
-def _copy(layer: keras.Layer, dtype: str | None) -> keras.Layer:
-    config = layer.get_config()
-    return type(layer).from_config({**config, "dtype": dtype} if dtype else config)
+def _unbuilt(configuration: dict[str, Any], dtype: str | None) -> keras.Layer:
+    # The configuration in the file: a layer's get_config imports TensorFlow where it is installed.
+    content = {**configuration["config"], "dtype": dtype} if dtype else configuration["config"]
+    parts = {key: value for key, value in configuration.items() if key != "build_config"}
+    # Nor could orthogonal weights be drawn in bfloat16.
+    parts = without_drawing({**parts, "config": content})
+    return keras.saving.deserialize_keras_object(parts, safe_mode=True)

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
-_CONFIG = "config.json"
+CONFIGURATION = "config.json"
 _CHEAP = ("Zeros", "Ones", "Constant", "Identity")
 
 
@@ -51,17 +51,18 @@ def load_undrawn(path: Path, folder: Path) -> keras.Model:
     with zipfile.ZipFile(path) as old, zipfile.ZipFile(copy, "w") as new:
         for name in old.namelist():
             content = old.read(name)
-            if name == _CONFIG:
-                content = json.dumps(_replaced(json.loads(content))).encode()
+            if name == CONFIGURATION:
+                content = json.dumps(without_drawing(json.loads(content))).encode()
             new.writestr(name, content)
     model = keras.saving.load_model(copy, compile=False, safe_mode=True)
-    _restore(model, set())
+    restore_initializers(model)
     return model
 
 
-def _replaced(config: Any) -> Any:
+def without_drawing(config: Any) -> Any:
+    """Returns the configuration of a model or layer with every initialiser stood in for."""
     if isinstance(config, list):
-        return [_replaced(part) for part in config]
+        return [without_drawing(part) for part in config]
     if not isinstance(config, dict):
         return config
     if config.get("module") == "keras.initializers" and config["class_name"] not in _CHEAP:
@@ -72,7 +73,12 @@ def _replaced(config: Any) -> Any:
             "config": {"original": config},
             "registered_name": "keras_lsc>Undrawn",
         }
-    return {key: _replaced(value) for key, value in config.items()}
+    return {key: without_drawing(value) for key, value in config.items()}
+
+
+def restore_initializers(model: keras.Model) -> None:
+    """Puts the initialisers of a built model back where `without_drawing` took them."""
+    _restore(model, set())
 
 
 def _restore(part: Any, seen: set[int]) -> None:
