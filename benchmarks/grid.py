@@ -117,7 +117,7 @@ def run(setting: Setting) -> Setting:
     else:
         seen, unseen = digits(setting["input"])
     model = network(setting)
-    before = keras_lsc.measure(model, seen, samples=256)
+    before = keras_lsc.measure(model, seen, samples=64 if of_the_zoo else 256)
     updates = UpdateCounter()
     start = time.perf_counter()
     try:
@@ -128,7 +128,7 @@ def run(setting: Setting) -> Setting:
     except keras_lsc.NotStabilizedError as error:
         report, reason = error.report, str(error)
     elapsed = time.perf_counter() - start
-    fresh = keras_lsc.measure(model, unseen, samples=512 if of_the_zoo else 1024, seed=5)
+    fresh = keras_lsc.measure(model, unseen, samples=256 if of_the_zoo else 1024, seed=5)
     drift = [
         after.isotropy / start_row.isotropy
         for start_row, after in zip(before.transitions, report.transitions, strict=True)
