@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_lsc.stability.data import in_order
-from keras_lsc.stability.radius import RadiusKind, check_radius_kind, radii_and_gains
+from keras_lsc.stability.radius import ROUGH, RadiusKind, check_radius_kind, radii_and_gains
 from keras_lsc.stability.scales import (
     gate_blocks,
     is_bias,
@@ -27,11 +27,6 @@ Mode = Literal["scales", "weights"]
 
 _LEARNING_RATE = {"scales": 0.05, "weights": 0.005}
 _BETA_2 = 0.95
-# One update sees a noisy mean over the points of a batch; 0.2 % accuracy of it is enough. Above a
-# side of 128 that many products with a Jacobian take less time than squaring it.
-_SQUARINGS = 10
-_KRYLOV = 48
-_DENSE_LIMIT = 128
 _GOLDEN = 0.6180339887498949
 # What mode "scales" lets the isotropy drift freely, as a logarithm, and what more drift costs.
 _FREE_DRIFT = 0.1
@@ -221,9 +216,7 @@ class LSCPretrainer(keras.Model):
             measured = radii_and_gains(
                 [row.linearize(points) for row in self._driven],
                 self.radius,
-                squarings=_SQUARINGS,
-                krylov=_KRYLOV,
-                dense_limit=_DENSE_LIMIT,
+                **ROUGH._asdict(),
             )
             result = {
                 "radius": ops.stack([ops.mean(row.radius) for row in measured]),

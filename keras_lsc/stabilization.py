@@ -9,8 +9,8 @@ import numpy as np
 from keras_lsc.callbacks import StopWhenStable
 from keras_lsc.pretrainer import LSCPretrainer, Mode
 from keras_lsc.stability.data import draw_rows
-from keras_lsc.stability.measure import COARSE_SQUARINGS, Probe
-from keras_lsc.stability.radius import RadiusKind
+from keras_lsc.stability.measure import Probe
+from keras_lsc.stability.radius import COARSE, RadiusKind
 from keras_lsc.stability.report import SILENT_RATE, StabilityReport
 from keras_lsc.stability.targets import Target
 from keras_lsc.stability.waking import wake
@@ -108,7 +108,7 @@ def stabilize(
     pretrainer = LSCPretrainer(model, target, mode, radius, include_input=include_input, seed=seed)
     halving = max(60, _HALVING[mode] * max_updates)
     pretrainer.compile(optimizer, learning_rate, decay_updates=halving)
-    probe = Probe(model, radius, pretrainer.transition_map, COARSE_SQUARINGS)
+    probe = Probe(model, radius, pretrainer.transition_map, COARSE)
     training, held_out = _hold_out(draw_rows(x, _rows_to_draw(model), seed, model.inputs))
     before = model.get_weights()
     history = _History(max_updates)

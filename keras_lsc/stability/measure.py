@@ -8,16 +8,18 @@ import numpy as np
 from keras import ops
 
 from keras_lsc.stability.data import draw_rows
-from keras_lsc.stability.radius import RadiusKind, check_radius_kind, radii_and_gains
+from keras_lsc.stability.radius import (
+    EXACT,
+    Accuracy,
+    RadiusKind,
+    check_radius_kind,
+    radii_and_gains,
+)
 from keras_lsc.stability.report import StabilityReport, TransitionStatistics
 from keras_lsc.stability.transitions import TransitionMap
 
 Tensor = Any
 _CHUNK = 32
-# Radii of single matrices within 0.05 % of an eigensolver's, means far closer.
-_SQUARINGS = 14
-# Within 0.5 %, means within 0.02 %: enough to see whether a radius is near its target.
-COARSE_SQUARINGS = 10
 
 
 @keras.saving.register_keras_serializable(package="keras_lsc")
@@ -28,7 +30,7 @@ class Probe(keras.Model):
         model: the model to measure.
         radius: "spectral", "rms" or "norm".
         transition_map: the model's transitions, if they were found before.
-        squarings: accuracy of the radii, see `spectral_radius`.
+        accuracy: of the radii.
     """
 
     def __init__(
@@ -36,14 +38,14 @@ class Probe(keras.Model):
         model: keras.Model,
         radius: RadiusKind = "spectral",
         transition_map: TransitionMap | None = None,
-        squarings: int = _SQUARINGS,
+        accuracy: Accuracy = EXACT,
     ):
         transition_map = transition_map or TransitionMap(model)
         super().__init__(name=f"probe_of_{model.name}")
         self.model = model
         self.radius = radius
         self.transition_map = transition_map
-        self.squarings = squarings
+        self.accuracy = accuracy
         self.built = True
         if keras.backend.backend() == "tensorflow":
             self.jit_compile = False  # XLA takes minutes to compile what runs for seconds
@@ -57,7 +59,7 @@ class Probe(keras.Model):
         points = self.transition_map.sample(x, position)
         columns: dict[str, list[Tensor]] = {"radius": [], "gain": [], "n_out": [], "n_in": []}
         linearized = [row.linearize(points) for row in self.transition_map.transitions]
-        for measured in radii_and_gains(linearized, self.radius, squarings=self.squarings):
+        for measured in radii_and_gains(linearized, self.radius, **self.accuracy._asdict()):
             columns["radius"].append(measured.radius)
             columns["gain"].append(measured.gain)
             for name, size in zip(("n_out", "n_in"), measured.shape, strict=True):

@@ -37,8 +37,28 @@ class Measured(NamedTuple):
     shape: tuple[int, int]
 
 
-# Largest Jacobian that is formed; above it only products with it are taken.
-DENSE_LIMIT = 256
+class Accuracy(NamedTuple):
+    """What the closeness of radii costs.
+
+    Attributes:
+        squarings: of a Jacobian that is formed: radii are within an error of order 2^-squarings.
+        krylov: number of products with a Jacobian that is not formed.
+        dense_limit: largest side of a Jacobian that is formed; above it only products are taken.
+    """
+
+    squarings: int = 14
+    krylov: int = 96
+    dense_limit: int = 256
+
+
+# Radii of single matrices within 0.05 % of an eigensolver's, means far closer.
+EXACT = Accuracy()
+# Means within 0.1 %: enough to see whether a radius is near its target. Above a side of 128 that
+# many products take less time than squaring.
+COARSE = Accuracy(squarings=10, krylov=96, dense_limit=128)
+# One update sees a noisy mean over the points of a batch: 0.2 % of it is enough up to a side of
+# 256, 0.7 % above.
+ROUGH = Accuracy(squarings=10, krylov=64, dense_limit=128)
 # A power whose norm falls by this factor in one squaring has vanished, and a radius so much
 # smaller than its matrix is rounding noise: both count as zero.
 _VANISHED = 1e-12
@@ -47,7 +67,7 @@ _NEGLIGIBLE = {"float32": 1e-5, "float64": 1e-11}
 _NO_LENGTH = 1e-30
 
 
-def spectral_radius(matrices: Tensor, squarings: int = 14) -> Tensor:
+def spectral_radius(matrices: Tensor, squarings: int = EXACT.squarings) -> Tensor:
     """Largest modulus of an eigenvalue: value from powers of M, exact gradient.
 
     The value is the growth rate (|M^N| / |M^(N/2)|)^(2/N), N = 2^squarings, within a relative
@@ -163,7 +183,7 @@ def _per_own_value(x: Tensor) -> Tensor:
     return ops.where(fixed == 0.0, 0.0, x / ops.where(fixed == 0.0, 1.0, fixed))
 
 
-def spectral_norm(matrices: Tensor, squarings: int = 14) -> Tensor:
+def spectral_norm(matrices: Tensor, squarings: int = EXACT.squarings) -> Tensor:
     """Largest singular value of `(..., n_out, n_in)` matrices, `(...,)`; 0 for zero matrices."""
     transposed = ops.swapaxes(matrices, -1, -2)
     n_out, n_in = matrices.shape[-2:]
@@ -196,9 +216,9 @@ def radius_and_gain(
     x: Tensor,
     kind: RadiusKind = "spectral",
     *,
-    squarings: int = 14,
-    krylov: int = 96,
-    dense_limit: int = DENSE_LIMIT,
+    squarings: int = EXACT.squarings,
+    krylov: int = EXACT.krylov,
+    dense_limit: int = EXACT.dense_limit,
 ) -> Measured:
     """Radius and RMS gain of the Jacobian of `function` at every row of `x`.
 
@@ -225,9 +245,9 @@ def radii_and_gains(
     linearized: Sequence[tuple[Function, Tensor]],
     kind: RadiusKind = "spectral",
     *,
-    squarings: int = 14,
-    krylov: int = 96,
-    dense_limit: int = DENSE_LIMIT,
+    squarings: int = EXACT.squarings,
+    krylov: int = EXACT.krylov,
+    dense_limit: int = EXACT.dense_limit,
 ) -> list[Measured]:
     """`radius_and_gain` of several functions; Jacobians of one shape share their products.
 
