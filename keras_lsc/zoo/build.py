@@ -25,7 +25,7 @@ from keras_lsc.zoo.recipes import Recipe
 
 LICENCE = "Apache-2.0"
 _BUILDING = "building"
-_ATTEMPTS, _CLOSER = 3, 0.6
+_ATTEMPTS, _CLOSER = 6, 0.6
 
 
 def build(recipe: Recipe, folder: Path) -> dict[str, Any]:
