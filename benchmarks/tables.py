@@ -159,8 +159,8 @@ def grid_of_layers() -> str:
     note = (
         "Largest |mean radius - target| of a transition on digits that `stabilize` (tolerance "
         '0.02, mode `"scales"`) never saw. Input: rows of pixels (28 steps), or 784 trains of at '
-        "most one spike (100 steps). Measured at 256 to 1,024 points, which leaves a standard error "
-        "of about 0.01 where radii differ much from point to point, as those of deep spiking "
+        "most one spike (100 steps). Measured at 256 to 1,024 points, which leaves a standard "
+        "error of about 0.01 where radii differ much from point to point, as those of deep spiking "
         "networks with target 1 do. The last column has the smallest and the largest firing rate "
         "of a layer over the targets. Command: `make grid`."
     )
