@@ -353,28 +353,28 @@ def _arnoldi(product: Function, start: Tensor, size: int) -> tuple[Tensor, Tenso
     """Orthonormal Krylov basis `(points, size, n)` and projection `(points, size, size)`."""
     n, dtype = start.shape[-1], ops.dtype(start)
     count = ops.shape(start)[0]
-    unit = ops.eye(size + 1, dtype=dtype)
-    basis = unit[0][None, :, None] * _normalized(start)[0][:, None, :]
-    hessenberg = ops.zeros((count, size + 1, size), dtype=dtype)
+    unit = ops.eye(size + 1, size, dtype=dtype)
+    vector, _ = _normalized(start)
+    basis = ops.zeros((count, size, n), dtype=dtype)
+    projection = ops.zeros((count, size, size), dtype=dtype)
 
-    def body(j: Tensor, carry: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        basis, hessenberg = carry
-        here, following = ops.take(unit, j, axis=0), ops.take(unit, j + 1, axis=0)
-        vector = product(ops.einsum("m,pmn->pn", here, basis))
-        column = ops.zeros((count, size + 1), dtype=dtype)
+    def body(j: Tensor, carry: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        vector, basis, projection = carry
+        # Written in place where a backend can: the basis is too large to be copied every time.
+        basis = ops.slice_update(basis, [0, j, 0], vector[:, None, :])
+        vector = product(vector)
+        column = ops.zeros((count, size), dtype=dtype)
         for _ in range(2):  # once is not enough in float32
             overlap = ops.einsum("pmn,pn->pm", basis, vector)
             vector = vector - ops.einsum("pm,pmn->pn", overlap, basis)
             column = column + overlap
         vector, norm = _normalized(vector)
-        column = column + norm * following
-        basis = basis + following[None, :, None] * vector[:, None, :]
-        hessenberg = hessenberg + column[:, :, None] * here[None, None, :size]
-        return basis, hessenberg
+        column = column + norm * ops.take(unit, j + 1, axis=0)
+        projection = ops.slice_update(projection, [0, 0, j], column[:, :, None])
+        return vector, basis, projection
 
-    basis, hessenberg = ops.fori_loop(0, size, body, (basis, hessenberg))
-    basis = ops.reshape(basis, (-1, size + 1, n))
-    return basis[:, :size], hessenberg[:, :size]
+    _, basis, projection = ops.fori_loop(0, size, body, (vector, basis, projection))
+    return ops.reshape(basis, (-1, size, n)), ops.reshape(projection, (-1, size, size))
 
 
 def _normalized(vectors: Tensor) -> tuple[Tensor, Tensor]:
