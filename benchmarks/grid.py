@@ -35,8 +35,8 @@ FEED_FORWARD = ("dense_relu", "dense_sin", "dense_cos")
 OF_THE_ZOO = {"lif": (128, 256), "alif": (128, 256), "lru": (128,)}
 TARGETS = ("variance", 1.0, 0.5, "unbalanced")
 SEEN, UNSEEN = 17_000, 3_000
-# Digits as spikes take 300 kB each.
-SEEN_OF_THE_ZOO, UNSEEN_OF_THE_ZOO = 1536, 512
+# Those of the zoo's networks, by input: digits as spikes take 300 kB each.
+SEQUENCES = {"rows": (SEEN, UNSEEN), "spikes": (1536, 512)}
 # Standard error of a mean radius on sequences that were not seen, and the most points for it.
 MEAN_WITHIN, MOST_SAMPLES = 0.01, 1024
 
@@ -69,14 +69,15 @@ def settings() -> Iterator[Setting]:
 
 def recipe(setting: Setting) -> Recipe:
     """The recipe that the zoo would have for a setting with one of its networks."""
+    seen, unseen = SEQUENCES[setting["input"]]
     return Recipe(
         cell=setting["cell"],
         dataset={"rows": "smnist", "spikes": "smnist_latency"}[setting["input"]],
         depth=setting["depth"],
         units=setting["units"],
         target=setting["target"],
-        sequences=SEEN_OF_THE_ZOO,
-        certificate_sequences=UNSEEN_OF_THE_ZOO,
+        sequences=seen,
+        certificate_sequences=unseen,
     )
 
 
