@@ -374,7 +374,7 @@ def _arnoldi(product: Function, start: Tensor, size: int) -> tuple[Tensor, Tenso
         return vector, basis, projection
 
     _, basis, projection = ops.fori_loop(0, size, body, (vector, basis, projection))
-    return ops.reshape(basis, (-1, size, n)), ops.reshape(projection, (-1, size, size))
+    return ops.reshape(basis, (-1, size, n)), projection
 
 
 def _normalized(vectors: Tensor) -> tuple[Tensor, Tensor]:
