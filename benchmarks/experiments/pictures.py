@@ -160,11 +160,14 @@ def starts_compared(networks: list[Network], path: Path) -> bool:
     )
     for ax in axes.flat[len(drawn) :]:
         ax.set_axis_off()
+    # A start has the same colour in every network, also where others are missing.
+    colours = {label: f"C{index}" for index, label in enumerate(labels_of(drawn))}
     for network, ax in zip(drawn, axes.flat, strict=False):
         labels = [label for label in labels_of([network]) if network.starts[label].is_finished]
         for position, label in enumerate(labels):
             values = list(network.starts[label].test.values())
-            ax.plot([position] * len(values), values, "o", markersize=3, alpha=0.7)
+            places = [position] * len(values)
+            ax.plot(places, values, "o", color=colours[label], markersize=3, alpha=0.7)
             ax.plot([position - 0.3, position + 0.3], [np.mean(values)] * 2, "k-", linewidth=1)
         ax.set_xticks(range(len(labels)), labels, rotation=40, ha="right", fontsize=6)
         ax.set_title(network.label, fontsize=7)
