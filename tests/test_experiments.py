@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks.experiments import claims, energies, statistics, storage, tables
+from benchmarks.experiments import advice, energies, statistics, storage, tables
 from benchmarks.experiments.networks import make_network, set_initial_weights
 from benchmarks.experiments.report import write_report
 from benchmarks.experiments.run import PAPER, figures_of, pending_jobs
@@ -124,11 +124,11 @@ def test_the_test_split_has_no_part_in_training(settings):
 def test_the_learning_rate_and_the_best_start_are_chosen_on_validation(folder, settings, rng):
     rows = made_up_results(folder, settings, rng)
     (network,) = networks(rows)
-    (verdict,) = claims.verdicts([network])
+    (verdict,) = advice.verdicts([network])
     for row in rows:
         row["training"]["test"] = 1 - row["training"]["test"]
     (inverted,) = networks(rows)
-    (other,) = claims.verdicts([inverted])
+    (other,) = advice.verdicts([inverted])
     assert verdict.best == other.best
     assert verdict.gain.value == pytest.approx(-other.gain.value)
     for label, start in network.starts.items():
@@ -304,10 +304,53 @@ def test_every_figure_is_traced_to_its_lines(folder, settings, rng):
             assert f" {middle:.1f} ± " in text
 
 
+def test_the_verdict_is_that_of_the_paired_interval(settings):
+    for shift, word in ((0.2, advice.HELPS), (0.0, advice.NEITHER), (-0.2, advice.HURTS)):
+        rows = []
+        for setting in settings:
+            noise = 0.01 * (-1) ** setting.seed if setting.target else 0.0
+            accuracy = 0.5 + (shift if setting.target else 0) + 0.005 * setting.seed + noise
+            rows.append(made_up_row(setting, accuracy, accuracy))
+        (network,) = networks(rows)
+        (verdict,) = advice.verdicts([network])
+        assert verdict.word == word
+        errors = [
+            [1 - network.starts[label].test[seed] for seed in range(4)]
+            for label in (verdict.best, "default")
+        ]
+        ratio = np.prod(errors[0]) ** 0.25 / np.prod(errors[1]) ** 0.25
+        assert verdict.error_ratio == pytest.approx(ratio)
+        # Gains of 0.5 in time and in depth.
+        assert verdict.energy_sum == pytest.approx(0.5)
+        said = {advice.HELPS: "Pre-train tanh", advice.HURTS: "Leave tanh"}.get(word, "little")
+        assert said in advice.advice([verdict])
+
+
+def test_the_energy_sum_tells_where_pre_training_helps_only_if_it_does(settings, rng):
+    def of(gain, improvement):
+        rows = []
+        for setting in settings:
+            accuracy = 0.5 + (improvement if setting.target else 0) + 0.03 * rng.random()
+            row = made_up_row(setting, accuracy, accuracy)
+            figures = {"radius": [gain], "gain": [gain], "isotropy": [1.0]}
+            row["start"]["radii"] = {"time": figures, "depth": figures}
+            rows.append(row)
+        return networks(rows)[0]
+
+    gains = np.geomspace(0.05, math.sqrt(0.5), 8)
+    improvements = np.linspace(0.4, -0.16, 8)
+    told = advice.verdicts(of(g, i) for g, i in zip(gains, improvements, strict=True))
+    assert "tells in advance" in advice.advice(told)
+    mixed = advice.verdicts(
+        of(g, i) for g, i in zip(gains, [0.4, 0, 0.3, 0, 0, 0.3, 0, 0.4], strict=True)
+    )
+    assert "does not tell in advance" in advice.advice(mixed)
+
+
 def test_too_few_seeds_make_no_claim(folder, settings, rng):
     made_up_results(folder, [s for s in settings if s.seed < 3], rng)
     (network,) = networks(storage.read_rows(folder / "results" / "small.jsonl"))
-    assert claims.verdicts([network]) == []
+    assert advice.verdicts([network]) == []
     assert network.compare("0.5", "default") is None
     assert "unfinished: 3 of 4" in tables.metrics_table([network])
 

@@ -9,6 +9,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 
+from benchmarks.experiments.advice import NEITHER, Verdict
 from benchmarks.experiments.optimum import ENERGY, balanced_starts
 from benchmarks.experiments.statistics import mean
 from benchmarks.experiments.summary import LEAST_SEEDS, Network
@@ -20,6 +21,7 @@ from matplotlib import colors, pyplot
 
 _GRID_DEPTH = 8
 _FLOOR = 1e-8
+_MARKERS = "os^vDP*X<>"
 
 
 def theory(path: Path) -> None:
@@ -136,6 +138,48 @@ def target_sweep(networks: list[Network], path: Path) -> bool:
         ax.set(title=cell, xlabel="target")
         ax.legend(fontsize=7)
     axes[0, 0].set_ylabel("test accuracy (dotted: default start)")
+    _save(figure, path)
+    return True
+
+
+def when_it_helps(verdicts: list[Verdict], path: Path) -> bool:
+    """Ratio of test errors against the energy sum of the default start, one point a network.
+
+    Args:
+        verdicts: on the networks.
+        path: of the picture.
+
+    Returns:
+        Whether there was anything to draw.
+    """
+    drawn = [verdict for verdict in verdicts if verdict.energy_sum is not None]
+    if not drawn:
+        return False
+    figure, ax = pyplot.subplots(figsize=(6.5, 4), layout="constrained")
+    tasks = sorted({verdict.network.setting.dataset for verdict in drawn})
+    cells = sorted({verdict.cell for verdict in drawn})
+    for verdict in drawn:
+        colour = f"C{cells.index(verdict.cell)}"
+        ax.plot(
+            verdict.energy_sum,
+            verdict.error_ratio,
+            marker=_MARKERS[tasks.index(verdict.network.setting.dataset) % len(_MARKERS)],
+            color=colour,
+            markerfacecolor="none" if verdict.word == NEITHER else colour,
+            linestyle="none",
+        )
+    ax.axhline(1, color="grey", linewidth=1)
+    ax.axvline(1, color="grey", linewidth=1, linestyle=":")
+    ax.set(
+        xscale="log", yscale="log", ylabel="ratio of test errors, pre-trained to default",
+        xlabel="energy sum of the default start (filled: a clear difference)",
+    )  # fmt: skip
+    for index, cell in enumerate(cells):
+        ax.plot([], [], "s", color=f"C{index}", label=cell)
+    for index, task in enumerate(tasks):
+        ax.plot([], [], _MARKERS[index % len(_MARKERS)], color="k", markerfacecolor="none",
+                label=task)  # fmt: skip
+    ax.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
     _save(figure, path)
     return True
 

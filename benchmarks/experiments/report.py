@@ -1,4 +1,4 @@
-"""Writes RESULTS.md, its pictures and its index of lines from the stored runs alone.
+"""Writes RESULTS.md, DETAILS.md, their pictures and index of lines from the stored runs alone.
 
     python -m benchmarks.experiments.report [--check]
 
@@ -15,7 +15,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from benchmarks.experiments import claims, energies, longest, optimum, storage, tables
+from benchmarks.experiments import advice, claims, energies, longest, optimum, storage, tables
 from benchmarks.experiments.settings import (
     FOLDER,
     Experiment,
@@ -38,7 +38,7 @@ def write_report(folder: Path = FOLDER, check: bool = False) -> bool:
         check: only compare with what is written.
 
     Returns:
-        Whether text and index were the same as before.
+        Whether texts and index were the same as before.
     """
     found = {
         name: networks(storage.read_rows(folder / "results" / f"{name}.jsonl"))
@@ -46,7 +46,8 @@ def write_report(folder: Path = FOLDER, check: bool = False) -> bool:
     }
     experiments = {name: read_experiment(folder / f"{name}.toml") for name in found}
     contents = {
-        folder / "RESULTS.md": _text(experiments, found),
+        folder / "RESULTS.md": _results(experiments, found),
+        folder / "DETAILS.md": _details(experiments, found),
         folder / "results" / "trace.json": json.dumps(trace(found), indent=1) + "\n",
     }
     if not check:
@@ -85,6 +86,7 @@ def draw(found: dict[str, list[Network]], folder: Path) -> None:
     from benchmarks.experiments import pictures
 
     pictures.theory(folder / "theory.png")
+    pictures.when_it_helps(advice.verdicts(_compared(found)), folder / f"{_WHEN_IT_HELPS}.png")
     for name, members in found.items():
         if name == "gradients":
             pictures.gradient_grids(members, folder / "gradients.png")
@@ -99,10 +101,24 @@ def _ordered(names: list[str]) -> list[str]:
     return first + [name for name in names if name not in first]
 
 
-def _text(experiments: dict[str, Experiment], found: dict[str, list[Network]]) -> str:
+def _compared(found: dict[str, list[Network]]) -> list[Network]:
+    return [network for name in _COMPARED for network in found.get(name, [])]
+
+
+def _results(experiments: dict[str, Experiment], found: dict[str, list[Network]]) -> str:
     parts = [_head(found), _short(found)]
     parts += [_section(experiments[name], found[name]) for name in found]
     parts += [_THEORY, _unfinished(experiments, found)]
+    return _joined(parts)
+
+
+def _details(experiments: dict[str, Experiment], found: dict[str, list[Network]]) -> str:
+    parts = [_DETAILS_HEAD]
+    parts += [_detailed_section(experiments[name], found[name]) for name in found]
+    return _joined(parts)
+
+
+def _joined(parts: list[str]) -> str:
     return "\n\n".join(part.strip() for part in parts if part.strip()) + "\n"
 
 
@@ -139,20 +155,21 @@ shared machine); {made_with}.
 
 
 def _short(found: dict[str, list[Network]]) -> str:
-    compared = [network for name in _COMPARED for network in found.get(name, [])]
-    said = claims.verdicts(compared)
-    parts = ["## In short", "### Advice", claims.advice(said)]
+    compared = _compared(found)
+    said = advice.verdicts(compared)
+    parts = ["## In short", "### Advice", advice.advice(said)]
     if said:
-        parts += [claims.verdict_table(said)]
+        parts += [advice.cell_table(said), _VERDICT_NOTE, _picture(_WHEN_IT_HELPS)]
+        parts += [advice.verdict_table(said)]
     parts += ["### The paper's summary", _SUMMARY_NOTE, claims.paper_form(compared)]
     parts += ["### Scales or weights", claims.mode_comparison(compared)]
-    return "\n\n".join(parts)
+    return _joined(parts)
 
 
 def _section(experiment: Experiment, members: list[Network]) -> str:
     parts = [f"## {experiment.title}", " ".join(experiment.question.split())]
     if not members:
-        return "\n\n".join([*parts, "No runs yet."])
+        return _joined([*parts, "No runs yet."])
     trained = [network for network in members if network.setting.epochs]
     if experiment.name == "gradients":
         parts += [_picture(experiment.name), _ENERGY_NOTE, energies.energy_table(members)]
@@ -166,17 +183,26 @@ def _section(experiment: Experiment, members: list[Network]) -> str:
         parts += ["### Test metric", tables.metrics_table(trained)]
         if experiment.name not in ("targets", "long_dependencies"):
             parts += [_picture(experiment.name)]
-        for mode, suffix in claims.MODES:
-            table = tables.differences_table(trained, suffix)
-            if table:
-                parts += [f'### Paired differences, mode "{mode}"', table]
-        said = claims.verdicts(trained)
+        said = advice.verdicts(trained)
         if experiment.name not in _COMPARED and said:
-            parts += ["### The best pre-trained start", claims.verdict_table(said)]
-        parts += ["### The starts", _STARTS_NOTE, tables.starts_table(trained)]
-    if experiment.name == "targets":
-        parts += ["### Gradient energies", _ENERGY_NOTE, energies.energy_table(members)]
-    return "\n\n".join(part for part in parts if part)
+            parts += ["### The best pre-trained start", advice.verdict_table(said)]
+    return _joined(parts)
+
+
+def _detailed_section(experiment: Experiment, members: list[Network]) -> str:
+    trained = [network for network in members if network.setting.epochs]
+    if not trained:
+        return ""
+    parts = [f"## {experiment.title}"]
+    for mode, suffix in tables.MODES:
+        table = tables.differences_table(trained, suffix)
+        if table:
+            parts += [f'### Paired differences, mode "{mode}"', table]
+    parts += ["### The starts", _STARTS_NOTE, tables.starts_table(trained)]
+    table = energies.energy_table(trained)
+    if table:
+        parts += ["### Gradient energies", _ENERGY_NOTE, table]
+    return _joined(parts)
 
 
 def _picture(name: str) -> str:
@@ -226,8 +252,23 @@ error, and bold where the interval leaves out zero. Starts with fewer than {LEAS
 in italics and enter no claim. Nothing is corrected for the number of comparisons: of twenty true
 ties one is bold by chance.
 
-`results/trace.json` leads from every figure to its lines, and `python -m
+[DETAILS.md](DETAILS.md) has the paired differences, what was measured of every start, and the
+gradients before training. `results/trace.json` leads from every figure to its lines, and `python -m
 benchmarks.experiments.run --repeat ID` makes the run of a line again.""".strip()
+
+_DETAILS_HEAD = """
+# Details of the experiments
+
+Generated by `make report`, as [RESULTS.md](RESULTS.md) is, which says how to read it.""".strip()
+
+_WHEN_IT_HELPS = "when_it_helps"
+
+_VERDICT_NOTE = """
+Ratio of test errors: of the best pre-trained start to the default one; below 1 pre-training is
+better. An error is the share of wrong answers, the perplexity, or the squared error. Energy sum:
+gain_t² + gain_l² of the default start, mean over its transitions, which the energy law wants to
+be 1. The pre-trained starts are several and have more tries on validation than the default one
+has; the paper's summary below compares them one by one.""".strip()
 
 _SUMMARY_NOTE = """
 In what share of settings (network, task, length, clipping) the mean over seeds of one start is

@@ -8,6 +8,9 @@ from benchmarks.experiments.statistics import Interval, mean
 from benchmarks.experiments.summary import LEAST_SEEDS, Network, Start
 from keras_lsc import datasets
 
+TARGETS = ("variance", "1", "0.5", "unbalanced")
+# Modes of pre-training, and what they add to the label of a start.
+MODES = (("scales", ""), ("weights", ", weights"))
 COMPARISONS = (
     ("0.5", "1"),
     ("0.5", "default"),

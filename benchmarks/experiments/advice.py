@@ -1,0 +1,286 @@
+"""Whether to pre-train a network, to which target, and how to tell beforehand."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from scipy import stats
+
+from benchmarks.experiments import statistics
+from benchmarks.experiments.summary import LEAST_SEEDS, Network, Start
+from benchmarks.experiments.tables import MODES, TARGETS, in_mode, markdown
+from keras_lsc import datasets
+
+HELPS, NEITHER, HURTS = "helps", "makes no clear difference", "hurts"
+# A rule about a group of networks takes that many of them.
+_LEAST_NETWORKS = 3
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one network says of pre-training.
+
+    Attributes:
+        network: of which it is said.
+        best: label of the pre-trained start with the best validation metric.
+        gain: paired difference of its test metric to that of the default start.
+    """
+
+    network: Network
+    best: str
+    gain: statistics.Interval
+
+    @property
+    def cell(self) -> str:
+        """Cell of the network."""
+        return self.network.setting.cell
+
+    @property
+    def depth(self) -> int:
+        """Number of layers of the network."""
+        return self.network.setting.depth
+
+    @property
+    def word(self) -> str:
+        """One of `HELPS`, `NEITHER`, `HURTS`."""
+        if self.gain.is_above_zero:
+            return HELPS
+        return HURTS if self.gain.is_below_zero else NEITHER
+
+    @cached_property
+    def error_ratio(self) -> float:
+        """Test error of the pre-trained start over that of the default one.
+
+        The error is the share of wrong answers, the perplexity, or the squared error; the ratio is
+        the geometric mean over the seeds.
+        """
+        best, default = self.network.starts[self.best], self.network.starts["default"]
+        seeds = sorted(set(best.test) & set(default.test))
+        return math.exp(
+            np.mean([math.log(_error(best, s)) - math.log(_error(default, s)) for s in seeds])
+        )
+
+    @cached_property
+    def energy_sum(self) -> float | None:
+        """gain_t² + gain_l² of the default start, which the energy law wants to be 1.
+
+        None of a network without transitions in time.
+        """
+        default = self.network.starts["default"]
+        gains = [default.start_figures(kind, "gain") for kind in ("time", "depth")]
+        known = [gain for gain in gains if gain is not None]
+        return sum(gain**2 for gain in known) if len(known) == len(gains) else None
+
+
+def _error(start: Start, seed: int) -> float:
+    value = start.test[seed]
+    if datasets.info(start.setting.dataset).metric != "accuracy":
+        return value
+    # No accuracy is known better than to half an example.
+    return max(1 - value, 0.5 / start.setting.test)
+
+
+def verdicts(networks: Iterable[Network]) -> list[Verdict]:
+    """One verdict a network: the target is chosen on validation, the gain is of the test split."""
+    found = []
+    for network in networks:
+        rivals = [s for s in network.starts.values() if s.setting.target and s.is_finished]
+        if not rivals or "default" not in network.starts:
+            continue
+        best = max(rivals, key=_mean_validation)
+        gain = network.compare(best.label, "default")
+        if gain is not None:
+            found.append(Verdict(network, best.label, gain))
+    return found
+
+
+def _mean_validation(start: Start) -> float:
+    return float(np.mean([start.gain_of(value) for value in start.validation.values()]))
+
+
+def verdict_table(found: list[Verdict]) -> str:
+    """The verdicts, one a line."""
+    rows = []
+    for verdict in found:
+        gain = verdict.gain
+        energy = "-" if verdict.energy_sum is None else f"{verdict.energy_sum:.2f}"
+        rows.append(
+            [
+                verdict.network.label,
+                energy,
+                verdict.best,
+                f"{gain.value:+.2f} [{gain.low:+.2f}, {gain.high:+.2f}] {_unit(verdict.network)}",
+                f"{verdict.error_ratio:.2f}",
+                verdict.word,
+                str(gain.count),
+            ]
+        )
+    header = ["network", "default start: energy sum", "best pre-trained start",
+              "test, minus default", "ratio of test errors", "pre-training", "seeds"]  # fmt: skip
+    return markdown(header, rows)
+
+
+def cell_table(found: list[Verdict]) -> str:
+    """The verdicts, counted cell by cell."""
+    rows = []
+    for cell in _cells(found):
+        chosen = [verdict for verdict in found if verdict.cell == cell]
+        counts = Counter(verdict.word for verdict in chosen)
+        ratios = [verdict.error_ratio for verdict in chosen]
+        rows.append(
+            [
+                cell,
+                str(len(chosen)),
+                *(str(counts[word]) for word in (HELPS, NEITHER, HURTS)),
+                f"{np.median(ratios):.2f} [{min(ratios):.2f}, {max(ratios):.2f}]",
+                _votes(chosen),
+            ]
+        )
+    header = ["cell", "networks", HELPS, NEITHER, HURTS, "ratio of test errors: median [range]",
+              "start that validation chose"]  # fmt: skip
+    return markdown(header, rows)
+
+
+def advice(found: list[Verdict]) -> str:
+    """One paragraph for users, made of the verdicts by rule."""
+    if not found:
+        return f"No network has {LEAST_SEEDS} seeds of both starts yet, so there is no advice."
+    counts = Counter(verdict.word for verdict in found)
+    sentences = [
+        f"The best pre-trained start, its target chosen on validation, is clearly better than the "
+        f"default one on {counts[HELPS]} of {len(found)} networks, clearly worse on "
+        f"{counts[HURTS]}, and neither on {counts[NEITHER]}."
+    ]
+    sentences += [_of_cell(cell, [v for v in found if v.cell == cell]) for cell in _cells(found)]
+    sentences += [_of_depth(found), _of_energy(found), _of_target(found)]
+    sentences.append(
+        "Elsewhere measure first: no claim reaches further than these sizes, tasks and budgets."
+    )
+    return " ".join(sentence for sentence in sentences if sentence)
+
+
+def _cells(found: list[Verdict]) -> list[str]:
+    """The cells, the one that is helped most first."""
+    ratios: dict[str, list[float]] = {}
+    for verdict in found:
+        ratios.setdefault(verdict.cell, []).append(math.log(verdict.error_ratio))
+    return sorted(ratios, key=lambda cell: (float(np.median(ratios[cell])), cell))
+
+
+def _of_cell(cell: str, chosen: list[Verdict]) -> str:
+    counts = Counter(verdict.word for verdict in chosen)
+    name = cell.upper() if cell in ("gru", "lstm", "lif", "alif", "lru") else cell
+    ratio = float(np.median([verdict.error_ratio for verdict in chosen]))
+    tally = f"better on {counts[HELPS]} of {len(chosen)}"
+    if counts[HURTS]:
+        tally += f", worse on {counts[HURTS]}"
+    if 2 * counts[HELPS] > len(chosen):
+        helped = [verdict for verdict in chosen if verdict.word == HELPS]
+        return (
+            f"Pre-train {name} networks ({tally}; the median test error is {ratio:.2f} times the "
+            f"default's; validation chose {_votes(helped)})."
+        )
+    if 2 * counts[HURTS] > len(chosen):
+        return f"Leave {name} networks as they start ({tally})."
+    if counts[HELPS] or counts[HURTS]:
+        clear = "; ".join(
+            f"{_task(verdict)} {verdict.best} {verdict.word}"
+            for verdict in chosen
+            if verdict.word != NEITHER
+        )
+        return f"For {name} networks it depends ({tally}: {clear})."
+    return f"For {name} networks it changes little (clearly so on none of {len(chosen)})."
+
+
+def _of_depth(found: list[Verdict]) -> str:
+    """In what share of the networks of each depth it helps."""
+    depths = sorted({verdict.depth for verdict in found})
+    parts = []
+    for depth in depths:
+        chosen = [verdict for verdict in found if verdict.depth == depth]
+        if len(chosen) >= _LEAST_NETWORKS:
+            helped = sum(verdict.word == HELPS for verdict in chosen)
+            parts.append(f"{helped} of {len(chosen)} with {depth} layers")
+    return f"By depth it helps {', '.join(parts)}." if len(parts) > 1 else ""
+
+
+def _of_energy(found: list[Verdict]) -> str:
+    """Whether the energy sum of the default start tells beforehand."""
+    known = [verdict for verdict in found if verdict.energy_sum is not None]
+    helped = [verdict.energy_sum for verdict in known if verdict.word == HELPS]
+    others = [verdict.energy_sum for verdict in known if verdict.word != HELPS]
+    if min(len(helped), len(others)) < _LEAST_NETWORKS:
+        return ""
+    test = distance_correlation(known)
+    return (
+        "What `measure` says of the default start tells in advance: gain_t² + gain_l², which the "
+        f"energy law wants to be 1, has the median {np.median(helped):.2f} where pre-training "
+        f"helps and {np.median(others):.2f} elsewhere; Spearman's correlation of its distance "
+        f"from 1, |log|, with the fall of the test error is {test.statistic:.2f} "
+        f"(p = {test.pvalue:.1g}, {len(known)} networks)."
+        if test.pvalue < 1 - statistics.CONFIDENCE and test.statistic > 0
+        else "The energy sum of the default start, gain_t² + gain_l², does not tell in advance "
+        f"where it helps (Spearman's correlation {test.statistic:.2f}, p = {test.pvalue:.1g})."
+    )
+
+
+def distance_correlation(found: list[Verdict]) -> stats._stats_py.SignificanceResult:
+    """Spearman's correlation of the default start's distance from the law with the gain.
+
+    Args:
+        found: verdicts with an energy sum.
+    """
+    distance = [abs(math.log(verdict.energy_sum or math.nan)) for verdict in found]
+    gain = [-math.log(verdict.error_ratio) for verdict in found]
+    return stats.spearmanr(distance, gain)
+
+
+def _of_target(found: list[Verdict]) -> str:
+    """Which target to take without a search: the one with the best balance of clear results."""
+    balances = []
+    for mode, suffix in MODES:
+        for target in TARGETS:
+            name, default = in_mode((target, "default"), suffix)
+            compared = [verdict.network.compare(name, default) for verdict in found]
+            intervals = [interval for interval in compared if interval is not None]
+            if 2 * len(intervals) >= len(found):
+                better = sum(interval.is_above_zero for interval in intervals)
+                worse = sum(interval.is_below_zero for interval in intervals)
+                balances.append((better - worse, better, worse, len(intervals), target, mode))
+    if not balances:
+        return ""
+    balances.sort(key=lambda item: -item[0])
+    text = f"Without a search take {_balance(balances[0])}."
+    if balances[-1][0] < 0:
+        text += f" Worst is {_balance(balances[-1])}."
+    return text
+
+
+def _balance(item: tuple[int, int, int, int, str, str]) -> str:
+    _, better, worse, count, target, mode = item
+    name = f'"{target}"' if target in ("variance", "unbalanced") else target
+    return (
+        f'{name} in mode "{mode}", clearly better than the default on {better} and clearly worse '
+        f"on {worse} of {count} networks"
+    )
+
+
+def _votes(chosen: list[Verdict]) -> str:
+    votes = Counter(verdict.best for verdict in chosen)
+    return ", ".join(f"{label} ({count})" for label, count in votes.most_common())
+
+
+def _task(verdict: Verdict) -> str:
+    label = verdict.network.label.removeprefix(f"{verdict.cell} ")
+    size, _, task = label.partition(", ")
+    return f"depth {size.split('x')[0]} on {task}"
+
+
+def _unit(network: Network) -> str:
+    name = datasets.info(network.setting.dataset).metric
+    return {"accuracy": "points"}.get(name, f"log {name.replace('_', ' ')}")
