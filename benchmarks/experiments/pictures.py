@@ -17,7 +17,7 @@ from benchmarks.experiments.tables import labels_of
 from keras_lsc.stability.theory import PascalRNN, number_of_paths
 
 matplotlib.use("Agg")
-from matplotlib import colors, pyplot
+from matplotlib import colors, pyplot, ticker
 
 _GRID_DEPTH = 8
 _FLOOR = 1e-8
@@ -174,6 +174,10 @@ def when_it_helps(verdicts: list[Verdict], path: Path) -> bool:
         xscale="log", yscale="log", ylabel="ratio of test errors, pre-trained to default",
         xlabel="energy sum of the default start (filled: a clear difference)",
     )  # fmt: skip
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_minor_locator(ticker.LogLocator(subs=(2, 5)))
+        axis.set_major_formatter("{x:.3g}")
+        axis.set_minor_formatter("{x:.3g}")
     for index, cell in enumerate(cells):
         ax.plot([], [], "s", color=f"C{index}", label=cell)
     for index, task in enumerate(tasks):

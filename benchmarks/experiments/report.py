@@ -27,7 +27,7 @@ from benchmarks.experiments.summary import LEAST_SEEDS, Network, networks
 # The order of the report; whatever else there is follows.
 _ORDER = ("recurrent", "targets", "lstm", "feed_forward", "state_space", "long_dependencies")
 # Experiments whose starts are the paper's: what the summary and the advice rest on.
-_COMPARED = ("recurrent", "state_space", "long_dependencies")
+_COMPARED = ("recurrent", "feed_forward", "state_space", "long_dependencies")
 
 
 def write_report(folder: Path = FOLDER, check: bool = False) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from benchmarks.experiments.networks import INITIALIZATIONS
 from benchmarks.experiments.statistics import Interval, mean
 from benchmarks.experiments.summary import LEAST_SEEDS, Network, Start
 from keras_lsc import datasets
@@ -20,6 +21,9 @@ COMPARISONS = (
     ("variance", "0.5"),
     ("unbalanced", "default"),
     ("unbalanced", "variance"),
+    ("1", "glorot"),
+    ("1", "he"),
+    ("1", "orthogonal"),
 )
 
 
@@ -133,16 +137,21 @@ def differences_table(networks: list[Network], suffix: str) -> str:
         networks: of an experiment.
         suffix: "" for mode "scales", ", weights" for the other.
     """
+    pairs = [
+        pair
+        for pair in COMPARISONS
+        if any(network.compare(*in_mode(pair, suffix)) for network in networks)
+    ]
     rows = []
     for network in networks:
-        found = [network.compare(*in_mode(pair, suffix)) for pair in COMPARISONS]
+        found = [network.compare(*in_mode(pair, suffix)) for pair in pairs]
         if any(found):
             rows.append([network.label, *(difference(i) if i else "" for i in found)])
-    header = ["network", *(f"{a} minus {b}" for a, b in COMPARISONS)]
+    header = ["network", *(f"{a} minus {b}" for a, b in pairs)]
     return markdown(header, rows) if rows else ""
 
 
 def in_mode(pair: tuple[str, str], suffix: str) -> tuple[str, str]:
-    """The labels of a comparison in a mode; the default start has none."""
-    first, second = (name if name == "default" else name + suffix for name in pair)
+    """The labels of a comparison in a mode; starts without pre-training have none."""
+    first, second = (name if name in INITIALIZATIONS else name + suffix for name in pair)
     return first, second
