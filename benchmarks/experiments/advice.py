@@ -146,22 +146,28 @@ def cell_table(found: list[Verdict]) -> str:
     return markdown(header, rows)
 
 
-def advice(found: list[Verdict]) -> str:
-    """One paragraph for users, made of the verdicts by rule."""
+def summary(found: list[Verdict]) -> str:
+    """How often pre-training helps, and the target to take without a search."""
     if not found:
         return f"No network has {LEAST_SEEDS} seeds of both starts yet, so there is no advice."
     counts = Counter(verdict.word for verdict in found)
-    sentences = [
+    text = (
         f"The best pre-trained start, its target chosen on validation, is clearly better than the "
         f"default one on {counts[HELPS]} of {len(found)} networks, clearly worse on "
         f"{counts[HURTS]}, and neither on {counts[NEITHER]}."
-    ]
+    )
+    return " ".join(filter(None, [text, _of_target(found)]))
+
+
+def advice(found: list[Verdict]) -> str:
+    """One paragraph for users, made of the verdicts by rule."""
+    sentences = [summary(found)]
     sentences += [_of_cell(cell, [v for v in found if v.cell == cell]) for cell in _cells(found)]
-    sentences += [_of_depth(found), _of_energy(found), _of_target(found)]
+    sentences += [_of_depth(found), _of_energy(found)]
     sentences.append(
         "Elsewhere measure first: no claim reaches further than these sizes, tasks and budgets."
     )
-    return " ".join(sentence for sentence in sentences if sentence)
+    return " ".join(filter(None, sentences))
 
 
 def _cells(found: list[Verdict]) -> list[str]:

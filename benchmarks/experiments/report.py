@@ -1,4 +1,5 @@
-"""Writes RESULTS.md, DETAILS.md, their pictures and index of lines from the stored runs alone.
+"""Writes RESULTS.md, DETAILS.md, their pictures and index of lines from the stored runs alone,
+and their summary into the README.
 
     python -m benchmarks.experiments.report [--check]
 
@@ -26,6 +27,8 @@ from benchmarks.experiments.summary import LEAST_SEEDS, Network, networks
 
 # The order of the report; whatever else there is follows.
 _ORDER = ("recurrent", "targets", "lstm", "feed_forward", "state_space", "long_dependencies")
+_README = FOLDER.parents[1] / "README.md"
+_BEGIN, _END = "<!-- experiments:begin -->", "<!-- experiments:end -->"
 # Experiments whose starts are the paper's: what the summary and the advice rest on.
 _COMPARED = ("recurrent", "feed_forward", "state_space", "long_dependencies")
 
@@ -50,6 +53,8 @@ def write_report(folder: Path = FOLDER, check: bool = False) -> bool:
         folder / "DETAILS.md": _details(experiments, found),
         folder / "results" / "trace.json": json.dumps(trace(found), indent=1) + "\n",
     }
+    if folder == FOLDER:
+        contents[_README] = _with_summary(_README.read_text(encoding="utf-8"), found)
     if not check:
         draw(found, folder / "figures")
     same = True
@@ -59,6 +64,15 @@ def write_report(folder: Path = FOLDER, check: bool = False) -> bool:
             path.parent.mkdir(exist_ok=True)
             path.write_text(content, encoding="utf-8")
     return same
+
+
+def _with_summary(readme: str, found: dict[str, list[Network]]) -> str:
+    """The README with what the experiments say between its marks."""
+    before, rest = readme.split(_BEGIN)
+    _, after = rest.split(_END)
+    said = advice.verdicts(_compared(found))
+    text = _joined([advice.summary(said), advice.cell_table(said)])
+    return f"{before}{_BEGIN}\n\n{text}\n{_END}{after}"
 
 
 def trace(found: dict[str, list[Network]]) -> dict[str, Any]:
