@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks.experiments import advice, energies, statistics, storage, tables
+from benchmarks.experiments import advice, claims, energies, statistics, storage, tables
 from benchmarks.experiments.networks import make_network, set_initial_weights
 from benchmarks.experiments.report import write_report
 from benchmarks.experiments.run import PAPER, figures_of, pending_jobs
@@ -337,14 +337,30 @@ def test_the_energy_sum_tells_where_pre_training_helps_only_if_it_does(settings,
             rows.append(row)
         return networks(rows)[0]
 
-    gains = np.geomspace(0.05, math.sqrt(0.5), 8)
+    gains = np.geomspace(0.1, math.sqrt(0.5), 8)
     improvements = np.linspace(0.4, -0.16, 8)
     told = advice.verdicts(of(g, i) for g, i in zip(gains, improvements, strict=True))
-    assert "tells in advance" in advice.advice(told)
+    text = advice.advice(told)
+    below = [v for v in told if v.energy_sum < 0.25]
+    assert f"helps on {sum(v.word == advice.HELPS for v in below)} of {len(below)}" in text
+    assert "tells in advance" in text
     mixed = advice.verdicts(
         of(g, i) for g, i in zip(gains, [0.4, 0, 0.3, 0, 0, 0.3, 0, 0.4], strict=True)
     )
     assert "does not tell in advance" in advice.advice(mixed)
+
+
+def test_the_start_that_is_never_beaten_has_distance_one(settings):
+    accuracies = {None: 0.7, 0.5: 0.8, 1.0: 0.9}
+    rows = [made_up_row(s, *[accuracies[s.target]] * 2) for s in settings]
+    table = claims.distance_table(networks(rows))
+    cells = [line.split(" | ") for line in table.splitlines()[2:]]
+    found = {line[0].removeprefix("| "): line[2:5] for line in cells}
+    assert found == {
+        "default": ["0", "3.00", "3.00"],
+        "0.5": ["0", "2.00", "2.00"],
+        "1": ["1", "1.00", "1.00"],
+    }
 
 
 def test_too_few_seeds_make_no_claim(folder, settings, rng):

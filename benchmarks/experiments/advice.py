@@ -19,6 +19,8 @@ from keras_lsc import datasets
 HELPS, NEITHER, HURTS = "helps", "makes no clear difference", "hurts"
 # A rule about a group of networks takes that many of them.
 _LEAST_NETWORKS = 3
+# Below this energy sum a gradient loses more than half of its size from one step to the next.
+_VANISHING = 0.25
 
 
 @dataclass(frozen=True)
@@ -56,14 +58,12 @@ class Verdict:
     def error_ratio(self) -> float:
         """Test error of the pre-trained start over that of the default one.
 
-        The error is the share of wrong answers, the perplexity, or the squared error; the ratio is
-        the geometric mean over the seeds.
+        Geometric mean over the seeds.
         """
-        best, default = self.network.starts[self.best], self.network.starts["default"]
-        seeds = sorted(set(best.test) & set(default.test))
-        return math.exp(
-            np.mean([math.log(_error(best, s)) - math.log(_error(default, s)) for s in seeds])
-        )
+        starts = self.network.starts
+        best, default = starts[self.best].test_errors, starts["default"].test_errors
+        seeds = sorted(set(best) & set(default))
+        return math.exp(np.mean([math.log(best[seed] / default[seed]) for seed in seeds]))
 
     @cached_property
     def energy_sum(self) -> float | None:
@@ -75,14 +75,6 @@ class Verdict:
         gains = [default.start_figures(kind, "gain") for kind in ("time", "depth")]
         known = [gain for gain in gains if gain is not None]
         return sum(gain**2 for gain in known) if len(known) == len(gains) else None
-
-
-def _error(start: Start, seed: int) -> float:
-    value = start.test[seed]
-    if datasets.info(start.setting.dataset).metric != "accuracy":
-        return value
-    # No accuracy is known better than to half an example.
-    return max(1 - value, 0.5 / start.setting.test)
 
 
 def verdicts(networks: Iterable[Network]) -> list[Verdict]:
@@ -217,21 +209,21 @@ def _of_depth(found: list[Verdict]) -> str:
 
 def _of_energy(found: list[Verdict]) -> str:
     """Whether the energy sum of the default start tells beforehand."""
-    known = [verdict for verdict in found if verdict.energy_sum is not None]
-    helped = [verdict.energy_sum for verdict in known if verdict.word == HELPS]
-    others = [verdict.energy_sum for verdict in known if verdict.word != HELPS]
-    if min(len(helped), len(others)) < _LEAST_NETWORKS:
+    known = [(verdict.energy_sum, verdict) for verdict in found if verdict.energy_sum is not None]
+    vanishing = [verdict for energy, verdict in known if energy < _VANISHING]
+    others = [verdict for energy, verdict in known if energy >= _VANISHING]
+    if min(len(vanishing), len(others)) < _LEAST_NETWORKS:
         return ""
-    test = distance_correlation(known)
+    test = distance_correlation([verdict for _, verdict in known])
+    tells = test.pvalue < 1 - statistics.CONFIDENCE and test.statistic > 0
+    helped = [sum(v.word == HELPS for v in group) for group in (vanishing, others)]
     return (
-        "What `measure` says of the default start tells in advance: gain_t² + gain_l², which the "
-        f"energy law wants to be 1, has the median {np.median(helped):.2f} where pre-training "
-        f"helps and {np.median(others):.2f} elsewhere; Spearman's correlation of its distance "
-        f"from 1, |log|, with the fall of the test error is {test.statistic:.2f} "
-        f"(p = {test.pvalue:.1g}, {len(known)} networks)."
-        if test.pvalue < 1 - statistics.CONFIDENCE and test.statistic > 0
-        else "The energy sum of the default start, gain_t² + gain_l², does not tell in advance "
-        f"where it helps (Spearman's correlation {test.statistic:.2f}, p = {test.pvalue:.1g})."
+        "What `measure` says of the default start is gain_t² + gain_l², which the energy law wants "
+        f"to be 1. Where it is below {_VANISHING:g} ({', '.join(_cells(vanishing))}) pre-training "
+        f"helps on {helped[0]} of {len(vanishing)} networks, elsewhere on {helped[1]} of "
+        f"{len(others)}; its distance from 1, |log|, {'tells' if tells else 'does not tell'} in "
+        f"advance how far the test error falls (Spearman's correlation {test.statistic:.2f}, "
+        f"p = {test.pvalue:.1g})."
     )
 
 
@@ -260,11 +252,16 @@ def _of_target(found: list[Verdict]) -> str:
                 balances.append((better - worse, better, worse, len(intervals), target, mode))
     if not balances:
         return ""
-    balances.sort(key=lambda item: -item[0])
-    text = f"Without a search take {_balance(balances[0])}."
-    if balances[-1][0] < 0:
-        text += f" Worst is {_balance(balances[-1])}."
-    return text
+    balances.sort(key=lambda item: (-item[0], -item[1]))
+    best, worst = balances[0], balances[-1]
+    if best[0] > 0:
+        text = f"Without a search take {_balance(best)}."
+    else:
+        text = (
+            "No target is better than the default on more networks than it is worse on, so none is "
+            f"to be taken untried; the nearest is {_balance(best)}."
+        )
+    return f"{text} Worst is {_balance(worst)}." if worst[0] < min(best[0], 0) else text
 
 
 def _balance(item: tuple[int, int, int, int, str, str]) -> str:

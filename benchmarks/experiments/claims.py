@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from benchmarks.experiments import statistics
 from benchmarks.experiments.summary import Network
-from benchmarks.experiments.tables import COMPARISONS, MODES, TARGETS, in_mode, markdown, share
+from benchmarks.experiments.tables import (
+    COMPARISONS,
+    MODES,
+    TARGETS,
+    in_mode,
+    labels_of,
+    markdown,
+    share,
+)
 
 
 def paper_form(networks: list[Network]) -> str:
@@ -40,3 +50,29 @@ def mode_comparison(networks: list[Network]) -> str:
             rows.append([target, str(len(intervals)), share(better), str(clearly), str(worse)])
     header = ["target", "settings", "scales beat weights", "clearly", "clearly worse"]
     return markdown(header, rows)
+
+
+def distance_table(networks: list[Network]) -> str:
+    """How far each start is from the best one of its network, in the middle and at worst."""
+    ratios: dict[str, list[tuple[float, str]]] = {}
+    for network in networks:
+        errors = {
+            label: float(np.exp(np.mean(np.log(list(start.test_errors.values())))))
+            for label, start in network.starts.items()
+            if start.is_finished
+        }
+        for label, error in errors.items():
+            ratio = error / min(errors.values())
+            ratios.setdefault(label, []).append((ratio, network.label))
+    rows = []
+    for label in labels_of(networks):
+        if label not in ratios:
+            continue
+        worst, where = max(ratios[label])
+        middle = np.median([ratio for ratio, _ in ratios[label]])
+        best = sum(ratio == 1 for ratio, _ in ratios[label])
+        rows.append(
+            [label, str(len(ratios[label])), str(best), f"{middle:.2f}", f"{worst:.2f}", where]
+        )
+    header = ["start", "networks", "best on", "median ratio", "worst ratio", "there"]
+    return markdown(header, rows) if rows else ""

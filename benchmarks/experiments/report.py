@@ -197,6 +197,9 @@ def _section(experiment: Experiment, members: list[Network]) -> str:
         parts += ["### Test metric", tables.metrics_table(trained)]
         if experiment.name not in ("targets", "long_dependencies"):
             parts += [_picture(experiment.name)]
+        distances = claims.distance_table(trained)
+        if distances:
+            parts += ["### Distance from the best start", _DISTANCE_NOTE, distances]
         said = advice.verdicts(trained)
         if experiment.name not in _COMPARED and said:
             parts += ["### The best pre-trained start", advice.verdict_table(said)]
@@ -288,6 +291,10 @@ _SUMMARY_NOTE = """
 In what share of settings (network, task, length, clipping) the mean over seeds of one start is
 better than that of another, with Wilson's 95 % interval, which takes the settings for independent
 although some share data and weights. "Clearly": the paired interval leaves out zero.""".strip()
+
+_DISTANCE_NOTE = """
+Test error of a start over that of the best start of the same network (geometric means over the
+seeds): 1 on every network would be a start that is never beaten.""".strip()
 
 _ENERGY_NOTE = """
 Energy of the gradient before training, geometric means over the seeds: that of the bottom layer

@@ -122,6 +122,18 @@ class Start:
         return {seed: row["training"]["test"] for seed, row in self.chosen_rows.items()}
 
     @property
+    def test_errors(self) -> dict[int, float]:
+        """Test error at the best validation, by seed: of which less is better, and never zero.
+
+        The share of wrong answers, the perplexity, or the squared error.
+        """
+        if datasets.info(self.setting.dataset).metric != "accuracy":
+            return self.test
+        # No accuracy is known better than to half an example.
+        least = 0.5 / self.setting.test
+        return {seed: max(1 - accuracy, least) for seed, accuracy in self.test.items()}
+
+    @property
     def validation(self) -> dict[int, float]:
         """Best validation metric, by seed."""
         return {seed: row["training"]["best"] for seed, row in self.chosen_rows.items()}
