@@ -304,7 +304,8 @@ and by the coherent bound (amplitudes add).""".strip()
 
 _STARTS_NOTE = """
 Means over transitions and seeds. A learning rate with a star is at the edge of those tried: a
-better one may lie beyond.""".strip()
+better one may lie beyond. The seconds of a start are those of pre-training and of measuring radii
+and gradients, with compilation the first time; of the default start, of measuring alone.""".strip()
 
 _THEORY = """
 ## The two laws

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from statistics import median
 
 from benchmarks.experiments.networks import INITIALIZATIONS
 from benchmarks.experiments.statistics import Interval, mean
@@ -115,7 +116,7 @@ def starts_table(networks: list[Network]) -> str:
             if len(rates) > 1 and start.learning_rate in (rates[0], rates[-1]):
                 rate += " *"
             rows.append(
-                [network.label, label, *figures, rate, within if steps else "-",
+                [network.label, label, *figures, rate, within if steps else "-", _seconds(start),
                  f"{len(start.reached)}"]
             )  # fmt: skip
     header = [
@@ -125,9 +126,19 @@ def starts_table(networks: list[Network]) -> str:
         "in depth",
         "learning rate",
         "to threshold: seeds, median updates",
+        "seconds: start, training",
         "seeds",
     ]
     return markdown(header, rows)
+
+
+def _seconds(start: Start) -> str:
+    """Medians over the seeds of what a start takes with its measurements, and of the training."""
+    rows = list(start.chosen_rows.values())
+    if not rows:
+        return "-"
+    before = median(row["start"]["seconds"] for row in rows)
+    return f"{before:.1f}, {median(row['training']['seconds'] for row in rows):.1f}"
 
 
 def differences_table(networks: list[Network], suffix: str) -> str:
