@@ -341,8 +341,10 @@ def test_the_energy_sum_tells_where_pre_training_helps_only_if_it_does(settings,
     improvements = np.linspace(0.4, -0.16, 8)
     told = advice.verdicts(of(g, i) for g, i in zip(gains, improvements, strict=True))
     text = advice.advice(told)
-    below = [v for v in told if v.energy_sum < 0.25]
-    assert f"helps on {sum(v.word == advice.HELPS for v in below)} of {len(below)}" in text
+    for low, high, name in ((0, 0.25, "below 0.25"), (0.25, 0.5, "from 0.25 to 0.5")):
+        members = [v.word for v in told if low <= v.energy_sum < high]
+        helps, hurts = members.count(advice.HELPS), members.count(advice.HURTS)
+        assert f"{name} on {helps} ({hurts}) of {len(members)} networks (tanh)" in text
     assert "tells in advance" in text
     mixed = advice.verdicts(
         of(g, i) for g, i in zip(gains, [0.4, 0, 0.3, 0, 0, 0.3, 0, 0.4], strict=True)

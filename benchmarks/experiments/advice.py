@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Iterable
@@ -19,8 +20,8 @@ from keras_lsc import datasets
 HELPS, NEITHER, HURTS = "helps", "makes no clear difference", "hurts"
 # A rule about a group of networks takes that many of them.
 _LEAST_NETWORKS = 3
-# Below this energy sum a gradient loses more than half of its size from one step to the next.
-_VANISHING = 0.25
+# Borders between ranges of the energy sum, each a factor of two or four from the law's 1.
+_BORDERS = (0.25, 0.5, 2.0)
 
 
 @dataclass(frozen=True)
@@ -152,14 +153,16 @@ def summary(found: list[Verdict]) -> str:
 
 
 def advice(found: list[Verdict]) -> str:
-    """One paragraph for users, made of the verdicts by rule."""
-    sentences = [summary(found)]
-    sentences += [_of_cell(cell, [v for v in found if v.cell == cell]) for cell in _cells(found)]
-    sentences += [_of_depth(found), _of_energy(found)]
-    sentences.append(
-        "Elsewhere measure first: no claim reaches further than these sizes, tasks and budgets."
-    )
-    return " ".join(filter(None, sentences))
+    """Three paragraphs for users, made of the verdicts by rule: in short, by cell, beforehand."""
+    cells = [_of_cell(cell, [v for v in found if v.cell == cell]) for cell in _cells(found)]
+    paragraphs = [
+        summary(found),
+        " ".join(filter(None, [*cells, _of_depth(found)])),
+        beforehand(found),
+        "No claim reaches further than these sizes, tasks and budgets: elsewhere measure first, "
+        "and keep the default start as one of those that validation chooses from.",
+    ]
+    return "\n\n".join(filter(None, paragraphs))
 
 
 def _cells(found: list[Verdict]) -> list[str]:
@@ -187,7 +190,7 @@ def _of_cell(cell: str, chosen: list[Verdict]) -> str:
         return f"Leave {name} networks as they start ({tally})."
     if counts[HELPS] or counts[HURTS]:
         clear = "; ".join(
-            f"{_task(verdict)} {verdict.best} {verdict.word}"
+            f"{_start_name(verdict.best)} {verdict.word} at {_task(verdict)}"
             for verdict in chosen
             if verdict.word != NEITHER
         )
@@ -207,35 +210,49 @@ def _of_depth(found: list[Verdict]) -> str:
     return f"By depth it helps {', '.join(parts)}." if len(parts) > 1 else ""
 
 
-def _of_energy(found: list[Verdict]) -> str:
-    """Whether the energy sum of the default start tells beforehand."""
-    known = [(verdict.energy_sum, verdict) for verdict in found if verdict.energy_sum is not None]
-    vanishing = [verdict for energy, verdict in known if energy < _VANISHING]
-    others = [verdict for energy, verdict in known if energy >= _VANISHING]
-    if min(len(vanishing), len(others)) < _LEAST_NETWORKS:
+def beforehand(found: list[Verdict]) -> str:
+    """Whether the energy sum of the default start tells beforehand if pre-training helps."""
+    known = [verdict for verdict in found if verdict.energy_sum is not None]
+    ranges = []
+    for low, high in itertools.pairwise((0.0, *_BORDERS, math.inf)):
+        chosen = [verdict for verdict in known if low <= (verdict.energy_sum or 0.0) < high]
+        if chosen:
+            counts = Counter(verdict.word for verdict in chosen)
+            ranges.append(
+                f"{_range_name(low, high)} on {counts[HELPS]} ({counts[HURTS]}) of {len(chosen)} "
+                f"networks ({', '.join(_cells(chosen))})"
+            )
+    if len(ranges) < 2 or len(known) < 2 * _LEAST_NETWORKS:
         return ""
-    test = distance_correlation([verdict for _, verdict in known])
-    tells = test.pvalue < 1 - statistics.CONFIDENCE and test.statistic > 0
-    helped = [sum(v.word == HELPS for v in group) for group in (vanishing, others)]
+    correlation, p_value = distance_correlation(known)
+    tells = p_value < 1 - statistics.CONFIDENCE and correlation > 0
     return (
         "What `measure` says of the default start is gain_t² + gain_l², which the energy law wants "
-        f"to be 1. Where it is below {_VANISHING:g} ({', '.join(_cells(vanishing))}) pre-training "
-        f"helps on {helped[0]} of {len(vanishing)} networks, elsewhere on {helped[1]} of "
-        f"{len(others)}; its distance from 1, |log|, {'tells' if tells else 'does not tell'} in "
-        f"advance how far the test error falls (Spearman's correlation {test.statistic:.2f}, "
-        f"p = {test.pvalue:.1g})."
+        f"to be 1. By this sum, pre-training helps (hurts) {'; '.join(ranges)}. Its distance from "
+        f"1, |log|, {'tells' if tells else 'does not tell'} in advance how far the test error "
+        f"falls (Spearman's correlation {correlation:.2f}, p = {p_value:.1g})."
     )
 
 
-def distance_correlation(found: list[Verdict]) -> stats._stats_py.SignificanceResult:
+def _range_name(low: float, high: float) -> str:
+    if low == 0:
+        return f"below {high:g}"
+    return f"above {low:g}" if math.isinf(high) else f"from {low:g} to {high:g}"
+
+
+def distance_correlation(found: list[Verdict]) -> tuple[float, float]:
     """Spearman's correlation of the default start's distance from the law with the gain.
 
     Args:
         found: verdicts with an energy sum.
+
+    Returns:
+        The correlation, and the probability of one as strong without any connection.
     """
     distance = [abs(math.log(verdict.energy_sum or math.nan)) for verdict in found]
     gain = [-math.log(verdict.error_ratio) for verdict in found]
-    return stats.spearmanr(distance, gain)
+    test = stats.spearmanr(distance, gain)
+    return float(test.statistic), float(test.pvalue)
 
 
 def _of_target(found: list[Verdict]) -> str:
@@ -266,11 +283,14 @@ def _of_target(found: list[Verdict]) -> str:
 
 def _balance(item: tuple[int, int, int, int, str, str]) -> str:
     _, better, worse, count, target, mode = item
-    name = f'"{target}"' if target in ("variance", "unbalanced") else target
     return (
-        f'{name} in mode "{mode}", clearly better than the default on {better} and clearly worse '
-        f"on {worse} of {count} networks"
+        f'{_start_name(target)} in mode "{mode}", clearly better than the default on {better} and '
+        f"clearly worse on {worse} of {count} networks"
     )
+
+
+def _start_name(label: str) -> str:
+    return label if label[0].isdigit() else f'"{label}"'
 
 
 def _votes(chosen: list[Verdict]) -> str:

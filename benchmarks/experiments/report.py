@@ -71,7 +71,7 @@ def _with_summary(readme: str, found: dict[str, list[Network]]) -> str:
     before, rest = readme.split(_BEGIN)
     _, after = rest.split(_END)
     said = advice.verdicts(_compared(found))
-    text = _joined([advice.summary(said), advice.cell_table(said)])
+    text = _joined([advice.summary(said), advice.beforehand(said), advice.cell_table(said)])
     return f"{before}{_BEGIN}\n\n{text}\n{_END}{after}"
 
 
