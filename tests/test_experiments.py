@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks.experiments import advice, claims, energies, statistics, storage, tables
+from benchmarks.experiments import (
+    advice,
+    claims,
+    energies,
+    optimum,
+    statistics,
+    storage,
+    tables,
+)
 from benchmarks.experiments.networks import make_network, set_initial_weights
 from benchmarks.experiments.report import write_report
 from benchmarks.experiments.run import PAPER, figures_of, pending_jobs
@@ -350,6 +358,58 @@ def test_the_energy_sum_tells_where_pre_training_helps_only_if_it_does(settings,
         of(g, i) for g, i in zip(gains, [0.4, 0, 0.3, 0, 0, 0.3, 0, 0.4], strict=True)
     )
     assert "does not tell in advance" in advice.advice(mixed)
+
+
+@pytest.mark.parametrize(("depth", "steps"), [(1, 5), (2, 28), (8, 28), (6, 6)])
+def test_the_far_corners_target_keeps_the_energy_of_the_gradient_there(depth, steps):
+    energy = optimum.corner_target(depth, steps) ** 2
+    grid = theory.propagate([energy] * depth, [energy] * depth, steps)
+    assert grid[0, 0] == pytest.approx(1)
+
+
+def test_the_far_corners_target_falls_with_depth_and_rises_with_length():
+    assert optimum.corner_target(2, 28) > optimum.corner_target(8, 28) > math.sqrt(0.5)
+    assert optimum.corner_target(2, 784) > optimum.corner_target(2, 28)
+    assert optimum.corner_target(1000, 1000) == pytest.approx(math.sqrt(0.5), abs=2e-3)
+
+
+def sweep(setting, steps, accuracy_of):
+    """The network of a sweep over targets, with the accuracy that a function gives each."""
+    targets = [0.3, 0.4, 0.5, 0.6, math.sqrt(0.5), 0.8, 0.9, 1.0]
+    rows = []
+    for seed in range(4):
+        for target in targets:
+            chosen = replace(setting, dataset="smnist", options={}, steps=steps, seed=seed,
+                             target=target)  # fmt: skip
+            accuracy = accuracy_of(target) + 0.001 * seed
+            rows.append(made_up_row(chosen, accuracy, accuracy))
+    return networks(rows)[0]
+
+
+def test_the_best_target_is_said_to_move_with_the_far_corner_only_if_it_does(settings):
+    base = next(s for s in settings if s.target)
+    lengths = [2, 4, 14, 56, 112, 392]
+    corners = [optimum.corner_target(base.depth, steps) for steps in lengths]
+    moving = [
+        sweep(base, steps, lambda target, best=best: 0.9 - (target - best) ** 2)
+        for steps, best in zip(lengths, corners, strict=True)
+    ]
+    text = optimum.optimum_sentence(moving)
+    assert "Of 6 networks that learn anything" in text
+    assert "far corner's on 6." in text
+    assert "the best target moves with" in text
+    still = [
+        sweep(base, steps, lambda target, best=best: 0.9 - (target - best) ** 2)
+        for steps, best in zip(lengths, [0.6, 0.5, 0.6, 0.5, 0.6, 0.5], strict=True)
+    ]
+    assert "does not move with" in optimum.optimum_sentence(still)
+
+
+def test_a_sweep_in_which_nothing_is_learned_has_no_best_target(settings):
+    base = next(s for s in settings if s.target)
+    guessing = sweep(base, 28, lambda target: 0.1 + 0.01 * target)
+    assert optimum.optimum_sentence([guessing]) == ""
+    assert "nothing learned" in optimum.optimum_table([guessing])
 
 
 def test_the_start_that_is_never_beaten_has_distance_one(settings):

@@ -230,7 +230,7 @@ def beforehand(found: list[Verdict]) -> str:
         "What `measure` says of the default start is gain_t² + gain_l², which the energy law wants "
         f"to be 1. By this sum, pre-training helps (hurts) {'; '.join(ranges)}. Its distance from "
         f"1, |log|, {'tells' if tells else 'does not tell'} in advance how far the test error "
-        f"falls (Spearman's correlation {correlation:.2f}, p = {p_value:.1g})."
+        f"falls (Spearman's correlation {correlation:.2f}, p = {p_value:.2g})."
     )
 
 

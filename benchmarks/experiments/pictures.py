@@ -10,14 +10,21 @@ import matplotlib
 import numpy as np
 
 from benchmarks.experiments.advice import NEITHER, Verdict
-from benchmarks.experiments.optimum import ENERGY, balanced_starts
+from benchmarks.experiments.optimum import (
+    ENERGY,
+    balanced_starts,
+    best_target,
+    corner_target,
+    learns,
+    number_of_steps,
+)
 from benchmarks.experiments.statistics import mean
 from benchmarks.experiments.summary import LEAST_SEEDS, Network
 from benchmarks.experiments.tables import labels_of
 from keras_lsc.stability.theory import PascalRNN, number_of_paths
 
 matplotlib.use("Agg")
-from matplotlib import colors, pyplot, ticker
+from matplotlib import colors, lines, pyplot, ticker
 
 _GRID_DEPTH = 8
 _FLOOR = 1e-8
@@ -100,7 +107,7 @@ def _grids(start: Any) -> dict[str, np.ndarray] | None:
 
 
 def target_sweep(networks: list[Network], path: Path) -> bool:
-    """Test metric against the balanced target, one curve a network.
+    """Test metric against the balanced target, cell by cell, and the best target against the law's.
 
     Args:
         networks: of the sweep.
@@ -113,33 +120,74 @@ def target_sweep(networks: list[Network], path: Path) -> bool:
     if not drawn:
         return False
     cells = sorted({network.setting.cell for network in drawn})
+    sizes = sorted({_size(network) for network in drawn})
+    columns = 3
     figure, axes = pyplot.subplots(
-        1, len(cells), figsize=(3.3 * len(cells), 3.2), squeeze=False, sharey=True,
+        math.ceil((len(cells) + 1) / columns), columns, figsize=(10, 6), squeeze=False,
         layout="constrained",
     )  # fmt: skip
-    for cell, ax in zip(cells, axes[0], strict=True):
+    for ax in axes.flat[len(cells) + 1 :]:
+        ax.set_axis_off()
+    for cell, ax in zip(cells, axes.flat, strict=False):
         for network in (n for n in drawn if n.setting.cell == cell):
-            starts = balanced_starts(network, "scales")
-            tests = [list(network.starts[label].test.values()) for _, label in starts]
-            middle = [mean(values) for values in tests]
-            name = f"depth {network.setting.depth}, T {network.setting.steps or 28}"
-            line = ax.errorbar(
-                [target for target, _ in starts],
-                [m.value for m in middle],
-                [m.high - m.value for m in middle],
-                label=name,
-                capsize=2,
-            )
-            default = network.starts.get("default")
-            if default is not None and default.is_finished:
-                level = np.mean(list(default.test.values()))
-                ax.axhline(level, color=line[0].get_color(), linestyle=":", linewidth=1)
+            _draw_sweep(network, f"C{sizes.index(_size(network))}", ax)
         ax.axvline(ENERGY, color="grey", linewidth=1)
-        ax.set(title=cell, xlabel="target")
-        ax.legend(fontsize=7)
-    axes[0, 0].set_ylabel("test accuracy (dotted: default start)")
+        ax.set(title=cell, xlabel="target", ylim=(0, 1), xlim=(0.27, 1.03))
+    for ax in axes[:, 0]:
+        ax.set_ylabel("test accuracy (dotted: default start)")
+    _draw_best_targets(drawn, sizes, axes.flat[len(cells)])
+    handles = [lines.Line2D([], [], color=f"C{index}") for index in range(len(sizes))]
+    labels = [f"depth {depth}, T {steps}" for steps, depth in sizes]
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(sizes))
     _save(figure, path)
     return True
+
+
+def _size(network: Network) -> tuple[int, int]:
+    return number_of_steps(network.setting), network.setting.depth
+
+
+def _draw_sweep(network: Network, colour: str, ax: Any) -> None:
+    starts = balanced_starts(network, "scales")
+    middle = [mean(list(network.starts[label].test.values())) for _, label in starts]
+    ax.errorbar(
+        [target for target, _ in starts],
+        [m.value for m in middle],
+        [m.high - m.value for m in middle],
+        color=colour,
+        capsize=2,
+    )
+    default = network.starts.get("default")
+    if default is not None and default.is_finished:
+        level = np.mean(list(default.test.values()))
+        ax.axhline(level, color=colour, linestyle=":", linewidth=1)
+
+
+def _draw_best_targets(networks: list[Network], sizes: list[tuple[int, int]], ax: Any) -> None:
+    """The best target and its interval against the far corner's, one point a network."""
+    cells = sorted({network.setting.cell for network in networks})
+    for network in networks:
+        place = best_target(network, "scales")
+        if place is None or not learns(network, "scales"):
+            continue
+        steps, depth = _size(network)
+        which = cells.index(network.setting.cell)
+        # Networks of one size have one far corner; side by side they can be told apart.
+        x = corner_target(depth, steps) + 0.006 * (which - (len(cells) - 1) / 2)
+        ax.errorbar(
+            [x],
+            [place.value],
+            [[place.value - place.low], [place.high - place.value]],
+            marker=_MARKERS[which],
+            color=f"C{sizes.index((steps, depth))}",
+            capsize=2,
+        )
+    for which, cell in enumerate(cells):
+        ax.plot([], [], _MARKERS[which], color="grey", label=cell)
+    ax.plot([ENERGY, 1], [ENERGY, 1], color="grey", linewidth=1)
+    ax.set(title="where the best target lies", xlabel="far corner's target, by the energy law",
+           ylabel="best target, 95 % interval", ylim=(0.37, 1.03))  # fmt: skip
+    ax.legend(fontsize=7)
 
 
 def when_it_helps(verdicts: list[Verdict], path: Path) -> bool:
@@ -202,9 +250,9 @@ def starts_compared(networks: list[Network], path: Path) -> bool:
     if not drawn:
         return False
     columns = min(3, len(drawn))
-    lines = math.ceil(len(drawn) / columns)
+    rows = math.ceil(len(drawn) / columns)
     figure, axes = pyplot.subplots(
-        lines, columns, figsize=(3.4 * columns, 2.4 * lines), squeeze=False, layout="constrained"
+        rows, columns, figsize=(3.4 * columns, 2.4 * rows), squeeze=False, layout="constrained"
     )
     for ax in axes.flat[len(drawn) :]:
         ax.set_axis_off()
