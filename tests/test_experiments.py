@@ -395,8 +395,8 @@ def test_the_best_target_is_said_to_move_with_the_far_corner_only_if_it_does(set
         for steps, best in zip(lengths, corners, strict=True)
     ]
     text = optimum.optimum_sentence(moving)
-    assert "Of 6 networks that learn anything" in text
-    assert "far corner's on 6." in text
+    assert "of 6 networks that learn anything" in text
+    assert "far corner's on 6:" in text
     assert "the best target moves with" in text
     still = [
         sweep(base, steps, lambda target, best=best: 0.9 - (target - best) ** 2)

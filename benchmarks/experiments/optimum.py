@@ -146,9 +146,10 @@ def optimum_sentence(networks: list[Network], mode: str = "scales") -> str:
     corners = [(network, place, _corner_of(network)) for network, place in known]
     held = sum(_holds(place, _nearest_tried(net, mode, corner)) for net, place, corner in corners)
     text = (
-        f"Of {len(known)} networks that learn anything the interval of the best target holds "
-        f"{', '.join(counts)}, and the one of the sweep that is nearest to the far corner's on "
-        f"{held}."
+        f"In the sweep of the balanced target, of {len(known)} networks that learn anything, the "
+        f"interval of the best target holds {', '.join(counts)}, and what is nearest to the far "
+        f"corner's on {held}: that by which the energy law keeps the gradient from the last output "
+        "to the first input, nearer to 1 the longer the sequences and the fewer the layers."
     )
     if len(known) < _LEAST_NETWORKS:
         return text

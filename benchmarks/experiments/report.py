@@ -172,6 +172,7 @@ def _short(found: dict[str, list[Network]]) -> str:
     compared = _compared(found)
     said = advice.verdicts(compared)
     parts = ["## In short", "### Advice", advice.advice(said)]
+    parts += [optimum.optimum_sentence(found.get("targets", []))]
     if said:
         parts += [advice.cell_table(said), _VERDICT_NOTE, _picture(_WHEN_IT_HELPS)]
         parts += [advice.verdict_table(said)]
