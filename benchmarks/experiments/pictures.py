@@ -24,10 +24,14 @@ from benchmarks.experiments.tables import labels_of
 from keras_lsc.stability.theory import PascalRNN, number_of_paths
 
 matplotlib.use("Agg")
-from matplotlib import colors, lines, pyplot, ticker
+from matplotlib import cm, colors, lines, pyplot, ticker
 
 _GRID_DEPTH = 8
 _FLOOR = 1e-8
+_ENERGIES = colors.LogNorm(_FLOOR, 1 / _FLOOR)
+_COLOURS = "RdBu_r"
+# What is drawn of a gradient, and what it is called.
+_KINDS = {"measured": "measured", "predicted": "energy law", "bound": "bound"}
 _MARKERS = "os^vDP*X<>"
 
 
@@ -54,7 +58,7 @@ def theory(path: Path) -> None:
 
 
 def gradient_grids(networks: list[Network], path: Path) -> bool:
-    """Energies over time and depth of each start: measured, by the law, and the bound.
+    """Energies over time and depth of each start of a deep LSTM: measured, by the law, the bound.
 
     Args:
         networks: of the experiment on gradients.
@@ -67,26 +71,76 @@ def gradient_grids(networks: list[Network], path: Path) -> bool:
     starts = [s for n in chosen for s in n.starts.values() if _grids(s) is not None]
     if not starts:
         return False
-    names = ("measured", "predicted", "bound")
     figure, axes = pyplot.subplots(
-        len(starts), 3, figsize=(9, 1.7 * len(starts)), squeeze=False, sharex=True, sharey=True,
-        layout="constrained",
+        len(starts), len(_KINDS), figsize=(9, 1.7 * len(starts)), squeeze=False, sharex=True,
+        sharey=True, layout="constrained",
     )  # fmt: skip
-    norm = colors.LogNorm(_FLOOR, 1 / _FLOOR)
-    image = None
     for start, line in zip(starts, axes, strict=True):
-        grids = _grids(start)
-        assert grids is not None
-        for name, ax in zip(names, line, strict=True):
-            energies = np.clip(grids[name], _FLOOR, 1 / _FLOOR).T
-            image = ax.imshow(energies, origin="lower", aspect="auto", norm=norm, cmap="RdBu_r")
+        for (kind, name), ax in zip(_KINDS.items(), line, strict=True):
+            _draw_grid(start, kind, ax)
             ax.set_title(f"{start.label}: {name}", fontsize=9)
         line[0].set_ylabel("layer")
     for ax in axes[-1]:
         ax.set_xlabel("time step")
-    figure.colorbar(image, ax=axes, label="gradient energy")
+    _add_energy_scale(figure, axes)
     _save(figure, path)
     return True
+
+
+def gradients_by_depth(networks: list[Network], path: Path) -> bool:
+    """Energies over time and depth of default and stabilised networks, one column a depth.
+
+    Args:
+        networks: of the experiment on gradients.
+        path: of the picture.
+
+    Returns:
+        Whether there was anything to draw.
+    """
+    found = {
+        (network.setting.cell, label, network.setting.depth): network.starts[label]
+        for network in networks
+        for label in ("default", "variance")
+        if label in network.starts and _grids(network.starts[label]) is not None
+    }
+    if not found:
+        return False
+    depths = sorted({depth for *_, depth in found})
+    rows = [(cell, label, kind)
+            for cell, label in sorted({(cell, label) for cell, label, _ in found})
+            for kind in _KINDS]  # fmt: skip
+    figure, axes = pyplot.subplots(
+        len(rows), len(depths), figsize=(2.3 * len(depths) + 1, 1.15 * len(rows)), squeeze=False,
+        sharex=True, layout="constrained",
+    )  # fmt: skip
+    for (cell, label, kind), line in zip(rows, axes, strict=True):
+        line[0].set_ylabel(f"{cell}\n{label}\n{_KINDS[kind]}", fontsize=8)
+        for depth, ax in zip(depths, line, strict=True):
+            if (cell, label, depth) in found:
+                _draw_grid(found[cell, label, depth], kind, ax)
+            ax.set_yticks([])
+            ax.tick_params(labelsize=7)
+        line[0].set_yticks([0, depths[0] - 1], ["bottom", "top"])
+    for depth, ax in zip(depths, axes[0], strict=True):
+        ax.set_title(f"{depth} layers", fontsize=9)
+    for ax in axes[-1]:
+        ax.set_xlabel("time step")
+    _add_energy_scale(figure, axes)
+    _save(figure, path)
+    return True
+
+
+def _draw_grid(start: Any, kind: str, ax: Any) -> None:
+    grids = _grids(start)
+    assert grids is not None
+    energies = np.clip(grids[kind], _FLOOR, 1 / _FLOOR).T
+    ax.imshow(energies, origin="lower", aspect="auto", norm=_ENERGIES, cmap=_COLOURS)
+
+
+def _add_energy_scale(figure: Any, axes: Any) -> None:
+    scale = cm.ScalarMappable(_ENERGIES, _COLOURS)
+    label = "gradient energy, 1 at the last step of the top layer"
+    figure.colorbar(scale, ax=axes, label=label, shrink=min(1.0, 6 / figure.get_figheight()))
 
 
 def _grids(start: Any) -> dict[str, np.ndarray] | None:
@@ -102,7 +156,7 @@ def _grids(start: Any) -> dict[str, np.ndarray] | None:
         name: np.exp(
             np.mean([np.log(np.maximum(np.array(g[name]["grid"]), 1e-30)) for g in grids], axis=0)
         )
-        for name in ("measured", "predicted", "bound")
+        for name in _KINDS
     }
 
 
