@@ -13,6 +13,7 @@ from benchmarks.experiments import (
     advice,
     claims,
     energies,
+    longest,
     optimum,
     statistics,
     storage,
@@ -422,6 +423,24 @@ def test_the_start_that_is_never_beaten_has_distance_one(settings):
         "default": ["0", "3.00", "3.00"],
         "0.5": ["0", "2.00", "2.00"],
         "1": ["1", "1.00", "1.00"],
+    }
+
+
+def test_the_longest_solved_is_that_of_half_of_the_seeds(settings):
+    # By start and delay, how many of the four seeds pass the threshold of 0.4.
+    passing = {None: {2: 4, 5: 2, 9: 1}, 0.5: {2: 1, 5: 0, 9: 0}, 1.0: {2: 4, 5: 1, 9: 3}}
+    rate = min(s.learning_rate for s in settings)
+    rows = []
+    for setting in (s for s in settings if s.learning_rate == rate):
+        for delay, count in passing[setting.target].items():
+            chosen = replace(setting, options={**setting.options, "delay": delay})
+            rows.append(made_up_row(chosen, 0.5, 0.5 if setting.seed < count else 0.3))
+    lines = [line.split(" | ") for line in longest.longest_table(networks(rows)).splitlines()[2:]]
+    found = {line[2]: (line[3], line[4].removesuffix(" |")) for line in lines}
+    assert found == {
+        "default": ("5", "2: 4/4, 5: 2/4, 9: 1/4"),
+        "0.5": ("none", "2: 1/4, 5: 0/4, 9: 0/4"),
+        "1": ("9", "2: 4/4, 5: 1/4, 9: 3/4"),
     }
 
 

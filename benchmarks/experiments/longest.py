@@ -45,6 +45,6 @@ def longest_table(networks: list[Network]) -> str:
             rows.append([task, cell, label, longest, counts])
     if not rows:
         return ""
-    return markdown(
-        ["task", "cell", "start", "longest solved", "length: seeds that solve it"], rows
-    )
+    header = ["task", "cell", "start", "longest solved of those tried",
+              "length: seeds that solve it"]  # fmt: skip
+    return markdown(header, rows)

@@ -289,7 +289,9 @@ Ratio of test errors: of the best pre-trained start to the default one; below 1 
 better. An error is the share of wrong answers, the perplexity, or the squared error. Energy sum:
 gain_t² + gain_l² of the default start, mean over its transitions, which the energy law wants to
 be 1. The pre-trained starts are several and have more tries on validation than the default one
-has; the paper's summary below compares them one by one.""".strip()
+has; the paper's summary below compares them one by one. Errors of a task of long dependencies that
+is solved from both starts are small, and their ratio means little: "The longest solved" has what
+counts there.""".strip()
 
 _SUMMARY_NOTE = """
 In what share of settings (network, task, length, clipping) the mean over seeds of one start is
