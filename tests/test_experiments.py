@@ -332,7 +332,7 @@ def test_the_verdict_is_that_of_the_paired_interval(settings):
         # Gains of 0.5 in time and in depth.
         assert verdict.energy_sum == pytest.approx(0.5)
         said = {advice.HELPS: "Pre-train tanh", advice.HURTS: "Leave tanh"}.get(word, "little")
-        assert said in advice.advice([verdict])
+        assert said in advice.by_cell([verdict])
 
 
 def test_the_energy_sum_tells_where_pre_training_helps_only_if_it_does(settings, rng):
@@ -349,16 +349,22 @@ def test_the_energy_sum_tells_where_pre_training_helps_only_if_it_does(settings,
     gains = np.geomspace(0.1, math.sqrt(0.5), 8)
     improvements = np.linspace(0.4, -0.16, 8)
     told = advice.verdicts(of(g, i) for g, i in zip(gains, improvements, strict=True))
-    text = advice.advice(told)
-    for low, high, name in ((0, 0.25, "below 0.25"), (0.25, 0.5, "from 0.25 to 0.5")):
-        members = [v.word for v in told if low <= v.energy_sum < high]
-        helps, hurts = members.count(advice.HELPS), members.count(advice.HURTS)
-        assert f"{name} on {helps} ({hurts}) of {len(members)} networks (tanh)" in text
+    text = advice.beforehand(told)
+    table = advice.range_table(told)
+    for low, high, name in ((0, 0.25, "below 0.25"), (0.25, 0.5, "0.25 to 0.5")):
+        members = [v for v in told if low <= v.energy_sum < high]
+        words = [v.word for v in members]
+        best = f"{words.count(advice.HELPS)}, {words.count(advice.HURTS)} of {len(members)}"
+        against = [v.network.compare("0.5", "default") for v in members]
+        half = f"{sum(i.low > 0 for i in against)}, {sum(i.high < 0 for i in against)}"
+        (line,) = [line for line in table.splitlines() if name in line]
+        assert f"| tanh | {best} |" in line
+        assert f"| {half} of {len(members)} |" in line
     assert "tells in advance" in text
     mixed = advice.verdicts(
         of(g, i) for g, i in zip(gains, [0.4, 0, 0.3, 0, 0, 0.3, 0, 0.4], strict=True)
     )
-    assert "does not tell in advance" in advice.advice(mixed)
+    assert "does not tell in advance" in advice.beforehand(mixed)
 
 
 @pytest.mark.parametrize(("depth", "steps"), [(1, 5), (2, 28), (8, 28), (6, 6)])

@@ -152,17 +152,10 @@ def summary(found: list[Verdict]) -> str:
     return " ".join(filter(None, [text, _of_target(found)]))
 
 
-def advice(found: list[Verdict]) -> str:
-    """Three paragraphs for users, made of the verdicts by rule: in short, by cell, beforehand."""
+def by_cell(found: list[Verdict]) -> str:
+    """What to do with networks of each cell, and at which depths it helps, by rule."""
     cells = [_of_cell(cell, [v for v in found if v.cell == cell]) for cell in _cells(found)]
-    paragraphs = [
-        summary(found),
-        " ".join(filter(None, [*cells, _of_depth(found)])),
-        beforehand(found),
-        "No claim reaches further than these sizes, tasks and budgets: elsewhere measure first, "
-        "and keep the default start as one of those that validation chooses from.",
-    ]
-    return "\n\n".join(filter(None, paragraphs))
+    return " ".join(filter(None, [*cells, _of_depth(found)]))
 
 
 def _cells(found: list[Verdict]) -> list[str]:
@@ -189,11 +182,12 @@ def _of_cell(cell: str, chosen: list[Verdict]) -> str:
     if 2 * counts[HURTS] > len(chosen):
         return f"Leave {name} networks as they start ({tally})."
     if counts[HELPS] or counts[HURTS]:
-        clear = "; ".join(
-            f"{_start_name(verdict.best)} {verdict.word} at {_task(verdict)}"
-            for verdict in chosen
-            if verdict.word != NEITHER
-        )
+        tasks: dict[str, list[str]] = {}
+        for verdict in chosen:
+            if verdict.word != NEITHER:
+                key = f"{_start_name(verdict.best)} {verdict.word}"
+                tasks.setdefault(key, []).append(_task(verdict))
+        clear = "; ".join(f"{key} at {' and at '.join(places)}" for key, places in tasks.items())
         return f"For {name} networks it depends ({tally}: {clear})."
     return f"For {name} networks it changes little (clearly so on none of {len(chosen)})."
 
@@ -211,33 +205,54 @@ def _of_depth(found: list[Verdict]) -> str:
 
 
 def beforehand(found: list[Verdict]) -> str:
-    """Whether the energy sum of the default start tells beforehand if pre-training helps."""
+    """Whether the energy sum of the default start tells beforehand how much pre-training helps."""
     known = [verdict for verdict in found if verdict.energy_sum is not None]
-    ranges = []
-    for low, high in itertools.pairwise((0.0, *_BORDERS, math.inf)):
-        chosen = [verdict for verdict in known if low <= (verdict.energy_sum or 0.0) < high]
-        if chosen:
-            counts = Counter(verdict.word for verdict in chosen)
-            ranges.append(
-                f"{_range_name(low, high)} on {counts[HELPS]} ({counts[HURTS]}) of {len(chosen)} "
-                f"networks ({', '.join(_cells(chosen))})"
-            )
-    if len(ranges) < 2 or len(known) < 2 * _LEAST_NETWORKS:
+    if len(known) < 2 * _LEAST_NETWORKS:
         return ""
     correlation, p_value = distance_correlation(known)
     tells = p_value < 1 - statistics.CONFIDENCE and correlation > 0
     return (
         "What `measure` says of the default start is gain_t² + gain_l², which the energy law wants "
-        f"to be 1. By this sum, pre-training helps (hurts) {'; '.join(ranges)}. Its distance from "
-        f"1, |log|, {'tells' if tells else 'does not tell'} in advance how far the test error "
-        f"falls (Spearman's correlation {correlation:.2f}, p = {p_value:.2g})."
+        f"to be 1. Its distance from 1, |log|, {'tells' if tells else 'does not tell'} in advance "
+        f"how far the test error falls (Spearman's correlation {correlation:.2f}, "
+        f"p = {p_value:.2g})."
     )
+
+
+def range_table(found: list[Verdict]) -> str:
+    """By ranges of the default start's energy sum, what pre-training does, target by target."""
+    rows = []
+    for low, high in itertools.pairwise((0.0, *_BORDERS, math.inf)):
+        chosen = [v for v in found if v.energy_sum is not None and low <= v.energy_sum < high]
+        if not chosen:
+            continue
+        counts = Counter(verdict.word for verdict in chosen)
+        tallies = [_tally(chosen, target, "") for target in TARGETS]
+        rows.append(
+            [
+                _range_name(low, high),
+                ", ".join(_cells(chosen)),
+                f"{counts[HELPS]}, {counts[HURTS]} of {len(chosen)}",
+                *(f"{better}, {worse} of {count}" for better, worse, count in tallies),
+            ]
+        )
+    header = ["energy sum", "cells", "best: better, worse", *TARGETS]
+    return markdown(header, rows) if rows else ""
 
 
 def _range_name(low: float, high: float) -> str:
     if low == 0:
         return f"below {high:g}"
-    return f"above {low:g}" if math.isinf(high) else f"from {low:g} to {high:g}"
+    return f"above {low:g}" if math.isinf(high) else f"{low:g} to {high:g}"
+
+
+def _tally(found: list[Verdict], target: str, suffix: str) -> tuple[int, int, int]:
+    """On how many networks a target is clearly better and worse than the default, of how many."""
+    name, default = in_mode((target, "default"), suffix)
+    compared = [verdict.network.compare(name, default) for verdict in found]
+    intervals = [interval for interval in compared if interval is not None]
+    better = sum(interval.is_above_zero for interval in intervals)
+    return better, sum(interval.is_below_zero for interval in intervals), len(intervals)
 
 
 def distance_correlation(found: list[Verdict]) -> tuple[float, float]:
@@ -260,13 +275,9 @@ def _of_target(found: list[Verdict]) -> str:
     balances = []
     for mode, suffix in MODES:
         for target in TARGETS:
-            name, default = in_mode((target, "default"), suffix)
-            compared = [verdict.network.compare(name, default) for verdict in found]
-            intervals = [interval for interval in compared if interval is not None]
-            if 2 * len(intervals) >= len(found):
-                better = sum(interval.is_above_zero for interval in intervals)
-                worse = sum(interval.is_below_zero for interval in intervals)
-                balances.append((better - worse, better, worse, len(intervals), target, mode))
+            better, worse, count = _tally(found, target, suffix)
+            if 2 * count >= len(found):
+                balances.append((better - worse, better, worse, count, target, mode))
     if not balances:
         return ""
     balances.sort(key=lambda item: (-item[0], -item[1]))
@@ -295,7 +306,7 @@ def _start_name(label: str) -> str:
 
 def _votes(chosen: list[Verdict]) -> str:
     votes = Counter(verdict.best for verdict in chosen)
-    return ", ".join(f"{label} ({count})" for label, count in votes.most_common())
+    return "; ".join(f"{label} ({count})" for label, count in votes.most_common())
 
 
 def _task(verdict: Verdict) -> str:

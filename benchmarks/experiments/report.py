@@ -71,7 +71,11 @@ def _with_summary(readme: str, found: dict[str, list[Network]]) -> str:
     before, rest = readme.split(_BEGIN)
     _, after = rest.split(_END)
     said = advice.verdicts(_compared(found))
-    text = _joined([advice.summary(said), advice.beforehand(said), advice.cell_table(said)])
+    parts = [advice.summary(said)]
+    if said:
+        parts += [advice.beforehand(said), _RANGE_NOTE, advice.range_table(said)]
+        parts += ["Cell by cell:", advice.cell_table(said), _best_target(found)]
+    text = _joined(parts)
     return f"{before}{_BEGIN}\n\n{text}\n{_END}{after}"
 
 
@@ -123,7 +127,7 @@ def _compared(found: dict[str, list[Network]]) -> list[Network]:
 def _results(experiments: dict[str, Experiment], found: dict[str, list[Network]]) -> str:
     parts = [_head(found), _short(found)]
     parts += [_section(experiments[name], found[name]) for name in found]
-    parts += [_THEORY, _unfinished(experiments, found)]
+    parts += [_THEORY, _missing(experiments, found)]
     return _joined(parts)
 
 
@@ -172,14 +176,19 @@ shared machine); {made_with}.
 def _short(found: dict[str, list[Network]]) -> str:
     compared = _compared(found)
     said = advice.verdicts(compared)
-    parts = ["## In short", "### Advice", advice.advice(said)]
-    parts += [optimum.optimum_sentence(found.get("targets", []))]
+    parts = ["## In short", "### Advice", advice.summary(said)]
     if said:
+        parts += [advice.by_cell(said), _best_target(found), _CLOSING, advice.beforehand(said)]
+        parts += [_RANGE_NOTE, advice.range_table(said)]
         parts += [advice.cell_table(said), _VERDICT_NOTE, _picture(_WHEN_IT_HELPS)]
         parts += [advice.verdict_table(said)]
     parts += ["### The paper's summary", _SUMMARY_NOTE, claims.paper_form(compared)]
     parts += ["### Scales or weights", claims.mode_comparison(compared)]
     return _joined(parts)
+
+
+def _best_target(found: dict[str, list[Network]]) -> str:
+    return optimum.optimum_sentence(found.get("targets", []))
 
 
 def _section(experiment: Experiment, members: list[Network]) -> str:
@@ -230,7 +239,7 @@ def _picture(name: str) -> str:
     return f"![{name}](figures/{name}.png)"
 
 
-def _unfinished(experiments: dict[str, Experiment], found: dict[str, list[Network]]) -> str:
+def _missing(experiments: dict[str, Experiment], found: dict[str, list[Network]]) -> str:
     lines = []
     for name, members in found.items():
         done = {
@@ -245,7 +254,12 @@ def _unfinished(experiments: dict[str, Experiment], found: dict[str, list[Networ
              ", ".join(_too_few(members)) or "none"]
         )  # fmt: skip
     header = ["experiment", "runs asked for", "not run yet", "starts without four trained seeds"]
-    return "## Unfinished\n\n" + _UNFINISHED_NOTE + "\n\n" + tables.markdown(header, lines)
+    return (
+        "## Runs asked for, and missing\n\n"
+        + _MISSING_NOTE
+        + "\n\n"
+        + tables.markdown(header, lines)
+    )
 
 
 def _too_few(members: list[Network]) -> list[str]:
@@ -293,6 +307,14 @@ has; the paper's summary below compares them one by one. Errors of a task of lon
 is solved from both starts are small, and their ratio means little: "The longest solved" has what
 counts there.""".strip()
 
+_CLOSING = """
+No claim reaches further than these sizes, tasks and budgets: elsewhere measure first, and keep the
+default start as one of those that validation chooses from.""".strip()
+
+_RANGE_NOTE = """
+By this sum, on how many networks the best pre-trained start, and those of the single targets by
+scales, are clearly better and clearly worse than the default one:""".strip()
+
 _SUMMARY_NOTE = """
 In what share of settings (network, task, length, clipping) the mean over seeds of one start is
 better than that of another, with Wilson's 95 % interval, which takes the settings for independent
@@ -324,7 +346,7 @@ the gradient; in an isotropic network their energies add, and rho_t² + rho_l² 
 
 ![theory](figures/theory.png)"""
 
-_UNFINISHED_NOTE = """
+_MISSING_NOTE = """
 `make experiments` goes on with what is missing. A start that did not reach its target in the
 updates it was given is a result, and not run again. For starts without four trained seeds: of how
 many seeds the target was reached.""".strip()
