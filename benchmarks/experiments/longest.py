@@ -18,14 +18,18 @@ def solved(start: Start) -> int:
     return sum(reaches_threshold(start.setting, value) for value in start.test.values())
 
 
+def by_task_and_cell(networks: list[Network]) -> dict[tuple[str, str], list[Network]]:
+    """The networks of every task and cell, by length."""
+    groups: dict[tuple[str, str], list[Network]] = {}
+    for network in sorted(networks, key=length_of):
+        groups.setdefault((network.setting.dataset, network.setting.cell), []).append(network)
+    return groups
+
+
 def longest_table(networks: list[Network]) -> str:
     """Per task, cell and start the longest length that at least half of the seeds solve."""
-    groups: dict[tuple[str, str], list[Network]] = {}
-    for network in networks:
-        groups.setdefault((network.setting.dataset, network.setting.cell), []).append(network)
     rows = []
-    for (task, cell), members in sorted(groups.items()):
-        members.sort(key=length_of)
+    for (task, cell), members in sorted(by_task_and_cell(networks).items()):
         for label in labels_of(members):
             finished = [
                 network

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import matplotlib
 import numpy as np
 
 from benchmarks.experiments.advice import NEITHER, Verdict
+from benchmarks.experiments.longest import by_task_and_cell, length_of, solved
 from benchmarks.experiments.optimum import (
     ENERGY,
     balanced_starts,
@@ -30,8 +32,12 @@ _GRID_DEPTH = 8
 _FLOOR = 1e-8
 _ENERGIES = colors.LogNorm(_FLOOR, 1 / _FLOOR)
 _COLOURS = "RdBu_r"
+# Solved tasks have ratios of a thousandth, which would hide all others.
+_LEAST_RATIO = 0.1
 # What is drawn of a gradient, and what it is called.
 _KINDS = {"measured": "measured", "predicted": "energy law", "bound": "bound"}
+# What the length of a task of long dependencies is called.
+_LENGTHS = {"adding": "length", "copy_memory": "delay", "parity": "delay"}
 _MARKERS = "os^vDP*X<>"
 
 
@@ -264,7 +270,7 @@ def when_it_helps(verdicts: list[Verdict], path: Path) -> bool:
         colour = f"C{cells.index(verdict.cell)}"
         ax.plot(
             verdict.energy_sum,
-            verdict.error_ratio,
+            max(verdict.error_ratio, _LEAST_RATIO),
             marker=_MARKERS[tasks.index(verdict.network.setting.dataset) % len(_MARKERS)],
             color=colour,
             markerfacecolor="none" if verdict.word == NEITHER else colour,
@@ -273,7 +279,8 @@ def when_it_helps(verdicts: list[Verdict], path: Path) -> bool:
     ax.axhline(1, color="grey", linewidth=1)
     ax.axvline(1, color="grey", linewidth=1, linestyle=":")
     ax.set(
-        xscale="log", yscale="log", ylabel="ratio of test errors, pre-trained to default",
+        xscale="log", yscale="log",
+        ylabel=f"test errors, pre-trained to default\n(below {_LEAST_RATIO:g} drawn at it)",
         xlabel="energy sum of the default start (filled: a clear difference)",
     )  # fmt: skip
     for axis in (ax.xaxis, ax.yaxis):
@@ -286,6 +293,51 @@ def when_it_helps(verdicts: list[Verdict], path: Path) -> bool:
         ax.plot([], [], _MARKERS[index % len(_MARKERS)], color="k", markerfacecolor="none",
                 label=task)  # fmt: skip
     ax.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    _save(figure, path)
+    return True
+
+
+def solved_by_length(networks: list[Network], path: Path) -> bool:
+    """In what share of the seeds each length is solved, one curve a start.
+
+    Args:
+        networks: of the experiment on long dependencies.
+        path: of the picture.
+
+    Returns:
+        Whether there was anything to draw.
+    """
+    drawn = [n for n in networks if any(start.is_finished for start in n.starts.values())]
+    if not drawn:
+        return False
+    groups = by_task_and_cell(drawn)
+    tasks = sorted({task for task, _ in groups})
+    cells = sorted({cell for _, cell in groups})
+    figure, axes = pyplot.subplots(
+        len(cells), len(tasks), figsize=(3.2 * len(tasks), 2.2 * len(cells)), squeeze=False,
+        layout="constrained",
+    )  # fmt: skip
+    figure.supylabel("share of seeds that solve it")
+    labels = labels_of(drawn)
+    for (row, cell), (column, task) in itertools.product(enumerate(cells), enumerate(tasks)):
+        ax = axes[row, column]
+        if (task, cell) not in groups:
+            ax.set_axis_off()
+            continue
+        for index, label in enumerate(labels):
+            finished = [n for n in groups[task, cell]
+                        if label in n.starts and n.starts[label].is_finished]  # fmt: skip
+            shares = [solved(n.starts[label]) / len(n.starts[label].test) for n in finished]
+            # Curves of the same height stay apart.
+            shift = 0.012 * (index - (len(labels) - 1) / 2)
+            ax.plot([length_of(n) for n in finished], np.add(shares, shift), f"C{index}o-",
+                    markersize=4)  # fmt: skip
+        lengths = [length_of(n) for n in groups[task, cell]]
+        ax.set(xscale="log", title=f"{task}, {cell}", xlabel=_LENGTHS[task], ylim=(-0.1, 1.1))
+        ax.set_xticks(lengths, [str(length) for length in lengths])
+        ax.minorticks_off()
+    handles = [lines.Line2D([], [], color=f"C{index}", marker="o") for index in range(len(labels))]
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=8)
     _save(figure, path)
     return True
 

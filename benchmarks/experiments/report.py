@@ -111,6 +111,8 @@ def draw(found: dict[str, list[Network]], folder: Path) -> None:
             pictures.gradients_by_depth(members, folder / f"{_BY_DEPTH}.png")
         elif name == "targets":
             pictures.target_sweep(members, folder / "targets.png")
+        elif name == "long_dependencies":
+            pictures.solved_by_length(members, folder / "long_dependencies.png")
         else:
             pictures.starts_compared(members, folder / f"{name}.png")
 
@@ -205,7 +207,8 @@ def _section(experiment: Experiment, members: list[Network]) -> str:
         table = optimum.optimum_table(members)
         parts += ["### The best target", sentence, table, _picture("targets")]
     if experiment.name == "long_dependencies":
-        parts += ["### The longest solved", longest.longest_table(members)]
+        parts += ["### The longest solved", _picture(experiment.name)]
+        parts += [longest.longest_table(members)]
     if trained:
         parts += ["### Test metric", tables.metrics_table(trained)]
         if experiment.name not in ("targets", "long_dependencies"):
