@@ -367,19 +367,6 @@ def test_the_energy_sum_tells_where_pre_training_helps_only_if_it_does(settings,
     assert "does not tell in advance" in advice.beforehand(mixed)
 
 
-@pytest.mark.parametrize(("depth", "steps"), [(1, 5), (2, 28), (8, 28), (6, 6)])
-def test_the_far_corners_target_keeps_the_energy_of_the_gradient_there(depth, steps):
-    energy = optimum.corner_target(depth, steps) ** 2
-    grid = theory.propagate([energy] * depth, [energy] * depth, steps)
-    assert grid[0, 0] == pytest.approx(1)
-
-
-def test_the_far_corners_target_falls_with_depth_and_rises_with_length():
-    assert optimum.corner_target(2, 28) > optimum.corner_target(8, 28) > math.sqrt(0.5)
-    assert optimum.corner_target(2, 784) > optimum.corner_target(2, 28)
-    assert optimum.corner_target(1000, 1000) == pytest.approx(math.sqrt(0.5), abs=2e-3)
-
-
 def sweep(setting, steps, accuracy_of):
     """The network of a sweep over targets, with the accuracy that a function gives each."""
     targets = [0.3, 0.4, 0.5, 0.6, math.sqrt(0.5), 0.8, 0.9, 1.0]
@@ -396,7 +383,7 @@ def sweep(setting, steps, accuracy_of):
 def test_the_best_target_is_said_to_move_with_the_far_corner_only_if_it_does(settings):
     base = next(s for s in settings if s.target)
     lengths = [2, 4, 14, 56, 112, 392]
-    corners = [optimum.corner_target(base.depth, steps) for steps in lengths]
+    corners = [theory.far_corner_radius(steps, base.depth) for steps in lengths]
     moving = [
         sweep(base, steps, lambda target, best=best: 0.9 - (target - best) ** 2)
         for steps, best in zip(lengths, corners, strict=True)
@@ -417,6 +404,35 @@ def test_a_sweep_in_which_nothing_is_learned_has_no_best_target(settings):
     guessing = sweep(base, 28, lambda target: 0.1 + 0.01 * target)
     assert optimum.optimum_sentence([guessing]) == ""
     assert "nothing learned" in optimum.optimum_table([guessing])
+
+
+def test_the_target_nearer_to_the_far_corners_is_counted_where_it_wins(settings):
+    base = next(s for s in settings if s.target)
+    members = [
+        # The far corner of a square grid is near to 1/sqrt(2), that of a long one near to 1.
+        sweep(replace(base, depth=20), 20, lambda target: 0.9 - abs(target - math.sqrt(0.5))),
+        sweep(base, 392, lambda target: 0.9 - abs(target - 1)),
+        sweep(base, 196, lambda target: 0.9 - abs(target - math.sqrt(0.5))),
+        sweep(base, 56, lambda target: 0.5),
+    ]
+    text = optimum.nearer_target_sentence(members)
+    assert "differ clearly on 3" in text
+    assert "better on 2" in text
+    assert '"variance" on 2, 1 on 1' in text
+
+
+@pytest.mark.parametrize(
+    ("dataset", "options", "steps"),
+    [
+        ("smnist", {}, 28),
+        ("tiny_shakespeare", {"steps": 64}, 64),
+        ("adding", {"length": 25}, 25),
+        ("copy_memory", {"delay": 5, "symbols": 3}, 11),
+    ],
+)
+def test_the_number_of_steps_is_that_of_the_data(settings, dataset, options, steps):
+    setting = replace(settings[0], dataset=dataset, options=options)
+    assert optimum.number_of_steps(setting) == steps
 
 
 def test_the_start_that_is_never_beaten_has_distance_one(settings):

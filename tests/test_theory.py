@@ -21,6 +21,7 @@ from keras_lsc.stability.theory import (
     PascalRNN,
     coherent_bound,
     energy_summed_over_time,
+    far_corner_radius,
     number_of_paths,
     propagate,
 )
@@ -304,3 +305,22 @@ def test_examples_in_docstrings(name):
     results = doctest.testmod(importlib.import_module(name))
     assert results.attempted > 0
     assert results.failed == 0
+
+
+@pytest.mark.parametrize(("steps", "layers"), [(5, 1), (28, 2), (28, 8), (6, 6), (1, 3)])
+def test_far_corner_radius_keeps_the_energy_of_the_gradient_there(steps, layers):
+    energy = far_corner_radius(steps, layers) ** 2
+    assert propagate([energy] * layers, [energy] * layers, steps)[0, 0] == pytest.approx(1)
+
+
+def test_far_corner_radius_falls_with_depth_and_rises_with_length():
+    assert far_corner_radius(28, 2) > far_corner_radius(28, 8) > math.sqrt(0.5)
+    assert far_corner_radius(784, 2) > far_corner_radius(28, 2)
+    assert far_corner_radius(5, 1) == 1
+    assert far_corner_radius(1000, 1000) == pytest.approx(math.sqrt(0.5), abs=2e-3)
+
+
+@pytest.mark.parametrize(("steps", "layers"), [(1, 1), (0, 3), (5, 0), (-2, 9)])
+def test_far_corner_radius_of_a_grid_without_two_corners_is_an_error(steps, layers):
+    with pytest.raises(ValueError, match="no transitions"):
+        far_corner_radius(steps, layers)

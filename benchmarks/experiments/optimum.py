@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 
 import numpy as np
 from scipy import stats
@@ -10,9 +11,9 @@ from scipy import stats
 from benchmarks.experiments import statistics
 from benchmarks.experiments.settings import Setting
 from benchmarks.experiments.summary import LEAST_SEEDS, Network
-from benchmarks.experiments.tables import markdown, metric
+from benchmarks.experiments.tables import markdown, metric, share
 from keras_lsc import datasets
-from keras_lsc.stability.theory import number_of_paths
+from keras_lsc.stability.theory import far_corner_radius
 
 ENERGY = math.sqrt(0.5)
 LAWS = (("1/√2", ENERGY), ("0.5", 0.5), ("1", 1.0))
@@ -23,23 +24,12 @@ _LEAST_NETWORKS = 5
 
 def number_of_steps(setting: Setting) -> int:
     """Length of the sequences of a network's task."""
-    return setting.steps or datasets.info(setting.dataset).shape[0]
-
-
-def corner_target(depth: int, steps: int) -> float:
-    """The balanced target that keeps the gradient from the last output to the first input.
-
-    Energies add over all paths between the two corners of the grid, C(T+L-2, L-1) of T+L-2
-    transitions each, and the target makes their sum 1. It is 1 for a single layer, and tends to
-    1/sqrt(2) where the network is as deep as its sequences are long.
-
-    Args:
-        depth: number of layers L.
-        steps: number of time steps T, two or more.
-    """
-    # The count may be too large for a float, its logarithm is not.
-    energy_to_lose = math.log(number_of_paths(steps - 1, depth - 1))
-    return math.exp(-energy_to_lose / (2 * (steps + depth - 2)))
+    if setting.steps is not None:
+        return setting.steps
+    task = datasets.info(setting.dataset)
+    if task.kind == "generated":
+        return datasets.load(setting.dataset, limit=1, **setting.options)[0].shape[1]
+    return setting.options.get("steps", task.shape[0])
 
 
 def balanced_starts(network: Network, mode: str) -> list[tuple[float, str]]:
@@ -119,7 +109,7 @@ def _holds(place: statistics.Interval, value: float) -> bool:
 
 
 def _corner_of(network: Network) -> float:
-    return corner_target(network.setting.depth, number_of_steps(network.setting))
+    return far_corner_radius(number_of_steps(network.setting), network.setting.depth)
 
 
 def _nearest_tried(network: Network, mode: str, target: float) -> float:
@@ -159,4 +149,30 @@ def optimum_sentence(networks: list[Network], mode: str = "scales") -> str:
         f"{text} From network to network the best target {'moves' if moves else 'does not move'} "
         f"with the far corner's (Spearman's correlation {test.statistic:.2f}, "
         f"p = {test.pvalue:.2g})."
+    )
+
+
+def nearer_target_sentence(networks: list[Network]) -> str:
+    """How often the one of "variance" and 1 that is nearer to the far corner's target is better.
+
+    Args:
+        networks: of experiments other than the sweep, from which the far corner was read.
+    """
+    wins, clear = Counter[str](), 0
+    for network in networks:
+        gain = network.compare("variance", "1")
+        if gain is None or not (gain.is_above_zero or gain.is_below_zero):
+            continue
+        clear += 1
+        better = "variance" if gain.is_above_zero else "1"
+        wins[better] += 1
+        nearer = "variance" if _corner_of(network) < (ENERGY + 1) / 2 else "1"
+        wins["nearer"] += better == nearer
+    if not clear:
+        return ""
+    return (
+        f'Elsewhere "variance" and 1, by scales, differ clearly on {clear} recurrent networks: the '
+        f"one nearer to the far corner's is better on {wins['nearer']} "
+        f'({share(statistics.share(wins["nearer"], clear))}), "variance" on {wins["variance"]}, '
+        f"1 on {wins['1']}."
     )

@@ -16,14 +16,13 @@ from benchmarks.experiments.optimum import (
     ENERGY,
     balanced_starts,
     best_target,
-    corner_target,
     learns,
     number_of_steps,
 )
 from benchmarks.experiments.statistics import mean
 from benchmarks.experiments.summary import LEAST_SEEDS, Network
 from benchmarks.experiments.tables import labels_of
-from keras_lsc.stability.theory import PascalRNN, number_of_paths
+from keras_lsc.stability.theory import PascalRNN, far_corner_radius, number_of_paths
 
 matplotlib.use("Agg")
 from matplotlib import cm, colors, lines, pyplot, ticker
@@ -233,7 +232,7 @@ def _draw_best_targets(networks: list[Network], sizes: list[tuple[int, int]], ax
         steps, depth = _size(network)
         which = cells.index(network.setting.cell)
         # Networks of one size have one far corner; side by side they can be told apart.
-        x = corner_target(depth, steps) + 0.006 * (which - (len(cells) - 1) / 2)
+        x = far_corner_radius(steps, depth) + 0.006 * (which - (len(cells) - 1) / 2)
         ax.errorbar(
             [x],
             [place.value],
@@ -280,7 +279,7 @@ def when_it_helps(verdicts: list[Verdict], path: Path) -> bool:
     ax.axvline(1, color="grey", linewidth=1, linestyle=":")
     ax.set(
         xscale="log", yscale="log",
-        ylabel=f"test errors, pre-trained to default\n(below {_LEAST_RATIO:g} drawn at it)",
+        ylabel=f"ratio of test errors, pre-trained to default\n(drawn down to {_LEAST_RATIO:g})",
         xlabel="energy sum of the default start (filled: a clear difference)",
     )  # fmt: skip
     for axis in (ax.xaxis, ax.yaxis):

@@ -190,7 +190,9 @@ def _short(found: dict[str, list[Network]]) -> str:
 
 
 def _best_target(found: dict[str, list[Network]]) -> str:
-    return optimum.optimum_sentence(found.get("targets", []))
+    """Where the best target lies in the sweep, and whether that holds in the other experiments."""
+    sweep = optimum.optimum_sentence(found.get("targets", []))
+    return f"{sweep} {optimum.nearer_target_sentence(_compared(found))}" if sweep else ""
 
 
 def _section(experiment: Experiment, members: list[Network]) -> str:

@@ -114,6 +114,38 @@ def energy_summed_over_time(rho_time: float, rho_depth: float, layers_below_top:
     return (rho_depth**2 / lost) ** layers_below_top / lost
 
 
+def far_corner_radius(steps: int, layers: int) -> float:
+    """The equal radius in time and depth that keeps the gradient between the grid's far corners.
+
+    From the last output to the first input lead C(T+L-2, L-1) paths of T+L-2 transitions each. In
+    an isotropic network their energies add, and the radius makes the sum 1: it is near to 1 for
+    long sequences and few layers, and near to 1/sqrt(2) where there are as many of both.
+
+    Args:
+        steps: number of time steps T.
+        layers: number of layers L.
+
+    Returns:
+        C(T+L-2, L-1)^(-1/(2(T+L-2))).
+
+    Raises:
+        ValueError: steps or layers are below 1, or the grid is a single point without transitions.
+
+    Example:
+        >>> round(far_corner_radius(steps=112, layers=2), 2)
+        0.98
+    """
+    transitions = steps + layers - 2
+    if min(steps, layers) < 1 or transitions == 0:
+        raise ValueError(
+            f"A grid of {steps} steps and {layers} layers has no transitions between two corners: "
+            "give 1 or more of each, and 2 or more of one."
+        )
+    # The number of paths may be too large for a float, its logarithm is not.
+    energy_to_lose = math.log(number_of_paths(steps - 1, layers - 1))
+    return math.exp(-energy_to_lose / (2 * transitions))
+
+
 class PascalRNN:
     """The scalar network y_{t,l} = rho_t y_{t-1,l} + rho_l y_{t,l-1}: all paths add up exactly.
 
