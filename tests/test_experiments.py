@@ -380,7 +380,7 @@ def sweep(setting, steps, accuracy_of):
     return networks(rows)[0]
 
 
-def test_the_best_target_is_said_to_move_with_the_far_corner_only_if_it_does(settings):
+def test_the_best_target_is_said_to_move_with_the_far_corner_radius_only_if_it_does(settings):
     base = next(s for s in settings if s.target)
     lengths = [2, 4, 14, 56, 112, 392]
     corners = [theory.far_corner_radius(steps, base.depth) for steps in lengths]
@@ -390,7 +390,7 @@ def test_the_best_target_is_said_to_move_with_the_far_corner_only_if_it_does(set
     ]
     text = optimum.optimum_sentence(moving)
     assert "of 6 networks that learn anything" in text
-    assert "far corner's on 6:" in text
+    assert "far-corner radius on 6:" in text
     assert "the best target moves with" in text
     still = [
         sweep(base, steps, lambda target, best=best: 0.9 - (target - best) ** 2)
@@ -406,10 +406,10 @@ def test_a_sweep_in_which_nothing_is_learned_has_no_best_target(settings):
     assert "nothing learned" in optimum.optimum_table([guessing])
 
 
-def test_the_target_nearer_to_the_far_corners_is_counted_where_it_wins(settings):
+def test_the_target_nearer_to_the_far_corner_radius_is_counted_where_it_wins(settings):
     base = next(s for s in settings if s.target)
     members = [
-        # The far corner of a square grid is near to 1/sqrt(2), that of a long one near to 1.
+        # Its far-corner radius is near to 1/sqrt(2), those of the long ones are near to 1.
         sweep(replace(base, depth=20), 20, lambda target: 0.9 - abs(target - math.sqrt(0.5))),
         sweep(base, 392, lambda target: 0.9 - abs(target - 1)),
         sweep(base, 196, lambda target: 0.9 - abs(target - math.sqrt(0.5))),

@@ -99,8 +99,8 @@ def optimum_table(networks: list[Network]) -> str:
             )
     if not rows:
         return ""
-    header = ["network", "mode", "best target", "far corner's", "test there", "in its interval",
-              "seeds"]  # fmt: skip
+    header = ["network", "mode", "best target", "far-corner radius", "test there",
+              "in its interval", "seeds"]  # fmt: skip
     return markdown(header, rows)
 
 
@@ -137,9 +137,10 @@ def optimum_sentence(networks: list[Network], mode: str = "scales") -> str:
     held = sum(_holds(place, _nearest_tried(net, mode, corner)) for net, place, corner in corners)
     text = (
         f"In the sweep of the balanced target, of {len(known)} networks that learn anything, the "
-        f"interval of the best target holds {', '.join(counts)}, and what is nearest to the far "
-        f"corner's on {held}: that by which the energy law keeps the gradient from the last output "
-        "to the first input, nearer to 1 the longer the sequences and the fewer the layers."
+        f"interval of the best target holds {', '.join(counts)}, and the tried one that is nearest "
+        f"to the far-corner radius on {held}: the radius by which the energy law keeps the "
+        "gradient from the last output to the first input, nearer to 1 the longer the sequences "
+        "and the fewer the layers."
     )
     if len(known) < _LEAST_NETWORKS:
         return text
@@ -147,16 +148,16 @@ def optimum_sentence(networks: list[Network], mode: str = "scales") -> str:
     moves = test.pvalue < 1 - statistics.CONFIDENCE and test.statistic > 0
     return (
         f"{text} From network to network the best target {'moves' if moves else 'does not move'} "
-        f"with the far corner's (Spearman's correlation {test.statistic:.2f}, "
+        f"with that radius (Spearman's correlation {test.statistic:.2f}, "
         f"p = {test.pvalue:.2g})."
     )
 
 
 def nearer_target_sentence(networks: list[Network]) -> str:
-    """How often the one of "variance" and 1 that is nearer to the far corner's target is better.
+    """How often the one of "variance" and 1 that is nearer to the far-corner radius is better.
 
     Args:
-        networks: of experiments other than the sweep, from which the far corner was read.
+        networks: of other experiments than the sweep, where the far-corner radius was first seen.
     """
     wins, clear = Counter[str](), 0
     for network in networks:
@@ -172,7 +173,7 @@ def nearer_target_sentence(networks: list[Network]) -> str:
         return ""
     return (
         f'Elsewhere "variance" and 1, by scales, differ clearly on {clear} recurrent networks: the '
-        f"one nearer to the far corner's is better on {wins['nearer']} "
+        f"one nearer to the far-corner radius is better on {wins['nearer']} "
         f'({share(statistics.share(wins["nearer"], clear))}), "variance" on {wins["variance"]}, '
         f"1 on {wins['1']}."
     )

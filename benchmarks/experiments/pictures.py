@@ -223,7 +223,7 @@ def _draw_sweep(network: Network, colour: str, ax: Any) -> None:
 
 
 def _draw_best_targets(networks: list[Network], sizes: list[tuple[int, int]], ax: Any) -> None:
-    """The best target and its interval against the far corner's, one point a network."""
+    """The best target and its interval against the far-corner radius, a point a network."""
     cells = sorted({network.setting.cell for network in networks})
     for network in networks:
         place = best_target(network, "scales")
@@ -231,7 +231,7 @@ def _draw_best_targets(networks: list[Network], sizes: list[tuple[int, int]], ax
             continue
         steps, depth = _size(network)
         which = cells.index(network.setting.cell)
-        # Networks of one size have one far corner; side by side they can be told apart.
+        # Networks of one size have the same radius; side by side they can be told apart.
         x = far_corner_radius(steps, depth) + 0.006 * (which - (len(cells) - 1) / 2)
         ax.errorbar(
             [x],
@@ -244,7 +244,7 @@ def _draw_best_targets(networks: list[Network], sizes: list[tuple[int, int]], ax
     for which, cell in enumerate(cells):
         ax.plot([], [], _MARKERS[which], color="grey", label=cell)
     ax.plot([ENERGY, 1], [ENERGY, 1], color="grey", linewidth=1)
-    ax.set(title="where the best target lies", xlabel="far corner's target, by the energy law",
+    ax.set(title="where the best target lies", xlabel="far-corner radius, by the energy law",
            ylabel="best target, 95 % interval", ylim=(0.37, 1.03))  # fmt: skip
     ax.legend(fontsize=7)
 
