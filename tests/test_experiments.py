@@ -30,7 +30,7 @@ from benchmarks.experiments.settings import (
     experiment_names,
     read_experiment,
 )
-from benchmarks.experiments.summary import networks
+from benchmarks.experiments.summary import networks, start_label
 from keras_lsc.stability import theory
 
 TOML = """
@@ -421,6 +421,29 @@ def test_the_target_nearer_to_the_far_corner_radius_is_counted_where_it_wins(set
     assert '"variance" on 2, 1 on 1' in text
 
 
+def test_the_far_corner_radius_as_a_target_is_compared_with_the_others(settings):
+    def network(accuracies):
+        base = replace(settings[0], options={}, dataset="smnist", tolerance=0.1, max_updates=9)
+        rows = []
+        for seed in range(4):
+            for target, accuracy in accuracies.items():
+                value = base.far_corner_target if target == "far-corner" else target
+                mode = None if target is None else "scales"
+                setting = replace(base, target=value, mode=mode, seed=seed)
+                rows.append(made_up_row(setting, accuracy, accuracy + 0.001 * seed))
+        return networks(rows)[0]
+
+    members = [
+        network({None: 0.5, "far-corner": 0.6, "variance": 0.7, 1.0: 0.6}),
+        network({None: 0.5, "far-corner": 0.6, "variance": 0.5}),
+    ]
+    assert (
+        'than the default start on 2 and 0 of 2, than "variance" on 1 and 1 of 2, '
+        "than 1 on 0 and 0 of 1 networks" in optimum.aimed_at_sentence(members)
+    )
+    assert optimum.aimed_at_sentence([network({None: 0.5, 1.0: 0.6})]) == ""
+
+
 @pytest.mark.parametrize(
     ("dataset", "options", "steps"),
     [
@@ -432,7 +455,7 @@ def test_the_target_nearer_to_the_far_corner_radius_is_counted_where_it_wins(set
 )
 def test_the_number_of_steps_is_that_of_the_data(settings, dataset, options, steps):
     setting = replace(settings[0], dataset=dataset, options=options)
-    assert optimum.number_of_steps(setting) == steps
+    assert setting.number_of_steps == steps
 
 
 def test_the_start_that_is_never_beaten_has_distance_one(settings):
@@ -455,7 +478,7 @@ def test_the_longest_solved_is_that_of_half_of_the_seeds(settings):
     rows = []
     for setting in (s for s in settings if s.learning_rate == rate):
         for delay, count in passing[setting.target].items():
-            chosen = replace(setting, options={**setting.options, "delay": delay})
+            chosen = replace(setting, options={"n": 2, "delay": delay, "length": 20})
             rows.append(made_up_row(chosen, 0.5, 0.5 if setting.seed < count else 0.3))
     lines = [line.split(" | ") for line in longest.longest_table(networks(rows)).splitlines()[2:]]
     found = {line[2]: (line[3], line[4].removesuffix(" |")) for line in lines}
@@ -464,6 +487,16 @@ def test_the_longest_solved_is_that_of_half_of_the_seeds(settings):
         "0.5": ("none", "2: 1/4, 5: 0/4, 9: 0/4"),
         "1": ("9", "2: 4/4, 5: 1/4, 9: 3/4"),
     }
+
+
+def test_the_far_corner_target_is_that_of_each_network(tmp_path):
+    text = TOML.replace('["none", 0.5, 1.0]', '["variance", "far-corner"]')
+    (tmp_path / "far.toml").write_text(text.replace("depths = [2]", "depths = [2, 5]"))
+    chosen = read_experiment(tmp_path / "far.toml").settings
+    for depth in (2, 5):
+        by_label = {start_label(s): s.target for s in chosen if s.depth == depth}
+        radius = theory.far_corner_radius(6, depth)
+        assert by_label == {"variance": "variance", "far corner": pytest.approx(radius, abs=5e-4)}
 
 
 def test_too_few_seeds_make_no_claim(folder, settings, rng):

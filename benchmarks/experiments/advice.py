@@ -233,7 +233,10 @@ def range_table(found: list[Verdict]) -> str:
                 _range_name(low, high),
                 ", ".join(_cells(chosen)),
                 f"{counts[HELPS]}, {counts[HURTS]} of {len(chosen)}",
-                *(f"{better}, {worse} of {count}" for better, worse, count in tallies),
+                *(
+                    f"{better}, {worse} of {count}" if count else "-"
+                    for better, worse, count in tallies
+                ),
             ]
         )
     header = ["energy sum", "cells", "best: better, worse", *TARGETS]

@@ -9,8 +9,7 @@ import numpy as np
 from scipy import stats
 
 from benchmarks.experiments import statistics
-from benchmarks.experiments.settings import Setting
-from benchmarks.experiments.summary import LEAST_SEEDS, Network
+from benchmarks.experiments.summary import FAR_CORNER, LEAST_SEEDS, Network
 from benchmarks.experiments.tables import markdown, metric, share
 from keras_lsc import datasets
 from keras_lsc.stability.theory import far_corner_radius
@@ -20,16 +19,6 @@ LAWS = (("1/√2", ENERGY), ("0.5", 0.5), ("1", 1.0))
 _NO_PLACE = "nothing learned"
 # A rank correlation takes that many networks.
 _LEAST_NETWORKS = 5
-
-
-def number_of_steps(setting: Setting) -> int:
-    """Length of the sequences of a network's task."""
-    if setting.steps is not None:
-        return setting.steps
-    task = datasets.info(setting.dataset)
-    if task.kind == "generated":
-        return datasets.load(setting.dataset, limit=1, **setting.options)[0].shape[1]
-    return setting.options.get("steps", task.shape[0])
 
 
 def balanced_starts(network: Network, mode: str) -> list[tuple[float, str]]:
@@ -109,7 +98,7 @@ def _holds(place: statistics.Interval, value: float) -> bool:
 
 
 def _corner_of(network: Network) -> float:
-    return far_corner_radius(number_of_steps(network.setting), network.setting.depth)
+    return far_corner_radius(network.setting.number_of_steps, network.setting.depth)
 
 
 def _nearest_tried(network: Network, mode: str, target: float) -> float:
@@ -176,4 +165,23 @@ def nearer_target_sentence(networks: list[Network]) -> str:
         f"one nearer to the far-corner radius is better on {wins['nearer']} "
         f'({share(statistics.share(wins["nearer"], clear))}), "variance" on {wins["variance"]}, '
         f"1 on {wins['1']}."
+    )
+
+
+def aimed_at_sentence(networks: list[Network]) -> str:
+    """How often the far-corner radius itself, as a target, beats the default and other targets."""
+    parts = []
+    for other in ("default", "variance", "1"):
+        compared = [network.compare(FAR_CORNER, other) for network in networks]
+        gains = [gain for gain in compared if gain is not None]
+        if gains:
+            better = sum(gain.is_above_zero for gain in gains)
+            worse = sum(gain.is_below_zero for gain in gains)
+            name = {"default": "the default start", "variance": '"variance"'}.get(other, other)
+            parts.append(f"than {name} on {better} and {worse} of {len(gains)}")
+    if not parts:
+        return ""
+    return (
+        "As a target of its own the radius is clearly better and clearly worse "
+        f"{', '.join(parts)} networks."
     )

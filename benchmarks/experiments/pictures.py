@@ -17,7 +17,6 @@ from benchmarks.experiments.optimum import (
     balanced_starts,
     best_target,
     learns,
-    number_of_steps,
 )
 from benchmarks.experiments.statistics import mean
 from benchmarks.experiments.summary import LEAST_SEEDS, Network
@@ -203,7 +202,7 @@ def target_sweep(networks: list[Network], path: Path) -> bool:
 
 
 def _size(network: Network) -> tuple[int, int]:
-    return number_of_steps(network.setting), network.setting.depth
+    return network.setting.number_of_steps, network.setting.depth
 
 
 def _draw_sweep(network: Network, colour: str, ax: Any) -> None:

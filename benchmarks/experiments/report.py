@@ -192,7 +192,11 @@ def _short(found: dict[str, list[Network]]) -> str:
 def _best_target(found: dict[str, list[Network]]) -> str:
     """Where the best target lies in the sweep, and whether that holds in the other experiments."""
     sweep = optimum.optimum_sentence(found.get("targets", []))
-    return f"{sweep} {optimum.nearer_target_sentence(_compared(found))}" if sweep else ""
+    if not sweep:
+        return ""
+    others = _compared(found)
+    sentences = [sweep, optimum.nearer_target_sentence(others), optimum.aimed_at_sentence(others)]
+    return " ".join(filter(None, sentences))
 
 
 def _section(experiment: Experiment, members: list[Network]) -> str:

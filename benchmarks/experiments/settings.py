@@ -11,7 +11,9 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from keras_lsc import datasets
 from keras_lsc.stability.targets import Target
+from keras_lsc.stability.theory import far_corner_radius
 
 FOLDER = Path(__file__).parent
 # Fields that say from which weights a run starts, and those that are chosen on validation.
@@ -37,6 +39,8 @@ _PLURALS = {
     "clip_norms": "clip_norm",
 }
 _NONE = "none"
+# In a TOML file, the far-corner radius of each network's depth and length.
+_FAR_CORNER = "far-corner"
 
 
 class SettingsError(ValueError):
@@ -122,6 +126,21 @@ class Setting:
         """Makes a setting from `to_dict`."""
         return cls(**values)
 
+    @property
+    def number_of_steps(self) -> int:
+        """Length of the sequences."""
+        if self.steps is not None:
+            return self.steps
+        task = datasets.info(self.dataset)
+        if task.kind == "generated":
+            return datasets.load(self.dataset, limit=1, **self.options)[0].shape[1]
+        return self.options.get("steps", task.shape[0])
+
+    @property
+    def far_corner_target(self) -> float:
+        """The far-corner radius of depth and length, to three digits."""
+        return round(far_corner_radius(self.number_of_steps, self.depth), 3)
+
     def without(self, *names: str) -> str:
         """The setting as text, these fields left out: equal for settings that differ in them."""
         rest = {key: value for key, value in self.to_dict().items() if key not in names}
@@ -164,7 +183,8 @@ def read_experiment(path: Path, budget: float = 1.0) -> Experiment:
     The file has `title`, `question`, `seeds`, a `[defaults]` table and `[[group]]` tables. Each
     group makes the product of its lists: a plural key (`cells`, `depths`, `targets`, ...) lists
     values of one field, `variants` lists tables of fields that change together. "none" stands for
-    no value. Keys of a group go before the defaults.
+    no value, the target "far-corner" for the far-corner radius. Keys of a group go before the
+    defaults.
 
     Args:
         path: of the file.
@@ -235,6 +255,9 @@ def _setting(values: dict[str, Any], path: Path) -> Setting:
             if values.get(key) is None:
                 raise SettingsError(f"{path} gives no {key!r} for the target {values['target']!r}.")
     try:
-        return Setting(**values)
+        setting = Setting(**values)
     except TypeError as error:
         raise SettingsError(f"{path}: {error}") from error
+    if setting.target == _FAR_CORNER:
+        return replace(setting, target=setting.far_corner_target)
+    return setting

@@ -21,6 +21,7 @@ from benchmarks.experiments.settings import CHOSEN_FIELDS, START_FIELDS, Setting
 from keras_lsc import datasets
 
 LEAST_SEEDS = 4
+FAR_CORNER = "far corner"
 Row = dict[str, Any]
 
 
@@ -33,8 +34,10 @@ def start_label(setting: Setting) -> str:
         name = "(" + ", ".join(f"{radius:g}" for radius in target) + ")"
     elif isinstance(target, str):
         name = target
+    elif abs(target - math.sqrt(0.5)) < 1e-9:
+        name = "variance"
     else:
-        name = "variance" if abs(target - math.sqrt(0.5)) < 1e-9 else f"{target:g}"
+        name = FAR_CORNER if target == setting.far_corner_target else f"{target:g}"
     gain = ", rms" if setting.radius == "rms" else ""
     return f"{name}{gain}, weights" if setting.mode == "weights" else f"{name}{gain}"
 

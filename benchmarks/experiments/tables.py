@@ -7,10 +7,10 @@ from statistics import median
 
 from benchmarks.experiments.networks import INITIALIZATIONS
 from benchmarks.experiments.statistics import Interval, mean
-from benchmarks.experiments.summary import LEAST_SEEDS, Network, Start
+from benchmarks.experiments.summary import FAR_CORNER, LEAST_SEEDS, Network, Start
 from keras_lsc import datasets
 
-TARGETS = ("variance", "1", "0.5", "unbalanced")
+TARGETS = ("variance", "1", "0.5", "unbalanced", FAR_CORNER)
 # Modes of pre-training, and what they add to the label of a start.
 MODES = (("scales", ""), ("weights", ", weights"))
 COMPARISONS = (
@@ -22,6 +22,9 @@ COMPARISONS = (
     ("variance", "0.5"),
     ("unbalanced", "default"),
     ("unbalanced", "variance"),
+    (FAR_CORNER, "default"),
+    (FAR_CORNER, "variance"),
+    (FAR_CORNER, "1"),
     ("1", "glorot"),
     ("1", "he"),
     ("1", "orthogonal"),
