@@ -288,13 +288,13 @@ _HOW_TO_READ = f"""
 **How to read it.** A run is one network, one start, one seed. All starts of a seed begin from the
 same initial weights and see the same batches. The *default* start is these weights; "variance",
 1, 0.5, "unbalanced", pairs and "far corner" (the far-corner radius, explained under "Which target")
-are targets of the pre-training, of mode "scales" unless "weights" is said. The learning rate of each start is the one with the best mean validation metric; the
-weights of the best validation are tested, on the test split, once. Means have Student's 95 %
-interval over the seeds, whose number is in brackets; differences are paired by seed, positive
-where the first is better, in points of accuracy or in natural logarithms of perplexity or squared
-error, and bold where the interval leaves out zero. Starts with fewer than {LEAST_SEEDS} seeds are
-in italics and enter no claim. Nothing is corrected for the number of comparisons: of twenty true
-ties one is bold by chance.
+are targets of the pre-training, of mode "scales" unless "weights" is said. The learning rate of
+each start is the one with the best mean validation metric; the weights of the best validation are
+tested, on the test split, once. Means have Student's 95 % interval over the seeds, whose number is
+in brackets; differences are paired by seed, positive where the first is better, in points of
+accuracy or in natural logarithms of perplexity or squared error, and bold where the interval leaves
+out zero. Starts with fewer than {LEAST_SEEDS} seeds are in italics and enter no claim. Nothing is
+corrected for the number of comparisons: of twenty true ties one is bold by chance.
 
 [DETAILS.md](DETAILS.md) has the paired differences, what was measured of every start, and the
 gradients before training. `results/trace.json` leads from every figure to its lines, and `python -m
