@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy import stats
 
 from benchmarks.experiments import statistics
-from benchmarks.experiments.summary import LEAST_SEEDS, Network, Start
+from benchmarks.experiments.summary import LEAST_SEEDS, Network, Start, Tally, tally
 from benchmarks.experiments.tables import MODES, TARGETS, in_mode, markdown
 from keras_lsc import datasets
 
@@ -209,13 +208,12 @@ def beforehand(found: list[Verdict]) -> str:
     known = [verdict for verdict in found if verdict.energy_sum is not None]
     if len(known) < 2 * _LEAST_NETWORKS:
         return ""
-    correlation, p_value = distance_correlation(known)
-    tells = p_value < 1 - statistics.CONFIDENCE and correlation > 0
+    correlation = distance_correlation(known)
+    tells = "tells" if correlation.is_clearly_positive else "does not tell"
     return (
         "What `measure` says of the default start is gain_t² + gain_l², which the energy law wants "
-        f"to be 1. Its distance from 1, |log|, {'tells' if tells else 'does not tell'} in advance "
-        f"how far the test error falls (Spearman's correlation {correlation:.2f}, "
-        f"p = {p_value:.2g})."
+        f"to be 1. Its distance from 1, |log|, {tells} in advance how far the test error falls "
+        f"({correlation})."
     )
 
 
@@ -227,15 +225,17 @@ def range_table(found: list[Verdict]) -> str:
         if not chosen:
             continue
         counts = Counter(verdict.word for verdict in chosen)
-        tallies = [_tally(chosen, target, "") for target in TARGETS]
+        tallies = [_against_default(chosen, target, "") for target in TARGETS]
         rows.append(
             [
                 _range_name(low, high),
                 ", ".join(_cells(chosen)),
                 f"{counts[HELPS]}, {counts[HURTS]} of {len(chosen)}",
                 *(
-                    f"{better}, {worse} of {count}" if count else "-"
-                    for better, worse, count in tallies
+                    f"{counted.better}, {counted.worse} of {counted.count}"
+                    if counted.count
+                    else "-"
+                    for counted in tallies
                 ),
             ]
         )
@@ -249,28 +249,19 @@ def _range_name(low: float, high: float) -> str:
     return f"above {low:g}" if math.isinf(high) else f"{low:g} to {high:g}"
 
 
-def _tally(found: list[Verdict], target: str, suffix: str) -> tuple[int, int, int]:
-    """On how many networks a target is clearly better and worse than the default, of how many."""
-    name, default = in_mode((target, "default"), suffix)
-    compared = [verdict.network.compare(name, default) for verdict in found]
-    intervals = [interval for interval in compared if interval is not None]
-    better = sum(interval.is_above_zero for interval in intervals)
-    return better, sum(interval.is_below_zero for interval in intervals), len(intervals)
+def _against_default(found: list[Verdict], target: str, suffix: str) -> Tally:
+    networks = [verdict.network for verdict in found]
+    return tally(networks, *in_mode((target, "default"), suffix))
 
 
-def distance_correlation(found: list[Verdict]) -> tuple[float, float]:
-    """Spearman's correlation of the default start's distance from the law with the gain.
+def distance_correlation(found: list[Verdict]) -> statistics.RankCorrelation:
+    """Correlation of the default start's distance from the law with the gain.
 
     Args:
         found: verdicts with an energy sum.
-
-    Returns:
-        The correlation, and the probability of one as strong without any connection.
     """
     distance = [abs(math.log(verdict.energy_sum or math.nan)) for verdict in found]
-    gain = [-math.log(verdict.error_ratio) for verdict in found]
-    test = stats.spearmanr(distance, gain)
-    return float(test.statistic), float(test.pvalue)
+    return statistics.rank_correlation(distance, [-math.log(v.error_ratio) for v in found])
 
 
 def _of_target(found: list[Verdict]) -> str:
@@ -278,28 +269,33 @@ def _of_target(found: list[Verdict]) -> str:
     balances = []
     for mode, suffix in MODES:
         for target in TARGETS:
-            better, worse, count = _tally(found, target, suffix)
-            if 2 * count >= len(found):
-                balances.append((better - worse, better, worse, count, target, mode))
+            counts = _against_default(found, target, suffix)
+            if 2 * counts.count >= len(found):
+                balances.append((counts, target, mode))
     if not balances:
         return ""
-    balances.sort(key=lambda item: (-item[0], -item[1]))
+    balances.sort(key=lambda item: (_balance(item[0]), item[0].better), reverse=True)
     best, worst = balances[0], balances[-1]
-    if best[0] > 0:
-        text = f"Without a search take {_balance(best)}."
+    if _balance(best[0]) > 0:
+        text = f"Without a search take {_described(*best)}."
     else:
         text = (
             "No target is better than the default on more networks than it is worse on, so none is "
-            f"to be taken untried; the nearest is {_balance(best)}."
+            f"to be taken untried; the nearest is {_described(*best)}."
         )
-    return f"{text} Worst is {_balance(worst)}." if worst[0] < min(best[0], 0) else text
+    if _balance(worst[0]) < min(_balance(best[0]), 0):
+        return f"{text} Worst is {_described(*worst)}."
+    return text
 
 
-def _balance(item: tuple[int, int, int, int, str, str]) -> str:
-    _, better, worse, count, target, mode = item
+def _balance(counts: Tally) -> int:
+    return counts.better - counts.worse
+
+
+def _described(counts: Tally, target: str, mode: str) -> str:
     return (
-        f'{_start_name(target)} in mode "{mode}", clearly better than the default on {better} and '
-        f"clearly worse on {worse} of {count} networks"
+        f'{_start_name(target)} in mode "{mode}", clearly better than the default on '
+        f"{counts.better} and clearly worse on {counts.worse} of {counts.count} networks"
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from benchmarks.experiments import statistics
-from benchmarks.experiments.summary import Network
+from benchmarks.experiments.summary import Network, Tally, tally
 from benchmarks.experiments.tables import (
     COMPARISONS,
     MODES,
@@ -22,17 +22,9 @@ def paper_form(networks: list[Network]) -> str:
     rows = []
     for mode, suffix in MODES:
         for pair in COMPARISONS:
-            found = [network.compare(*in_mode(pair, suffix)) for network in networks]
-            intervals = [interval for interval in found if interval is not None]
-            if not intervals:
-                continue
-            better = share(statistics.share(sum(i.value > 0 for i in intervals), len(intervals)))
-            clearly = sum(i.is_above_zero for i in intervals)
-            worse = sum(i.is_below_zero for i in intervals)
-            rows.append(
-                [f"{pair[0]} beats {pair[1]}", mode, str(len(intervals)), better, str(clearly),
-                 str(worse)]
-            )  # fmt: skip
+            counts = tally(networks, *in_mode(pair, suffix))
+            if counts.count:
+                rows.append([f"{pair[0]} beats {pair[1]}", mode, *_cells(counts)])
     header = ["", "mode", "settings", "share", "clearly better", "clearly worse"]
     return markdown(header, rows)
 
@@ -41,15 +33,16 @@ def mode_comparison(networks: list[Network]) -> str:
     """For every target, in what share of settings mode "scales" beats mode "weights"."""
     rows = []
     for target in TARGETS:
-        found = [network.compare(target, f"{target}, weights") for network in networks]
-        intervals = [interval for interval in found if interval is not None]
-        if intervals:
-            better = statistics.share(sum(i.value > 0 for i in intervals), len(intervals))
-            clearly = sum(i.is_above_zero for i in intervals)
-            worse = sum(i.is_below_zero for i in intervals)
-            rows.append([target, str(len(intervals)), share(better), str(clearly), str(worse)])
+        counts = tally(networks, target, f"{target}, weights")
+        if counts.count:
+            rows.append([target, *_cells(counts)])
     header = ["target", "settings", "scales beat weights", "clearly", "clearly worse"]
     return markdown(header, rows)
+
+
+def _cells(counts: Tally) -> list[str]:
+    ahead = share(statistics.share(counts.ahead, counts.count))
+    return [str(counts.count), ahead, str(counts.better), str(counts.worse)]
 
 
 def distance_table(networks: list[Network]) -> str:

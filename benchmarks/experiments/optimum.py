@@ -6,13 +6,11 @@ import math
 from collections import Counter
 
 import numpy as np
-from scipy import stats
 
 from benchmarks.experiments import statistics
-from benchmarks.experiments.summary import FAR_CORNER, LEAST_SEEDS, Network
+from benchmarks.experiments.summary import FAR_CORNER, LEAST_SEEDS, Network, tally
 from benchmarks.experiments.tables import markdown, metric, share
 from keras_lsc import datasets
-from keras_lsc.stability.theory import far_corner_radius
 
 ENERGY = math.sqrt(0.5)
 LAWS = (("1/√2", ENERGY), ("0.5", 0.5), ("1", 1.0))
@@ -80,7 +78,7 @@ def optimum_table(networks: list[Network]) -> str:
                     network.label,
                     mode,
                     f"{place.value:.2g} [{place.low:.2g}, {place.high:.2g}]",
-                    f"{_corner_of(network):.2f}",
+                    f"{network.setting.far_corner_target:.2f}",
                     metric(network, float(np.mean(list(tests.values())))),
                     (", ".join(inside) or "none of them") if learns(network, mode) else _NO_PLACE,
                     f"{place.count}",
@@ -95,10 +93,6 @@ def optimum_table(networks: list[Network]) -> str:
 
 def _holds(place: statistics.Interval, value: float) -> bool:
     return place.low - 1e-9 <= value <= place.high + 1e-9
-
-
-def _corner_of(network: Network) -> float:
-    return far_corner_radius(network.setting.number_of_steps, network.setting.depth)
 
 
 def _nearest_tried(network: Network, mode: str, target: float) -> float:
@@ -122,7 +116,7 @@ def optimum_sentence(networks: list[Network], mode: str = "scales") -> str:
     counts = [
         f"{name} on {sum(_holds(place, value) for _, place in known)}" for name, value in LAWS
     ]
-    corners = [(network, place, _corner_of(network)) for network, place in known]
+    corners = [(network, place, network.setting.far_corner_target) for network, place in known]
     held = sum(_holds(place, _nearest_tried(net, mode, corner)) for net, place, corner in corners)
     text = (
         f"In the sweep of the balanced target, of {len(known)} networks that learn anything, the "
@@ -133,12 +127,12 @@ def optimum_sentence(networks: list[Network], mode: str = "scales") -> str:
     )
     if len(known) < _LEAST_NETWORKS:
         return text
-    test = stats.spearmanr([corner for *_, corner in corners], [p.value for _, p in known])
-    moves = test.pvalue < 1 - statistics.CONFIDENCE and test.statistic > 0
+    correlation = statistics.rank_correlation(
+        [corner for *_, corner in corners], [place.value for _, place in known]
+    )
+    moves = "moves" if correlation.is_clearly_positive else "does not move"
     return (
-        f"{text} From network to network the best target {'moves' if moves else 'does not move'} "
-        f"with that radius (Spearman's correlation {test.statistic:.2f}, "
-        f"p = {test.pvalue:.2g})."
+        f"{text} From network to network the best target {moves} with that radius ({correlation})."
     )
 
 
@@ -156,7 +150,7 @@ def nearer_target_sentence(networks: list[Network]) -> str:
         clear += 1
         better = "variance" if gain.is_above_zero else "1"
         wins[better] += 1
-        nearer = "variance" if _corner_of(network) < (ENERGY + 1) / 2 else "1"
+        nearer = "variance" if network.setting.far_corner_target < (ENERGY + 1) / 2 else "1"
         wins["nearer"] += better == nearer
     if not clear:
         return ""
@@ -172,13 +166,10 @@ def aimed_at_sentence(networks: list[Network]) -> str:
     """How often the far-corner radius itself, as a target, beats the default and other targets."""
     parts = []
     for other in ("default", "variance", "1"):
-        compared = [network.compare(FAR_CORNER, other) for network in networks]
-        gains = [gain for gain in compared if gain is not None]
-        if gains:
-            better = sum(gain.is_above_zero for gain in gains)
-            worse = sum(gain.is_below_zero for gain in gains)
+        counts = tally(networks, FAR_CORNER, other)
+        if counts.count:
             name = {"default": "the default start", "variance": '"variance"'}.get(other, other)
-            parts.append(f"than {name} on {better} and {worse} of {len(gains)}")
+            parts.append(f"than {name} on {counts.better} and {counts.worse} of {counts.count}")
     if not parts:
         return ""
     return (

@@ -72,22 +72,20 @@ def gradient_grids(networks: list[Network], path: Path) -> bool:
         Whether there was anything to draw.
     """
     chosen = [n for n in networks if n.setting.depth == _GRID_DEPTH and n.setting.cell == "lstm"]
-    starts = [s for n in chosen for s in n.starts.values() if _grids(s) is not None]
+    found = {s.label: _grids(s) for n in chosen for s in n.starts.values()}
+    starts = {label: grids for label, grids in found.items() if grids is not None}
     if not starts:
         return False
     figure, axes = pyplot.subplots(
         len(starts), len(_KINDS), figsize=(9, 1.7 * len(starts)), squeeze=False, sharex=True,
         sharey=True, layout="constrained",
     )  # fmt: skip
-    for start, line in zip(starts, axes, strict=True):
+    for (label, grids), line in zip(starts.items(), axes, strict=True):
         for (kind, name), ax in zip(_KINDS.items(), line, strict=True):
-            _draw_grid(start, kind, ax)
-            ax.set_title(f"{start.label}: {name}", fontsize=9)
+            _draw_grid(grids[kind], ax)
+            ax.set_title(f"{label}: {name}", fontsize=9)
         line[0].set_ylabel("layer")
-    for ax in axes[-1]:
-        ax.set_xlabel("time step")
-    _add_energy_scale(figure, axes)
-    _save(figure, path)
+    _save_grids(figure, axes, path)
     return True
 
 
@@ -102,10 +100,10 @@ def gradients_by_depth(networks: list[Network], path: Path) -> bool:
         Whether there was anything to draw.
     """
     found = {
-        (network.setting.cell, label, network.setting.depth): network.starts[label]
+        (network.setting.cell, label, network.setting.depth): grids
         for network in networks
         for label in ("default", "variance")
-        if label in network.starts and _grids(network.starts[label]) is not None
+        if label in network.starts and (grids := _grids(network.starts[label])) is not None
     }
     if not found:
         return False
@@ -121,30 +119,28 @@ def gradients_by_depth(networks: list[Network], path: Path) -> bool:
         line[0].set_ylabel(f"{cell}\n{label}\n{_KINDS[kind]}", fontsize=8)
         for depth, ax in zip(depths, line, strict=True):
             if (cell, label, depth) in found:
-                _draw_grid(found[cell, label, depth], kind, ax)
+                _draw_grid(found[cell, label, depth][kind], ax)
             ax.set_yticks([])
             ax.tick_params(labelsize=7)
         line[0].set_yticks([0, depths[0] - 1], ["bottom", "top"])
     for depth, ax in zip(depths, axes[0], strict=True):
         ax.set_title(f"{depth} layers", fontsize=9)
-    for ax in axes[-1]:
-        ax.set_xlabel("time step")
-    _add_energy_scale(figure, axes)
-    _save(figure, path)
+    _save_grids(figure, axes, path)
     return True
 
 
-def _draw_grid(start: Any, kind: str, ax: Any) -> None:
-    grids = _grids(start)
-    assert grids is not None
-    energies = np.clip(grids[kind], _FLOOR, 1 / _FLOOR).T
+def _draw_grid(grid: np.ndarray, ax: Any) -> None:
+    energies = np.clip(grid, _FLOOR, 1 / _FLOOR).T
     ax.imshow(energies, origin="lower", aspect="auto", norm=_ENERGIES, cmap=_COLOURS)
 
 
-def _add_energy_scale(figure: Any, axes: Any) -> None:
+def _save_grids(figure: Any, axes: Any, path: Path) -> None:
+    for ax in axes[-1]:
+        ax.set_xlabel("time step")
     scale = cm.ScalarMappable(_ENERGIES, _COLOURS)
     label = "gradient energy, 1 at the last step of the top layer"
     figure.colorbar(scale, ax=axes, label=label, shrink=min(1.0, 6 / figure.get_figheight()))
+    _save(figure, path)
 
 
 def _grids(start: Any) -> dict[str, np.ndarray] | None:

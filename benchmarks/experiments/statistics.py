@@ -39,6 +39,38 @@ class Interval:
         return self.high < 0
 
 
+@dataclass(frozen=True)
+class RankCorrelation:
+    """Spearman's correlation of two figures.
+
+    Attributes:
+        value: between -1 and 1.
+        p_value: the probability of one as strong without any connection.
+    """
+
+    value: float
+    p_value: float
+
+    @property
+    def is_clearly_positive(self) -> bool:
+        """Whether the figures rise together, by the confidence of all intervals here."""
+        return self.p_value < 1 - CONFIDENCE and self.value > 0
+
+    def __str__(self) -> str:
+        return f"Spearman's correlation {self.value:.2f}, p = {self.p_value:.2g}"
+
+
+def rank_correlation(first: Sequence[float], second: Sequence[float]) -> RankCorrelation:
+    """Spearman's correlation.
+
+    Args:
+        first: one value a case.
+        second: of the same cases, in the same order.
+    """
+    test = stats.spearmanr(first, second)
+    return RankCorrelation(float(test.statistic), float(test.pvalue))
+
+
 def mean(values: Sequence[float]) -> Interval:
     """Mean with Student's t interval; of a single value the interval is infinite.
 

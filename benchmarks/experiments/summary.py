@@ -192,6 +192,35 @@ class Network:
         )
 
 
+@dataclass(frozen=True)
+class Tally:
+    """How two starts compare over networks.
+
+    Attributes:
+        ahead: on how many the first has the better mean.
+        better: on how many it is clearly better, its paired interval above zero.
+        worse: on how many it is clearly worse.
+        count: of networks that have both.
+    """
+
+    ahead: int
+    better: int
+    worse: int
+    count: int
+
+
+def tally(networks: Iterable[Network], first: str, second: str) -> Tally:
+    """Counts the networks on which one start is better and worse than another."""
+    compared = [network.compare(first, second) for network in networks]
+    intervals = [interval for interval in compared if interval is not None]
+    return Tally(
+        ahead=sum(interval.value > 0 for interval in intervals),
+        better=sum(interval.is_above_zero for interval in intervals),
+        worse=sum(interval.is_below_zero for interval in intervals),
+        count=len(intervals),
+    )
+
+
 def networks(rows: Iterable[Row]) -> list[Network]:
     """Sorts the runs of an experiment into networks and starts.
 
