@@ -216,7 +216,7 @@ class LSCPretrainer(keras.Model):
             measured = radii_and_gains(
                 [row.linearize(points) for row in self._driven],
                 self.radius,
-                **ROUGH._asdict(),
+                ROUGH,
             )
             result = {
                 "radius": ops.stack([ops.mean(row.radius) for row in measured]),

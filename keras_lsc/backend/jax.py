@@ -41,6 +41,11 @@ def no_gradient(function: Callable[[], Any]) -> Any:
     return jax.tree.map(jax.lax.stop_gradient, function())
 
 
+def is_concrete(x: Tensor) -> bool:
+    """Returns whether the value of x is known now, outside of a function that is compiled."""
+    return not isinstance(x, jax.core.Tracer)
+
+
 def cos_and_sin(x: Tensor) -> tuple[Tensor, Tensor]:
     """Returns cosine and sine in the dtype of x; those of `keras.ops` make float32 of float64."""
     return jnp.cos(x), jnp.sin(x)

@@ -45,6 +45,11 @@ def no_gradient(function: Callable[[], Any]) -> Any:
     return keras.tree.map_structure(tf.stop_gradient, function())
 
 
+def is_concrete(x: Tensor) -> bool:
+    """Returns whether the value of x is known now, outside of a function that is compiled."""
+    return not tf.is_symbolic_tensor(x)
+
+
 def cos_and_sin(x: Tensor) -> tuple[Tensor, Tensor]:
     """Returns cosine and sine in the dtype of x; those of `keras.ops` make float32 of float64."""
     return tf.cos(x), tf.sin(x)

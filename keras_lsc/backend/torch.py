@@ -42,6 +42,11 @@ def no_gradient(function: Callable[[], Any]) -> Any:
         return function()
 
 
+def is_concrete(_: Tensor) -> bool:
+    """Returns whether the value of x is known now, outside of a function that is compiled."""
+    return not torch.compiler.is_compiling()
+
+
 def cos_and_sin(x: Tensor) -> tuple[Tensor, Tensor]:
     """Returns cosine and sine in the dtype of x; those of `keras.ops` make float32 of float64."""
     return torch.cos(x), torch.sin(x)

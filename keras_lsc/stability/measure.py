@@ -59,7 +59,7 @@ class Probe(keras.Model):
         points = self.transition_map.sample(x, position)
         columns: dict[str, list[Tensor]] = {"radius": [], "gain": [], "n_out": [], "n_in": []}
         linearized = [row.linearize(points) for row in self.transition_map.transitions]
-        for measured in radii_and_gains(linearized, self.radius, **self.accuracy._asdict()):
+        for measured in radii_and_gains(linearized, self.radius, self.accuracy):
             columns["radius"].append(measured.radius)
             columns["gain"].append(measured.gain)
             for name, size in zip(("n_out", "n_in"), measured.shape, strict=True):

@@ -1,11 +1,9 @@
 """From a transition to its radius: value and exact gradient, dense and matrix-free.
 
-There is no eigensolver: none has a gradient on every backend, XLA lacks one on some devices, and
-on others it can wait for threads that wait for it. The spectral radius is read off the growth of
-the powers M, M^2, M^4, ...: matrix products only, for complex pairs, defective and zero matrices
-alike. M^N also spans the dominant eigenspaces; the gradient is that of the eigenvalue of M between
-them. The matrix-free path does the same to the small projection of M that Arnoldi iteration makes
-from products with it.
+The spectral radius is read off the powers of the Jacobian (`powers`), or of the small projection
+of it that Arnoldi iteration makes from products with it (`krylov`); its gradient is that of the
+eigenvalue between the subspaces that the powers tend to (`leading`). Where rounding keeps powers
+from vouching for a value, and there is a host to ask, LAPACK says what it is (`lapack`).
 """
 
 from collections.abc import Callable, Sequence
@@ -14,27 +12,35 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 from keras import ops
 
-from keras_lsc import backend
+from keras_lsc import arguments, backend
+from keras_lsc.stability import lapack
+from keras_lsc.stability.krylov import dominant_range, random_directions
+from keras_lsc.stability.leading import basis_of, is_certain, leading, normalized
+from keras_lsc.stability.powers import from_safe_scale, powers, safe_sqrt, to_safe_scale
 
 Tensor = Any
 Function = Callable[[Tensor], Tensor]
 RadiusKind = Literal["spectral", "rms", "norm"]
 
 
-class _Range(NamedTuple):
-    """Basis `(points, n, 2)` of what M^N tends to, its growth rate, and whether M^N vanishes."""
-
-    vectors: Tensor
-    value: Tensor
-    vanished: Tensor
-
-
 class Measured(NamedTuple):
-    """Radius and RMS gain `(points,)` of Jacobians of one shape `(n_out, n_in)`."""
+    """Radius and RMS gain `(points,)` of Jacobians of one shape `(n_out, n_in)`.
+
+    Attributes:
+        radius: of the kind that was asked for.
+        gain: RMS gain.
+        shape: of the Jacobians.
+        is_own: `(points,)` whether the gradient of the radius is its own; elsewhere it is that
+            of a common scale of all entries.
+        is_certain: `(points,)` whether the value is known to be close; None where that was not
+            asked for.
+    """
 
     radius: Tensor
     gain: Tensor
     shape: tuple[int, int]
+    is_own: Tensor
+    is_certain: Tensor | None
 
 
 class Accuracy(NamedTuple):
@@ -44,11 +50,15 @@ class Accuracy(NamedTuple):
         squarings: of a Jacobian that is formed: radii are within an error of order 2^-squarings.
         krylov: number of products with a Jacobian that is not formed.
         dense_limit: largest side of a Jacobian that is formed; above it only products are taken.
+        tolerance: error of a vector up to which a gradient counts as the radius' own.
+        certify: whether to find out which values are certain.
     """
 
     squarings: int = 14
     krylov: int = 96
     dense_limit: int = 256
+    tolerance: float = 0.01
+    certify: bool = True
 
 
 # Radii of single matrices within 0.05 % of an eigensolver's, means far closer.
@@ -58,123 +68,106 @@ EXACT = Accuracy()
 COARSE = Accuracy(squarings=10, krylov=96, dense_limit=128)
 # One update sees a noisy mean over the points of a batch: 0.2 % of it is enough up to a side of
 # 256, 0.7 % above.
-ROUGH = Accuracy(squarings=10, krylov=64, dense_limit=128)
-# A power whose norm falls by this factor in one squaring has vanished, and a radius so much
-# smaller than its matrix is rounding noise: both count as zero.
-_VANISHED = 1e-12
-_NEGLIGIBLE = {"float32": 1e-5, "float64": 1e-11}
-# Shorter vectors have no direction.
-_NO_LENGTH = 1e-30
+ROUGH = Accuracy(squarings=10, krylov=64, dense_limit=128, tolerance=0.3, certify=False)
+
+# Residual of a singular pair, as a share of its value, up to which that is certain: the error of
+# the value is of the order of its square.
+_CLOSE_PAIR = 0.01
 
 
-def spectral_radius(matrices: Tensor, squarings: int = EXACT.squarings) -> Tensor:
+class _Spectral(NamedTuple):
+    value: Tensor
+    is_own: Tensor
+    is_certain: Tensor | None
+
+
+def spectral_radius(
+    matrices: Tensor, squarings: int = EXACT.squarings, tolerance: float = EXACT.tolerance
+) -> Tensor:
     """Largest modulus of an eigenvalue: value from powers of M, exact gradient.
 
     The value is the growth rate (|M^N| / |M^(N/2)|)^(2/N), N = 2^squarings, within a relative
     error of order 1/N. M^N also spans the dominant left and right eigenspaces, a line or, for a
     complex pair, a plane; the gradient is that of the eigenvalue of M between them. Where the
-    powers leave no such eigenvalue (orthogonal and defective matrices) the gradient is that of a
+    powers leave no such eigenvalue (equal moduli, defective matrices) the gradient is that of a
     common scale of all entries.
+
+    Outside of a compiled function, matrices for which powers in their precision cannot vouch
+    (eigenvectors of a condition above some thousands) are handed to LAPACK on the host. Inside
+    of one, value and gradient of these are estimates; `radii_and_gains` says which they are.
 
     Args:
         matrices: `(..., n, n)` floats.
         squarings: number of times the matrix is squared.
+        tolerance: error of a vector up to which a gradient counts as the radius' own.
 
     Returns:
-        `(...,)` radii; exactly 0, with gradient 0, for zero and nilpotent matrices.
+        `(...,)` radii; 0, with gradient 0, for zero and nilpotent matrices; inf or NaN for
+        matrices that are not finite.
     """
-    value, power, vanished = _growth(ops.stop_gradient(matrices), squarings)
-    right = _range(power)
-    left = ops.swapaxes(_range(ops.swapaxes(power, -1, -2)), -1, -2)
-    block = ops.matmul(left, ops.matmul(matrices, right))
-    modulus, is_eigenvalue = _leading_modulus(ops.matmul(left, right), block, value)
-    return _with_slope(value, modulus, is_eigenvalue, rms_gain(matrices), vanished)
+    matrices = ops.convert_to_tensor(matrices)
+    on_host = backend.is_concrete(ops.stop_gradient(matrices))
+    found = _dense(matrices, Accuracy(squarings, tolerance=tolerance, certify=on_host))
+    if not on_host:
+        return found.value
+    return _ask_host(found.value, found.is_own, found.is_certain, matrices)[0]
+
+
+def _dense(matrices: Tensor, accuracy: Accuracy) -> _Spectral:
+    matrices, scale = to_safe_scale(matrices)
+    fixed = ops.stop_gradient(matrices)
+    found = powers(fixed, accuracy.squarings, accuracy.certify)
+    left = basis_of(found.left, accuracy.tolerance)
+    right = basis_of(found.right, accuracy.tolerance)
+    rows = ops.matmul(ops.swapaxes(left.vectors, -1, -2), matrices)
+    modulus, is_own = leading(left, right, rows, found.value, accuracy.tolerance)
+    certain, value = None, found.value
+    if accuracy.certify:
+        size = safe_sqrt(ops.sum(ops.square(fixed), axis=(-2, -1)))
+        images = ops.matmul(fixed, right.vectors)
+        by_vectors = is_certain(left, right, ops.stop_gradient(rows), images, size, value)
+        by_vectors = ops.logical_and(by_vectors, is_own)
+        # Stationary in both vectors, the eigenvalue between them is closer than the growth rate.
+        value = ops.where(by_vectors, ops.stop_gradient(modulus), value)
+        certain = ops.logical_or(found.is_certain, by_vectors)
+    radius = _with_slope(value, modulus, is_own, rms_gain(matrices), value == 0.0)
+    return _Spectral(from_safe_scale(radius, scale), is_own, certain)
 
 
 def _with_slope(
-    value: Tensor, modulus: Tensor, is_eigenvalue: Tensor, gain: Tensor, vanished: Tensor
+    value: Tensor, modulus: Tensor, is_own: Tensor, gain: Tensor, vanished: Tensor
 ) -> Tensor:
-    """`value`, with the gradient of `modulus`, or of a common scale where that is no eigenvalue."""
-    slope = ops.where(is_eigenvalue, modulus, _per_own_value(gain) * value)
+    """`value`, with the gradient of `modulus`, or of a common scale where that is not its own."""
+    slope = ops.where(is_own, modulus, _per_own_value(gain) * value)
     slope = ops.where(vanished, 0.0, slope)
     return value + slope - ops.stop_gradient(slope)
 
 
-def _growth(matrices: Tensor, squarings: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Growth rate of the powers, the last power at norm 1, and whether the powers vanish."""
-    power, log_norm, half_way = matrices, 0.0, 0.0
-    vanished = None
-    for k in range(squarings + 1):
-        energy = ops.sum(ops.square(power), axis=(-2, -1))
-        vanishes = energy <= (_VANISHED**2 if k else 1e-36)
-        vanished = vanishes if vanished is None else ops.logical_or(vanished, vanishes)
-        norm = ops.sqrt(ops.where(vanished, 1.0, energy))
-        half_way = log_norm
-        log_norm = log_norm + ops.log(norm) / 2.0**k
-        power = power / norm[..., None, None]
-        if k < squarings:
-            power = ops.matmul(power, power)
-    value = ops.exp(2.0 * log_norm - half_way)
-    size = _safe_sqrt(ops.sum(ops.square(matrices), axis=(-2, -1)))
-    vanished = ops.logical_or(vanished, value < _NEGLIGIBLE[ops.dtype(matrices)] * size)
-    return ops.where(vanished, 0.0, value), power, vanished
-
-
-def _range(power: Tensor) -> Tensor:
-    """Two orthonormal columns of the range of a power `(..., n, n)`: `(..., n, 2)`."""
-    start = np.random.default_rng(0).standard_normal((power.shape[-1], 2))
-    return _orthonormal(ops.matmul(power, ops.convert_to_tensor(start, dtype=ops.dtype(power))))
-
-
-def _leading_modulus(overlap: Tensor, block: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-    """Modulus of the eigenvalue of M between the ranges of M^N and of its transpose.
-
-    With X and Y bases of two dimensions of these ranges, not differentiated, it is an eigenvalue
-    of (Y^T X)^-1 Y^T M X: stationary in X and Y, so its derivative by M is exact. Of a real
-    dominant eigenvalue the second dimension is arbitrary, and so is the other eigenvalue; the one
-    that agrees with `value` is taken.
-
-    Args:
-        overlap: Y^T X, `(..., 2, 2)`.
-        block: Y^T M X, `(..., 2, 2)`.
-        value: `(...,)`, the radius by other means.
-
-    Returns:
-        The modulus, and whether it agrees with `value`, both `(...,)`.
-    """
-    area = _determinant(overlap)
-    is_regular = ops.abs(area) > 1e-4
-    area = ops.where(is_regular, area, 1.0)
-    half_trace = 0.5 * (
-        overlap[..., 1, 1] * block[..., 0, 0]
-        - overlap[..., 0, 1] * block[..., 1, 0]
-        + overlap[..., 0, 0] * block[..., 1, 1]
-        - overlap[..., 1, 0] * block[..., 0, 1]
-    )
-    half_trace = half_trace / area
-    determinant = _determinant(block) / area
-    discriminant = half_trace**2 - determinant
-    root = _safe_sqrt(discriminant)
-    candidates = [ops.abs(half_trace + root), ops.abs(half_trace - root)]
-    first_is_nearer = ops.abs(candidates[0] - value) < ops.abs(candidates[1] - value)
-    real = ops.where(first_is_nearer, *candidates)
-    modulus = ops.where(discriminant < 0.0, _safe_sqrt(determinant), real)
-    agrees = ops.abs(modulus - value) < 0.02 * value
-    return modulus, ops.logical_and(is_regular, agrees)
-
-
-def _determinant(matrices: Tensor) -> Tensor:
-    return matrices[..., 0, 0] * matrices[..., 1, 1] - matrices[..., 0, 1] * matrices[..., 1, 0]
-
-
-def _orthonormal(pairs: Tensor) -> Tensor:
-    """Orthonormal columns that span those of `(..., n, 2)`, by Gram and Schmidt."""
-    first = _normalized(pairs[..., 0])[0]
-    second = _normalized(pairs[..., 1])[0]
-    for _ in range(2):  # once is not enough where they are nearly parallel
-        second = second - ops.sum(first * second, axis=-1, keepdims=True) * first
-        second = _normalized(second)[0]
-    return ops.stack([first, second], axis=-1)
+def _ask_host(
+    value: Tensor, is_own: Tensor, certain: Tensor, matrices: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Values, and whether their gradients are their own, with LAPACK's where powers are unsure."""
+    is_certain = ops.convert_to_numpy(certain)
+    if is_certain.all():
+        return value, is_own
+    # As they were given: rounding them to another scale would move ill-conditioned eigenvalues.
+    fixed = ops.convert_to_numpy(ops.stop_gradient(matrices))
+    radii = np.zeros(is_certain.shape, fixed.dtype)
+    directions = np.zeros(fixed.shape, fixed.dtype)
+    known = np.zeros(is_certain.shape, bool)
+    for index in np.ndindex(is_certain.shape):
+        if is_certain[index]:
+            continue
+        radius, gradient = lapack.radius_and_gradient(fixed[index])
+        radii[index] = radius
+        if gradient is not None:
+            directions[index], known[index] = gradient, True
+    matrices, scale = to_safe_scale(matrices)
+    radii, known = ops.convert_to_tensor(radii) / scale, ops.convert_to_tensor(known)
+    along = ops.sum(ops.convert_to_tensor(directions) * matrices, axis=(-2, -1))
+    asked = _with_slope(radii, along, known, rms_gain(matrices), radii == 0.0)
+    asked = from_safe_scale(asked, scale)
+    return ops.where(certain, value, asked), ops.where(certain, is_own, known)
 
 
 def _per_own_value(x: Tensor) -> Tensor:
@@ -185,12 +178,18 @@ def _per_own_value(x: Tensor) -> Tensor:
 
 def spectral_norm(matrices: Tensor, squarings: int = EXACT.squarings) -> Tensor:
     """Largest singular value of `(..., n_out, n_in)` matrices, `(...,)`; 0 for zero matrices."""
+    return _dense_norm(matrices, Accuracy(squarings, certify=False)).value
+
+
+def _dense_norm(matrices: Tensor, accuracy: Accuracy) -> _Spectral:
+    matrices, scale = to_safe_scale(matrices)
     transposed = ops.swapaxes(matrices, -1, -2)
     n_out, n_in = matrices.shape[-2:]
     gram = ops.matmul(matrices, transposed) if n_out <= n_in else ops.matmul(transposed, matrices)
-    squared = spectral_radius(gram, squarings)
-    is_zero = squared == 0.0
-    return ops.where(is_zero, 0.0, ops.sqrt(ops.where(is_zero, 1.0, squared)))
+    squared = _dense(gram, accuracy)
+    is_zero = squared.value == 0.0
+    norm = ops.where(is_zero, 0.0, ops.sqrt(ops.where(is_zero, 1.0, squared.value)))
+    return squared._replace(value=from_safe_scale(norm, scale))
 
 
 def rms_gain(matrices: Tensor) -> Tensor:
@@ -208,7 +207,9 @@ def rms_gain(matrices: Tensor) -> Tensor:
         `(...,)` gains.
     """
     n_out, n_in = matrices.shape[-2:]
-    return _safe_sqrt(_energy_per_gain(n_out, n_in) * ops.sum(ops.square(matrices), axis=(-2, -1)))
+    matrices, scale = to_safe_scale(matrices)
+    energy = ops.sum(ops.square(matrices), axis=(-2, -1))
+    return from_safe_scale(safe_sqrt(_energy_per_gain(n_out, n_in) * energy), scale)
 
 
 def radius_and_gain(
@@ -221,6 +222,8 @@ def radius_and_gain(
     dense_limit: int = EXACT.dense_limit,
 ) -> Measured:
     """Radius and RMS gain of the Jacobian of `function` at every row of `x`.
+
+    Outside of a compiled function LAPACK is asked where `spectral_radius` asks it.
 
     Args:
         function: maps `(points, n_in)` to `(points, n_out)`; rows must not interact.
@@ -235,28 +238,32 @@ def radius_and_gain(
         `Measured`, in float32 (float64 for a float64 `x`), differentiable by the weights that
         `function` reads.
     """
-    (measured,) = radii_and_gains(
-        [(function, x)], kind, squarings=squarings, krylov=krylov, dense_limit=dense_limit
-    )
-    return measured
+    accuracy = Accuracy(squarings, krylov, dense_limit)
+    (measured,) = radii_and_gains([(function, x)], kind, accuracy)
+    is_spectral = kind == "spectral" and not _is_gain(kind, *measured.shape)
+    if not is_spectral or not backend.is_concrete(ops.stop_gradient(measured.radius)):
+        return measured
+    if ops.convert_to_numpy(measured.is_certain).all():
+        return measured
+    matrices = backend.jacobian(*in_precision(function, x))
+    radius, is_own = _ask_host(measured.radius, measured.is_own, measured.is_certain, matrices)
+    is_certain = ops.ones_like(measured.is_certain)
+    return measured._replace(radius=radius, is_own=is_own, is_certain=is_certain)
 
 
 def radii_and_gains(
     linearized: Sequence[tuple[Function, Tensor]],
     kind: RadiusKind = "spectral",
-    *,
-    squarings: int = EXACT.squarings,
-    krylov: int = EXACT.krylov,
-    dense_limit: int = EXACT.dense_limit,
+    accuracy: Accuracy = EXACT,
 ) -> list[Measured]:
-    """`radius_and_gain` of several functions; Jacobians of one shape share their products.
+    """`radius_and_gain` of several functions, all in the graph: nothing is asked of the host.
+
+    Jacobians of one shape share their products.
 
     Args:
         linearized: pairs of a function and its `(points, n_in)` argument.
-        kind: as in `radius_and_gain`, and so are the others.
-        squarings: accuracy of the dense path.
-        krylov: number of products with the Jacobian in the matrix-free path.
-        dense_limit: largest side of a Jacobian that is formed.
+        kind: as in `radius_and_gain`.
+        accuracy: of the radii.
 
     Returns:
         One `Measured` for every pair.
@@ -264,20 +271,24 @@ def radii_and_gains(
     measured: list[Measured] = []
     to_square: dict[tuple[int, int], list[tuple[int, Tensor]]] = {}
     for index, (function, x) in enumerate(linearized):
-        if x.shape[-1] > dense_limit:
-            measured.append(_matrix_free(function, x, kind, krylov, squarings))
+        if x.shape[-1] > accuracy.dense_limit:
+            measured.append(_matrix_free(function, x, kind, accuracy))
             continue
         matrices = backend.jacobian(*in_precision(function, x))
         n_out, n_in = matrices.shape[-2:]
-        gain = rms_gain(matrices)
-        measured.append(Measured(gain, gain, (n_out, n_in)))
+        measured.append(_of_gain(rms_gain(matrices), n_out, n_in))
         if not _is_gain(kind, n_out, n_in):
             to_square.setdefault((n_out, n_in), []).append((index, matrices))
-    of_kind = spectral_norm if kind == "norm" else spectral_radius
+    of_kind = _dense_norm if kind == "norm" else _dense
     for group in to_square.values():
-        radii = of_kind(ops.concatenate([matrices for _, matrices in group]), squarings)
-        for (index, _), radius in zip(group, ops.split(radii, len(group)), strict=True):
-            measured[index] = measured[index]._replace(radius=radius)
+        found = of_kind(ops.concatenate([matrices for _, matrices in group]), accuracy)
+        parts = [
+            [None] * len(group) if part is None else ops.split(part, len(group)) for part in found
+        ]
+        for (index, _), radius, own, certain in zip(group, *parts, strict=True):
+            measured[index] = measured[index]._replace(
+                radius=radius, is_own=own, is_certain=certain
+            )
     return measured
 
 
@@ -292,136 +303,154 @@ def _is_gain(kind: RadiusKind, n_out: int, n_in: int) -> bool:
     return kind == "rms" or (kind == "spectral" and n_in != n_out)
 
 
-def _matrix_free(
-    function: Function, x: Tensor, kind: RadiusKind, krylov: int, squarings: int
-) -> Measured:
-    function, x = in_precision(function, x)
-    y, pullback = backend.vjp(function, x)
-    n_out, n_in = y.shape[-1], x.shape[-1]
-    gain = _probed_gain(pullback, y)
-    if _is_gain(kind, n_out, n_in):
-        radius = gain
-    elif kind == "norm":
-        radius = _krylov_norm(x, y, pullback, krylov, squarings)
-    else:
-        radius = _krylov_radius(x, y, pullback, gain, krylov, squarings)
-    return Measured(radius, gain, (n_out, n_in))
+def _of_gain(gain: Tensor, n_out: int, n_in: int) -> Measured:
+    is_known = ops.isfinite(ops.stop_gradient(gain))
+    return Measured(gain, gain, (n_out, n_in), is_known, is_known)
 
 
 def check_radius_kind(kind: str) -> None:
     """Raises ValueError if `kind` names no radius."""
-    if kind not in get_args(RadiusKind):
-        raise ValueError(
-            f"Unknown radius {kind!r}. Expected one of "
-            f"{', '.join(map(repr, get_args(RadiusKind)))}."
-        )
+    arguments.one_of("radius", kind, get_args(RadiusKind))
 
 
 def _energy_per_gain(n_out: int, n_in: int) -> float:
     return 0.5 * (1.0 / n_out + 1.0 / n_in)
 
 
-def _safe_sqrt(x: Tensor) -> Tensor:
-    is_zero = x <= 0.0
-    return ops.where(is_zero, 0.0, ops.sqrt(ops.where(is_zero, 1.0, x)))
-
-
-def _random_directions(count: int, like: Tensor) -> Tensor:
-    """`count` fixed random vectors, the same on every backend and for every point."""
-    vectors = np.random.default_rng(0).standard_normal((count, 1, like.shape[-1]))
-    return ops.convert_to_tensor(vectors, dtype=ops.dtype(like)) + ops.zeros_like(like)
-
-
-def _probed_gain(pullback: Function, y: Tensor, probes: int = 8) -> Tensor:
-    """RMS gain from |u^T M| for random u (Hutchinson's estimate of the Frobenius norm)."""
-    directions = _random_directions(probes, y)
-    energy, n_in = 0.0, 0
-    for k in range(probes):
-        product = pullback(directions[k])
-        n_in = product.shape[-1]
-        energy = energy + ops.sum(ops.square(product), axis=-1) / probes
-    return _safe_sqrt(_energy_per_gain(y.shape[-1], n_in) * energy)
-
-
-def _pushforward(pullback: Function, y: Tensor) -> Function:
-    """v -> M v, from u -> M^T u: the transpose of a linear map is its own derivative."""
-    _, transpose = backend.vjp(pullback, ops.zeros_like(y))
-    return transpose
-
-
-def _arnoldi(product: Function, start: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Orthonormal Krylov basis `(points, size, n)` and projection `(points, size, size)`."""
-    n, dtype = start.shape[-1], ops.dtype(start)
-    count = ops.shape(start)[0]
-    unit = ops.eye(size + 1, size, dtype=dtype)
-    vector, _ = _normalized(start)
-    basis = ops.zeros((count, size, n), dtype=dtype)
-    projection = ops.zeros((count, size, size), dtype=dtype)
-
-    def body(j: Tensor, carry: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        vector, basis, projection = carry
-        # Written in place where a backend can: the basis is too large to be copied every time.
-        basis = ops.slice_update(basis, [0, j, 0], vector[:, None, :])
-        vector = product(vector)
-        column = ops.zeros((count, size), dtype=dtype)
-        for _ in range(2):  # once is not enough in float32
-            overlap = ops.einsum("pmn,pn->pm", basis, vector)
-            vector = vector - ops.einsum("pm,pmn->pn", overlap, basis)
-            column = column + overlap
-        vector, norm = _normalized(vector)
-        column = column + norm * ops.take(unit, j + 1, axis=0)
-        projection = ops.slice_update(projection, [0, 0, j], column[:, :, None])
-        return vector, basis, projection
-
-    _, basis, projection = ops.fori_loop(0, size, body, (vector, basis, projection))
-    return ops.reshape(basis, (-1, size, n)), projection
-
-
-def _normalized(vectors: Tensor) -> tuple[Tensor, Tensor]:
-    """Unit vectors and lengths; a vector of (nearly) no length becomes zero, not NaN."""
-    norm = _safe_sqrt(ops.sum(ops.square(vectors), axis=-1, keepdims=True))
-    vanishes = norm < _NO_LENGTH
-    return ops.where(vanishes, 0.0, vectors / ops.where(vanishes, 1.0, norm)), ops.where(
-        vanishes, 0.0, norm
+def _matrix_free(function: Function, x: Tensor, kind: RadiusKind, accuracy: Accuracy) -> Measured:
+    products = _Products(*in_precision(function, x))
+    x, y, scale = products.x, products.y, products.scale
+    gain = _probed_gain(products, accuracy.certify)
+    measured = _of_gain(gain, y.shape[-1], x.shape[-1])
+    if kind == "norm":
+        found = _krylov_norm(products, accuracy)
+        measured = measured._replace(
+            radius=found.value, is_own=found.is_own, is_certain=found.is_certain
+        )
+    elif not _is_gain(kind, *measured.shape):
+        found = _krylov_radius(products, gain, accuracy)
+        measured = measured._replace(
+            radius=found.value, is_own=found.is_own, is_certain=found.is_certain
+        )
+    return measured._replace(
+        radius=from_safe_scale(measured.radius, scale), gain=from_safe_scale(measured.gain, scale)
     )
 
 
-def _dominant_range(product: Function, start: Tensor, size: int, squarings: int) -> _Range:
-    """What the powers of a large matrix tend to, from those of its projection."""
-    basis, projection = _arnoldi(product, start, size)
-    value, power, vanished = _growth(projection, squarings)
-    return _Range(ops.einsum("pmk,pmn->pnk", _range(power), basis), value, vanished)
+class _Products:
+    """Products with the Jacobians of rows, which are not formed, at a scale of safe squares.
+
+    Attributes:
+        x: `(points, n_in)` where the function is linearised.
+        y: `(points, n_out)` its value there.
+        scale: `(points,)` what products are divided by, 1 for most.
+    """
+
+    def __init__(self, function: Function, x: Tensor):
+        self.x = x
+        self.y, self._pull = backend.vjp(function, x)
+        probe = backend.no_gradient(lambda: self._pull(random_directions(1, self.y)[0]))
+        _, self.scale = to_safe_scale(probe[:, None, :])
+
+    def pullback(self, u: Tensor) -> Tensor:
+        """M^T u of rows u."""
+        return self._divided(self._pull(u))
+
+    def pushforward(self) -> Function:
+        """v -> M v: the transpose of a linear map is its own derivative."""
+        _, transpose = backend.vjp(self._pull, ops.zeros_like(self.y))
+        return lambda v: self._divided(transpose(v))
+
+    def _divided(self, product: Tensor) -> Tensor:
+        # With the derivative 1, as in `to_safe_scale`.
+        fixed = ops.stop_gradient(product)
+        return fixed / self.scale[:, None] + (product - fixed)
 
 
-def _krylov_radius(
-    x: Tensor, y: Tensor, pullback: Function, gain: Tensor, size: int, squarings: int
-) -> Tensor:
-    size = min(size, x.shape[-1])
-    start = _random_directions(1, y)[0]
+def _probed_gain(products: _Products, deflate: bool, probes: int = 8) -> Tensor:
+    """RMS gain from |u^T M| for random u, other ones at every point.
 
-    def ranges() -> tuple[_Range, _Range]:
-        left = _dominant_range(pullback, start, size, squarings)
-        return left, _dominant_range(_pushforward(pullback, y), start, size, squarings)
+    Hutchinson's estimate of the Frobenius norm, which is far off where few directions hold most of
+    it. With `deflate` these are found first and taken exactly, and only the rest is estimated
+    (Hutch++, arXiv 2010.09649).
+    """
+    pullback, y = products.pullback, products.y
+    n_out, n_in = y.shape[-1], products.x.shape[-1]
+    directions = _directions_of_points(2 * probes if deflate else probes, y)
+    energy = 0.0
+    basis: list[Tensor] = []
+    if deflate:
+        pushforward = products.pushforward()
+        for k in range(probes):
+            row = _beside(pullback(directions[probes + k]), basis)
+            basis.append(normalized(_beside(row, basis))[0])
+            energy = energy + ops.sum(ops.square(pushforward(basis[-1])), axis=-1)
+    for k in range(probes):
+        rest = _beside(pullback(directions[k]), basis)
+        energy = energy + ops.sum(ops.square(rest), axis=-1) / probes
+    return safe_sqrt(_energy_per_gain(n_out, n_in) * energy)
 
-    left, right = backend.no_gradient(ranges)
-    rows = [pullback(left.vectors[..., k]) for k in range(2)]
-    block = ops.stack([ops.einsum("pn,pnk->pk", row, right.vectors) for row in rows], axis=1)
-    overlap = ops.einsum("pnj,pnk->pjk", left.vectors, right.vectors)
-    modulus, is_eigenvalue = _leading_modulus(overlap, block, left.value)
-    # Stationary in both vectors, the quotient is closer than the values of the projections.
-    value = ops.where(is_eigenvalue, ops.stop_gradient(modulus), left.value)
-    return _with_slope(value, modulus, is_eigenvalue, gain, left.vanished)
+
+def _beside(vector: Tensor, basis: list[Tensor]) -> Tensor:
+    for direction in basis:
+        vector = vector - ops.sum(direction * vector, axis=-1, keepdims=True) * direction
+    return vector
 
 
-def _krylov_norm(x: Tensor, y: Tensor, pullback: Function, size: int, squarings: int) -> Tensor:
-    size = min(size, x.shape[-1], y.shape[-1])
-    start = _random_directions(1, y)[0]
-    pushforward = _pushforward(pullback, y)
+def _directions_of_points(count: int, like: Tensor, points: int = 32) -> list[Tensor]:
+    """Random vectors `(points, n)`: so many different ones, then the same again."""
+    drawn = np.random.default_rng(0).standard_normal((count, points, like.shape[-1]))
+    turn = ops.arange(ops.shape(like)[0]) % points
+    drawn = ops.convert_to_tensor(drawn, dtype=ops.dtype(like))
+    return [ops.take(drawn[k], turn, axis=0) for k in range(count)]
 
-    def singular_vectors() -> tuple[Tensor, Tensor]:
-        found = _dominant_range(lambda u: pushforward(pullback(u)), start, size, squarings)
-        left = _normalized(found.vectors[..., 0])[0]
-        return left, _normalized(pullback(left))[0]
 
-    left, right = backend.no_gradient(singular_vectors)
-    return ops.sum(pullback(left) * right, axis=-1)
+def _krylov_radius(products: _Products, gain: Tensor, accuracy: Accuracy) -> _Spectral:
+    n = products.x.shape[-1]
+    size = min(accuracy.krylov, n)
+    start = random_directions(1, products.y)[0]
+    pullback = products.pullback
+
+    def ranges() -> tuple[Tensor, ...]:
+        left, value, is_zero = dominant_range(pullback, start, size, accuracy.squarings)
+        pushforward = products.pushforward()
+        right, _, _ = dominant_range(pushforward, start, size, accuracy.squarings)
+        left = basis_of(left, accuracy.tolerance)
+        right = basis_of(right, accuracy.tolerance)
+        images = ()
+        if accuracy.certify:
+            images = (ops.stack([pushforward(right.vectors[..., k]) for k in range(2)], axis=-1),)
+        return left, right, value, is_zero, images
+
+    left, right, value, is_zero, images = backend.no_gradient(ranges)
+    rows = ops.stack([pullback(left.vectors[..., k]) for k in range(2)], axis=1)
+    modulus, is_own = leading(left, right, rows, value, accuracy.tolerance)
+    # Stationary in both vectors, the eigenvalue is closer than the values of the projections.
+    value = ops.where(is_own, ops.stop_gradient(modulus), value)
+    certain = None
+    if accuracy.certify:
+        norm = ops.stop_gradient(gain) * n**0.5
+        image = ops.stack(images, axis=-1)
+        by_vectors = is_certain(left, right, ops.stop_gradient(rows), image, norm, value)
+        certain = ops.logical_or(is_zero, ops.logical_and(by_vectors, is_own))
+    return _Spectral(_with_slope(value, modulus, is_own, gain, value == 0.0), is_own, certain)
+
+
+def _krylov_norm(products: _Products, accuracy: Accuracy) -> _Spectral:
+    size = min(accuracy.krylov, products.x.shape[-1], products.y.shape[-1])
+    start = random_directions(1, products.y)[0]
+    pullback, pushforward = products.pullback, products.pushforward()
+
+    def singular_vectors() -> tuple[Tensor, ...]:
+        found, _, is_zero = dominant_range(
+            lambda u: pushforward(pullback(u)), start, size, accuracy.squarings
+        )
+        left = normalized(found[..., 0])[0]
+        right, value = normalized(pullback(left))
+        residual = normalized(pushforward(right) - value * left)[1]
+        is_close = residual < _CLOSE_PAIR * value
+        return left, right, ops.logical_or(is_zero, is_close[:, 0])
+
+    left, right, certain = backend.no_gradient(singular_vectors)
+    value = ops.sum(pullback(left) * right, axis=-1)
+    return _Spectral(value, ops.ones_like(certain), certain)

@@ -1,0 +1,172 @@
+"""The powers of a matrix by repeated squaring: how fast they grow, and what they tend to.
+
+There is no eigensolver here: none has a gradient on every backend, XLA lacks one on some devices,
+and on others it can wait for threads that wait for it. The spectral radius is the growth rate of
+M, M^2, M^4, ...: matrix products only, for complex pairs, defective and zero matrices alike, and
+M^N spans the dominant eigenspaces. What rounding does to powers of a matrix that is far from
+normal is followed beside them, so that a value which they cannot vouch for is known as such.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+from keras import ops
+
+Tensor = Any
+
+# Powers are kept at this norm: the square of an entry 1e-30 times smaller is still a number.
+_SIZE = 2.0**20
+# The energy of a power below which nothing is left of it.
+_NO_ENERGY = 1e-36
+# Matrices outside of these sizes are brought to 1 first; rounding would cost others nothing but
+# the zeros that cancel exactly.
+_SAFE_SIZES = (2.0**-20, 2.0**20)
+_PROBES = 3
+
+
+class Powers(NamedTuple):
+    """What the powers of matrices `(..., n, n)` say; N is the last exponent.
+
+    Attributes:
+        value: `(...,)` growth rate (|M^N| / |M^(N/2)|)^(2/N), the spectral radius within a
+            relative error of order 1/N.
+        right: `(..., n, 3)` three vectors of the range of M^N.
+        left: `(..., n, 3)` the same of its transpose.
+        is_zero: `(...,)` whether M is zero, and its radius with it.
+        is_certain: `(...,)` whether `value` lies between an upper and a lower bound that
+            are close, and rounding is too small to matter; None where it was not asked for.
+    """
+
+    value: Tensor
+    right: Tensor
+    left: Tensor
+    is_zero: Tensor
+    is_certain: Tensor | None
+
+
+def to_safe_scale(matrices: Tensor) -> tuple[Tensor, Tensor]:
+    """Matrices whose squares are in range, and what they were divided by, 1 for most.
+
+    The gradient of a radius, a norm or a gain does not depend on the scale of the matrix, so the
+    division has the derivative 1, as that of `from_safe_scale` has: neither can overflow.
+
+    Args:
+        matrices: `(..., n_out, n_in)` floats.
+
+    Returns:
+        The matrices, and their scales `(...,)`.
+    """
+    fixed = ops.stop_gradient(matrices)
+    size = ops.max(ops.abs(fixed), axis=(-2, -1))
+    low, high = _SAFE_SIZES
+    is_safe = ops.logical_or(ops.logical_and(size >= low, size <= high), size == 0.0)
+    scale = ops.where(is_safe, 1.0, size)
+    return fixed / scale[..., None, None] + (matrices - fixed), scale
+
+
+def from_safe_scale(values: Tensor, scale: Tensor) -> Tensor:
+    """Radii, norms or gains of the matrices that `to_safe_scale` was given."""
+    fixed = ops.stop_gradient(values)
+    return fixed * scale + (values - fixed)
+
+
+def safe_sqrt(x: Tensor) -> Tensor:
+    """Square root with the derivative 0 where x is not positive, and the value 0."""
+    is_zero = x <= 0.0
+    return ops.where(is_zero, 0.0, ops.sqrt(ops.where(is_zero, 1.0, x)))
+
+
+def powers(matrices: Tensor, squarings: int, certify: bool = False) -> Powers:
+    """Raises matrices to N = 2^squarings.
+
+    Args:
+        matrices: `(..., n, n)` floats whose squares are in range; not differentiated.
+        squarings: number of times a matrix is squared.
+        certify: whether to follow bounds and rounding, for `is_certain`.
+
+    Returns:
+        `Powers`. Where nothing is left of a power but the matrix is not zero, it was nilpotent, or
+        a small part of it was lost beside a large one: there `value` is the lower bound that the
+        traces of the powers give, 0 for nilpotent matrices, and it is not certain.
+    """
+    n, dtype = matrices.shape[-1], ops.dtype(matrices)
+    probes = _probes(n, dtype)
+    epsilon = float(np.finfo(dtype).eps) / 2
+    raised, rate, former, lower = matrices, 0.0, 0.0, None
+    noise, stretch = epsilon, 1.0
+    is_zero = is_gone = None
+    for k in range(squarings + 1):
+        energy = ops.sum(ops.square(raised), axis=(-2, -1))
+        vanishes = energy < _NO_ENERGY
+        is_zero = vanishes if is_zero is None else is_zero
+        is_gone = vanishes if is_gone is None else ops.logical_or(is_gone, vanishes)
+        norm = ops.sqrt(ops.where(is_gone, 1.0, energy))
+        step = ops.log(norm) - (2 * math.log(_SIZE) if k else 0.0)
+        former, rate = rate, rate + step / 2.0**k
+        if certify and k:
+            # Rounding of the factors, stretched from both sides, and that of the product.
+            noise = (2.0 * stretch * noise + epsilon) / ops.exp(step)
+        raised = raised * (_SIZE / norm)[..., None, None]
+        bound = _from_trace(ops.trace(raised, axis1=-2, axis2=-1) / _SIZE, n, rate, 2.0**k)
+        bound = ops.where(is_gone, -np.inf, bound)
+        lower = bound if lower is None else ops.maximum(lower, bound)
+        if certify:
+            stretch = _stretch(raised, probes)
+        if k < squarings:
+            raised = ops.matmul(raised, raised)
+    unit = raised / _SIZE
+    value = ops.exp(ops.where(is_gone, lower, 2.0 * rate - former))
+    certain = None
+    if certify:
+        close = _bounds_are_close(unit, rate, value, noise, 2.0**squarings)
+        certain = ops.logical_or(is_zero, ops.logical_and(close, ops.logical_not(is_gone)))
+    return Powers(
+        value,
+        ops.matmul(unit, probes),
+        ops.matmul(ops.swapaxes(unit, -1, -2), probes),
+        is_zero,
+        certain,
+    )
+
+
+def _probes(n: int, dtype: str) -> Tensor:
+    directions = np.random.default_rng(0).standard_normal((n, _PROBES))
+    return ops.convert_to_tensor(directions, dtype=dtype)
+
+
+def _from_trace(trace: Tensor, n: int, rate: Tensor, exponent: float) -> Tensor:
+    """Logarithm of (|trace M^N| / n)^(1/N), which no eigenvalue's largest modulus is below.
+
+    `trace` is that of the power at norm 1, `rate` the logarithm of its norm over N.
+    """
+    is_none = trace == 0.0
+    logarithm = ops.log(ops.abs(ops.where(is_none, 1.0, trace)) / n) / exponent
+    return ops.where(is_none, -np.inf, rate + logarithm)
+
+
+def _stretch(raised: Tensor, probes: Tensor) -> Tensor:
+    """How much the power at norm 1 lengthens a vector at most, by a step of power iteration."""
+    image = ops.matmul(raised, probes)
+    back = ops.matmul(ops.swapaxes(raised, -1, -2), image)
+    lengths = [safe_sqrt(ops.sum(ops.square(part / _SIZE), axis=-2)) for part in (image, back)]
+    shorter = ops.where(lengths[0] == 0.0, 1.0, lengths[0])
+    return ops.minimum(ops.max(lengths[1] / shorter, axis=-1) / _SIZE, 1.0)
+
+
+def _bounds_are_close(
+    unit: Tensor, rate: Tensor, value: Tensor, noise: Tensor, exponent: float
+) -> Tensor:
+    """Whether the growth rate is hardly above what the traces of M^N and M^2N allow at least."""
+    n = unit.shape[-1]
+    trace = ops.trace(unit, axis1=-2, axis2=-1)
+    trace_of_square = ops.sum(unit * ops.swapaxes(unit, -1, -2), axis=(-2, -1))
+    lower = ops.maximum(
+        _from_trace(trace, n, rate, exponent),
+        _from_trace(trace_of_square, n, rate, 2.0 * exponent),
+    )
+    is_known = ops.maximum(ops.abs(trace), ops.abs(trace_of_square)) > 4.0 * noise
+    # With fewer squarings less is asked for.
+    tolerance = max(1e-3, 10.0 / exponent)
+    is_close = value * (1.0 - tolerance) < ops.exp(lower)
+    return ops.logical_and(ops.logical_and(is_known, noise < 0.1), is_close)
