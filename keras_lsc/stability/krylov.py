@@ -19,7 +19,7 @@ _CLOSED = {"float32": 1e-5, "float64": 1e-12}
 
 def dominant_range(
     product: Function, start: Tensor, size: int, squarings: int
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """What the powers of a large matrix tend to, from those of its projection.
 
     Args:
@@ -29,13 +29,16 @@ def dominant_range(
         squarings: as of `powers`.
 
     Returns:
-        Three vectors of the range of M^N, `(points, n, 3)`; the radius of the projection and
-        whether it is the zero matrix, `(points,)`.
+        Three vectors of the range of M^N, `(points, n, 3)`; and `(points,)` the radius of the
+        projection, whether it is the zero matrix, and whether the space was closed before it
+        was full, as where M has few distinct eigenvalues, or one many times.
     """
     basis, projection = arnoldi(product, start, size)
     of_projection = powers(projection, squarings)
     vectors = ops.einsum("pmk,pmn->pnk", of_projection.right, basis)
-    return vectors, of_projection.value, of_projection.is_zero
+    below = ops.diagonal(projection, offset=-1, axis1=-2, axis2=-1)
+    is_closed = ops.any(below == 0.0, axis=-1)
+    return vectors, of_projection.value, of_projection.is_zero, is_closed
 
 
 def arnoldi(product: Function, start: Tensor, size: int) -> tuple[Tensor, Tensor]:
@@ -55,21 +58,30 @@ def arnoldi(product: Function, start: Tensor, size: int) -> tuple[Tensor, Tensor
         # Written in place where a backend can: the basis is too large to be copied every time.
         basis = ops.slice_update(basis, [0, j, 0], vector[:, None, :])
         vector = product(vector)
-        before = ops.sqrt(ops.sum(ops.square(vector), axis=-1, keepdims=True))
+        before = vector
         column = ops.zeros((count, size), dtype=dtype)
         for _ in range(2):  # once is not enough in float32
             overlap = ops.einsum("pmn,pn->pm", basis, vector)
             vector = vector - ops.einsum("pm,pmn->pn", overlap, basis)
             column = column + overlap
-        after = ops.sqrt(ops.sum(ops.square(vector), axis=-1, keepdims=True))
-        is_closed = after <= _CLOSED[dtype] * before
+        is_closed = is_rounding(vector, before)
+        after = ops.where(is_closed, 0.0, _length(vector))
         vector = ops.where(is_closed, 0.0, vector / ops.where(is_closed, 1.0, after))
-        column = column + ops.where(is_closed, 0.0, after) * ops.take(unit, j + 1, axis=0)
+        column = column + after * ops.take(unit, j + 1, axis=0)
         projection = ops.slice_update(projection, [0, 0, j], column[:, :, None])
         return vector, basis, projection
 
     _, basis, projection = ops.fori_loop(0, size, body, (vector, basis, projection))
     return ops.reshape(basis, (-1, size, n)), projection
+
+
+def is_rounding(rest: Tensor, vectors: Tensor) -> Tensor:
+    """Whether what is left of vectors beside a basis is nothing but rounding, `(points, 1)`."""
+    return _length(rest) <= _CLOSED[ops.dtype(rest)] * _length(vectors)
+
+
+def _length(vectors: Tensor) -> Tensor:
+    return ops.sqrt(ops.sum(ops.square(vectors), axis=-1, keepdims=True))
 
 
 def random_directions(count: int, like: Tensor) -> Tensor:

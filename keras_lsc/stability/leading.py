@@ -15,11 +15,15 @@ Tensor = Any
 
 # What is left of the second vector of a range beside the first where the range is a line.
 _LINE = 1e-3
-# Two real leaders of opposite sign are one radius, and no gradient is its own.
+# Two real leaders of opposite sign are one radius, and no gradient is its own; nor is that of two
+# that nearly coincide.
 _TIE = 1e-3
-# A certain value is this close, if the next eigenvalue is so far off, as a share of the radius.
+# A certain value is this close, if the next eigenvalue is so far off, as a share of the radius;
+# and each residual alone, over the overlap, says that the vectors are not those of two that
+# nearly coincide.
 _CLOSE = 5e-4
 _NEXT = 0.1
+_ALONE = 0.05
 
 
 class Basis(NamedTuple):
@@ -106,7 +110,7 @@ def _plane_modulus(
 
     Returns:
         The modulus, whether the overlap is regular, and whether there are two real eigenvalues of
-        equal modulus.
+        equal modulus, or two that coincide.
     """
     area = _determinant(overlap)
     is_regular = ops.abs(area) > least
@@ -127,6 +131,8 @@ def _plane_modulus(
     is_pair = discriminant < 0.0
     apart = ops.abs(candidates[0] - candidates[1])
     is_tie = ops.logical_and(ops.logical_not(is_pair), apart < _TIE * value)
+    is_double = ops.abs(discriminant) < ops.square(_TIE * value)
+    is_tie = ops.logical_or(is_tie, is_double)
     return ops.where(is_pair, safe_sqrt(determinant), real), is_regular, is_tie
 
 
@@ -156,13 +162,15 @@ def is_certain(
     narrowest = ops.abs(_determinant(overlap)) / _frobenius(overlap)
     narrowest = ops.where(on_line, ops.abs(overlap[..., 0, 0]), narrowest)
     is_regular = ops.logical_and(narrowest > 0.0, value > 0.0)
-    residuals = _residual(right.vectors, images, on_line) * _residual(
-        left.vectors, ops.swapaxes(rows, -1, -2), on_line
-    )
+    of_right = _residual(right.vectors, images, on_line)
+    of_left = _residual(left.vectors, ops.swapaxes(rows, -1, -2), on_line)
     rounding = float(np.finfo(ops.dtype(size)).eps) / 2 * size
     distance = ops.where(is_regular, _NEXT * value, 1.0)
-    error = (residuals / distance + rounding) / ops.where(is_regular, narrowest, 1.0)
-    return ops.logical_and(is_regular, error < _CLOSE * value)
+    narrowest = ops.where(is_regular, narrowest, 1.0)
+    error = (of_right * of_left / distance + rounding) / narrowest
+    is_alone = ops.maximum(of_right, of_left) < _ALONE * value * narrowest
+    is_close = ops.logical_and(is_alone, error < _CLOSE * value)
+    return ops.logical_and(is_regular, is_close)
 
 
 def _residual(vectors: Tensor, images: Tensor, on_line: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from keras import ops
 
 from keras_lsc import arguments, backend
 from keras_lsc.stability import lapack
-from keras_lsc.stability.krylov import dominant_range, random_directions
+from keras_lsc.stability.krylov import dominant_range, is_rounding, random_directions
 from keras_lsc.stability.leading import basis_of, is_certain, leading, normalized
 from keras_lsc.stability.powers import from_safe_scale, powers, safe_sqrt, to_safe_scale
 
@@ -126,7 +126,7 @@ def _dense(matrices: Tensor, accuracy: Accuracy) -> _Spectral:
         size = safe_sqrt(ops.sum(ops.square(fixed), axis=(-2, -1)))
         images = ops.matmul(fixed, right.vectors)
         by_vectors = is_certain(left, right, ops.stop_gradient(rows), images, size, value)
-        by_vectors = ops.logical_and(by_vectors, is_own)
+        is_own = by_vectors = ops.logical_and(by_vectors, is_own)
         # Stationary in both vectors, the eigenvalue between them is closer than the growth rate.
         value = ops.where(by_vectors, ops.stop_gradient(modulus), value)
         certain = ops.logical_or(found.is_certain, by_vectors)
@@ -380,15 +380,23 @@ def _probed_gain(products: _Products, deflate: bool, probes: int = 8) -> Tensor:
     energy = 0.0
     basis: list[Tensor] = []
     if deflate:
+        rows = [pullback(direction) for direction in directions[probes:]]
+        basis = backend.no_gradient(lambda: _orthonormal(rows))
         pushforward = products.pushforward()
-        for k in range(probes):
-            row = _beside(pullback(directions[probes + k]), basis)
-            basis.append(normalized(_beside(row, basis))[0])
-            energy = energy + ops.sum(ops.square(pushforward(basis[-1])), axis=-1)
-    for k in range(probes):
-        rest = _beside(pullback(directions[k]), basis)
+        energy = sum(ops.sum(ops.square(pushforward(v)), axis=-1) for v in basis)
+    for direction in directions[:probes]:
+        rest = _beside(pullback(direction), basis)
         energy = energy + ops.sum(ops.square(rest), axis=-1) / probes
     return safe_sqrt(_energy_per_gain(n_out, n_in) * energy)
+
+
+def _orthonormal(vectors: list[Tensor]) -> list[Tensor]:
+    """An orthonormal basis of the span of vectors; zeros for those that add nothing to it."""
+    basis: list[Tensor] = []
+    for vector in vectors:
+        rest = _beside(_beside(vector, basis), basis)
+        basis.append(normalized(ops.where(is_rounding(rest, vector), 0.0, rest))[0])
+    return basis
 
 
 def _beside(vector: Tensor, basis: list[Tensor]) -> Tensor:
@@ -412,17 +420,16 @@ def _krylov_radius(products: _Products, gain: Tensor, accuracy: Accuracy) -> _Sp
     pullback = products.pullback
 
     def ranges() -> tuple[Tensor, ...]:
-        left, value, is_zero = dominant_range(pullback, start, size, accuracy.squarings)
+        left, value, is_zero, is_closed = dominant_range(pullback, start, size, accuracy.squarings)
         pushforward = products.pushforward()
-        right, _, _ = dominant_range(pushforward, start, size, accuracy.squarings)
+        right, *_ = dominant_range(pushforward, start, size, accuracy.squarings)
         left = basis_of(left, accuracy.tolerance)
         right = basis_of(right, accuracy.tolerance)
-        images = ()
-        if accuracy.certify:
-            images = (ops.stack([pushforward(right.vectors[..., k]) for k in range(2)], axis=-1),)
-        return left, right, value, is_zero, images
+        vectors = [right.vectors[..., k] for k in range(2)] if accuracy.certify else []
+        images = [pushforward(vector) for vector in vectors]
+        return left, right, value, is_zero, is_closed, images
 
-    left, right, value, is_zero, images = backend.no_gradient(ranges)
+    left, right, value, is_zero, is_closed, images = backend.no_gradient(ranges)
     rows = ops.stack([pullback(left.vectors[..., k]) for k in range(2)], axis=1)
     modulus, is_own = leading(left, right, rows, value, accuracy.tolerance)
     # Stationary in both vectors, the eigenvalue is closer than the values of the projections.
@@ -432,7 +439,10 @@ def _krylov_radius(products: _Products, gain: Tensor, accuracy: Accuracy) -> _Sp
         norm = ops.stop_gradient(gain) * n**0.5
         image = ops.stack(images, axis=-1)
         by_vectors = is_certain(left, right, ops.stop_gradient(rows), image, norm, value)
-        certain = ops.logical_or(is_zero, ops.logical_and(by_vectors, is_own))
+        by_vectors = ops.logical_and(by_vectors, is_own)
+        certain = ops.logical_or(is_zero, by_vectors)
+        # A closed space does not say how often the leader occurs.
+        is_own = ops.logical_and(by_vectors, ops.logical_not(is_closed))
     return _Spectral(_with_slope(value, modulus, is_own, gain, value == 0.0), is_own, certain)
 
 
@@ -442,7 +452,7 @@ def _krylov_norm(products: _Products, accuracy: Accuracy) -> _Spectral:
     pullback, pushforward = products.pullback, products.pushforward()
 
     def singular_vectors() -> tuple[Tensor, ...]:
-        found, _, is_zero = dominant_range(
+        found, _, is_zero, _ = dominant_range(
             lambda u: pushforward(pullback(u)), start, size, accuracy.squarings
         )
         left = normalized(found[..., 0])[0]
