@@ -548,8 +548,8 @@ def assert_recorded(layer, masked, rng):
     layer.build(x.shape)
     mask = ops.convert_to_tensor(mask) if masked else None
     expected = keras.tree.flatten(layer(x, mask=mask))
-    recorded = Recorder(layer)(x, mask=mask)
-    outputs = keras.tree.flatten(recorded["outputs"])
+    recorded = Recorder(layer)(x, mask=mask)[0]
+    outputs = keras.tree.flatten(recorded)
     assert len(outputs) == len(expected)
     for have, want in zip(outputs, expected, strict=True):
         np.testing.assert_allclose(to_numpy(have), to_numpy(want), rtol=1e-4, atol=1e-5)
