@@ -196,7 +196,9 @@ def _perturbed_step(
     for cell in direction.cells:
         count = len(state_shapes(cell))
         x, new_states = step(cell, x, before[:count])
-        perturbed = [new + extra for new, extra in zip(new_states, noise, strict=False)]
+        perturbed = [
+            new + ops.cast(extra, new.dtype) for new, extra in zip(new_states, noise, strict=False)
+        ]
         emitted = [k for k, new in enumerate(new_states) if new is x]
         x = perturbed[emitted[0]] if emitted else x
         after.extend(perturbed)

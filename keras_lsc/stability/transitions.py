@@ -81,7 +81,7 @@ class Transition:
     layer: int
     state: str
     linearize: Callable[["Points"], tuple[Function, Tensor]]
-    weight: Callable[["Points"], Tensor | None] = lambda points: None
+    weight: Callable[["Points"], Tensor | None] = lambda _: None
 
 
 @dataclass(frozen=True, eq=False)
@@ -240,9 +240,11 @@ class TransitionMap:
 
     def steps(self, inputs: Any) -> int:
         """The number of time steps T of the first recurrent layer; 0 for feed-forward models."""
-        if not self.is_recurrent:
-            return 0
-        sequence = self.recurrent_calls[0].first_input
+        return self.length(self.recurrent_calls[0], inputs) if self.is_recurrent else 0
+
+    def length(self, call: Call, inputs: Any) -> int:
+        """The number of time steps of a recurrent call on such inputs."""
+        sequence = call.first_input
         if sequence.shape[1] is not None:
             return int(sequence.shape[1])
         leaves = in_order(inputs, input_structure(self.model))
@@ -352,11 +354,15 @@ class TransitionMap:
             if is_spiking(call.layer)
         ]
 
-    def forward_directions(self) -> list[Direction]:
-        """The pass of every recurrent layer, first to last.
+    def forward_directions(self, inputs: Any) -> list[Direction]:
+        """The pass of every recurrent layer, first to last, over one grid of steps and layers.
+
+        Args:
+            inputs: a batch of the model's inputs, for its number of steps.
 
         Raises:
-            ValueError: the model is feed-forward, or a recurrent layer runs backwards.
+            ValueError: the model is feed-forward, a recurrent layer runs backwards, or two differ
+                in their number of steps.
         """
         if not self.is_recurrent:
             raise ValueError(
@@ -368,6 +374,14 @@ class TransitionMap:
                 raise ValueError(
                     f"Recurrent layer {direction.name!r} runs backwards in time. The grid of time "
                     "and depth needs layers that all run forward."
+                )
+        lengths = [self.length(call, inputs) for call in self.recurrent_calls]
+        for call, length in zip(self.recurrent_calls, lengths, strict=True):
+            if length != lengths[0]:
+                raise ValueError(
+                    f"Recurrent layer {call.layer.name!r} takes {length} steps, and "
+                    f"{self.recurrent_calls[0].layer.name!r} takes {lengths[0]}. The grid of time "
+                    "and depth needs layers of equally many steps; `measure` does not."
                 )
         return directions
 
@@ -607,8 +621,7 @@ class _RecurrentTransitions:
         self, call: Call, source: Ref, stage: tuple[Call, ...], starts: tuple[Ref, ...]
     ) -> "_Resampling":
         routes = {
-            inner: [ref for ref in inner.inputs if self._comes_from(source, ref)]
-            for inner in stage
+            inner: [ref for ref in inner.inputs if self._comes_from(source, ref)] for inner in stage
         }
         return _Resampling(self.graph, call, source, stage, starts, routes)
 
