@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_lsc.callbacks import StopWhenStable
 from keras_lsc.pretrainer import LSCPretrainer, Mode
-from keras_lsc.stability.data import draw_rows
+from keras_lsc.stability.data import draw_rows, input_structure
 from keras_lsc.stability.measure import Probe
 from keras_lsc.stability.radius import COARSE, RadiusKind
 from keras_lsc.stability.report import SILENT_RATE, StabilityReport
@@ -109,7 +109,8 @@ def stabilize(
     halving = max(60, _HALVING[mode] * max_updates)
     pretrainer.compile(optimizer, learning_rate, decay_updates=halving)
     probe = Probe(model, radius, pretrainer.transition_map, COARSE)
-    training, held_out = _hold_out(draw_rows(x, _rows_to_draw(model), seed, model.inputs))
+    rows = draw_rows(x, _rows_to_draw(model), seed, input_structure(model))
+    training, held_out = _hold_out(rows)
     before = model.get_weights()
     history = _History(max_updates)
     try:
