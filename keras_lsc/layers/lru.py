@@ -369,7 +369,7 @@ class LRUBlockCell(SequenceCell):
             y `(batch, units)`, and the new states.
         """
         inputs = self._factor(inputs)
-        outputs, states = self.lru.call(self.norm(inputs), states)
+        outputs, states = self.lru.call(self._normalized(inputs), states)
         return self._residual(inputs, outputs, training), states
 
     def run(
@@ -377,8 +377,17 @@ class LRUBlockCell(SequenceCell):
     ) -> tuple[Tensor, list[Tensor]]:
         """All steps; see `SequenceCell.run`."""
         sequences = self._factor(sequences)
-        outputs, states = self.lru.run(self.norm(sequences), states, mask, training)
+        outputs, states = self.lru.run(self._normalized(sequences), states, mask, training)
         return self._residual(sequences, outputs, training), states
+
+    def _normalized(self, inputs: Tensor) -> Tensor:
+        if not backend.is_exporting():
+            return self.norm(inputs)
+        # The same in plain operations: torch's exporter refuses that of Keras' layer.
+        x = self._value(inputs)
+        x = x - ops.mean(x, axis=-1, keepdims=True)
+        x = x * ops.rsqrt(ops.mean(ops.square(x), axis=-1, keepdims=True) + self.epsilon)
+        return self._factor(x * self._value(self.norm.gamma) + self._value(self.norm.beta))
 
     def _residual(self, inputs: Tensor, outputs: Tensor, training: bool) -> Tensor:
         outputs = self.drop(ops.gelu(outputs), training=training)

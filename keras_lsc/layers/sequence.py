@@ -283,9 +283,13 @@ def _at_masked_steps(outputs: Tensor, mask: Tensor, zero: bool) -> Tensor:
         (ops.zeros_like(steps[0]),),
         (steps,),
     )
-    latest = ops.expand_dims(ops.swapaxes(latest, 0, 1), -1)
-    repeated = ops.take_along_axis(outputs, ops.maximum(latest - 1, 0), axis=1)
-    return repeated * ops.cast(latest > 0, outputs.dtype)
+    latest = ops.swapaxes(latest, 0, 1)
+    # Rows of a table, because ONNX has no word for `take_along_axis`.
+    batch, length = ops.shape(mask)
+    first = ops.expand_dims(ops.arange(batch, dtype="int32") * length, -1)
+    table = ops.reshape(outputs, (-1, outputs.shape[-1]))
+    repeated = ops.take(table, first + ops.maximum(latest - 1, 0), axis=0)
+    return repeated * ops.cast(ops.expand_dims(latest > 0, -1), outputs.dtype)
 
 
 def _options_of(cell_class: type[SequenceCell]) -> set[str]:
