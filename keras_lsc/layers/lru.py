@@ -399,9 +399,10 @@ class LRUBlockCell(SequenceCell):
         """Returns the arguments of the constructor."""
         of_lru = self.lru.get_config()
         names = ("state_units", "min_radius", "max_radius", "max_phase")
-        policies = {name: getattr(self, name).dtype_policy for name in _PARTS}
         serialize = keras.dtype_policies.serialize
-        others = {n: serialize(p) for n, p in policies.items() if p != self.dtype_policy}
+        policies = {name: serialize(getattr(self, name).dtype_policy) for name in _PARTS}
+        of_block = serialize(self.dtype_policy)
+        others = {name: policy for name, policy in policies.items() if policy != of_block}
         return {
             **super().get_config(),
             "units": self.units,

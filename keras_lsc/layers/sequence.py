@@ -60,11 +60,20 @@ class SequenceCell(keras.Layer):
         """Returns zeros, one `(batch_size, size)` tensor a state."""
         return [ops.zeros((batch_size, size), dtype=self.compute_dtype) for size in self.state_size]
 
-    def _add_matrix(self, name: str, shape: tuple, initializer: Any, regularizer: Any = None) -> Any:
+    def _add_matrix(
+        self, name: str, shape: tuple, initializer: Any, regularizer: Any = None
+    ) -> Any:
         """Adds a weight that products take; in the policy's dtype, without automatic casts."""
+        initializer = keras.initializers.get(initializer)
+
+        def rounded(shape: tuple, dtype: Any = None) -> Tensor:
+            # Not every draw is to be had in a lower dtype: an orthogonal one is not.
+            return ops.cast(initializer(shape, dtype=self.compute_dtype), dtype)
+
+        is_lower = self.variable_dtype not in ("float32", "float64")
         return self.add_weight(
             shape=shape,
-            initializer=initializer,
+            initializer=rounded if is_lower else initializer,
             regularizer=regularizer,
             autocast=False,
             name=name,
@@ -207,17 +216,20 @@ class SequenceLayer(keras.layers.RNN):
 
     def build(self, sequences_shape: tuple, initial_state_shape: Any = None) -> None:
         """Makes the weights and, if the layer is stateful, the variables of the states."""
+        are_new, dtype = self.states is None, self.cell.compute_dtype
         super().build(sequences_shape, initial_state_shape)
-        for k, state in enumerate(self.states or []):
-            # Keras has made them in the policy's dtype, which may be too low to hold a state.
-            if state.dtype != self.cell.compute_dtype:
-                self.states[k] = keras.Variable(
-                    ops.zeros(state.shape, self.cell.compute_dtype),
-                    dtype=self.cell.compute_dtype,
-                    trainable=False,
-                    autocast=False,
-                    name="rnn_state",
-                )
+        if not (self.stateful and are_new):
+            return
+        # Those of Keras have the policy's dtype, which may be too low to hold a state, and under
+        # a mixed policy torch assigns to a cast copy of them.
+        for k, state in enumerate(self.states):
+            self.states[k] = keras.Variable(
+                ops.zeros(state.shape, dtype),
+                dtype=dtype,
+                trainable=False,
+                autocast=False,
+                name="rnn_state",
+            )
 
     def compute_mask(self, _inputs: Any, mask: Any = None) -> Any:
         """Returns the mask of the outputs: that of the inputs, if all steps are returned."""
