@@ -85,23 +85,91 @@ def test_config_is_json(rng):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: layers.LIF(0), "units must be a positive integer, got 0"),
-        (lambda: layers.LIF(3, reset="hard"), "Unknown reset 'hard'. Expected one of subtractive"),
-        (lambda: layers.LIF(3, output="current"), "Unknown output 'current'"),
-        (lambda: layers.LIF(3, tau=-1.0), "tau must be positive, got -1.0"),
-        (lambda: layers.LIF(3, refractory=-1), "refractory is a number of steps"),
-        (lambda: layers.LIF(3, surrogate="step"), "Unknown surrogate shape 'step'"),
-        (lambda: layers.ALIF(3, tau_adaptation=0), "tau_adaptation must be positive"),
+        (lambda: layers.LIF(3, reset="hard"), "reset must be one of 'subtractive', 'multiplic"),
+        (lambda: layers.LIF(3, reset=["subtractive"]), "reset must be one of"),
+        (lambda: layers.LIF(3, output="current"), "output must be one of 'spikes', 'voltage'"),
+        (lambda: layers.LIF(3, tau=-1.0), "tau must be a positive finite number, got -1.0"),
+        (lambda: layers.LIF(3, tau=float("nan")), "tau must be a positive finite number, got nan"),
+        (lambda: layers.LIF(3, tau=True), "tau must be a positive number or an initialiser"),
+        (lambda: layers.LIF(3, tau=None), "tau must be a positive number or an initialiser"),
+        (lambda: layers.LIF(3, threshold=0), "threshold must be a positive finite number, got 0"),
+        (lambda: layers.LIF(3, threshold=1e300), "threshold must be a finite number .* 1e\\+30"),
+        (lambda: layers.LIF(3, refractory=-1), "refractory must be an integer of 0 or more"),
+        (lambda: layers.LIF(3, refractory=1.5), "refractory must be an integer of 0 or more"),
+        (lambda: layers.LIF(3, refractory=True), "refractory must be an integer of 0 or more"),
+        (lambda: layers.LIF(3, recurrent=1), "recurrent must be True or False, got 1"),
+        (lambda: layers.LIF(3, return_state="no"), "return_state must be True or False"),
+        (lambda: layers.LIF(3, surrogate="step"), "shape must be one of 'rectangular'"),
+        (lambda: layers.LIF(3, surrogate={}), "Cannot make a surrogate of {}"),
+        (lambda: layers.ALIF(3, tau_adaptation=0), "tau_adaptation must be a positive finite"),
+        (lambda: layers.ALIF(3, beta=float("inf")), "beta must be a finite number, got inf"),
+        (lambda: layers.ALIF(3, trainable_beta=0), "trainable_beta must be True or False"),
+        (lambda: layers.LeakyReadout(3, use_bias=None), "use_bias must be True or False"),
+        (lambda: layers.LRU(3, state_units=0), "state_units must be a positive integer, got 0"),
         (lambda: layers.LRU(3, min_radius=0.9, max_radius=0.5), "ring of eigenvalues"),
-        (lambda: layers.LRU(3, max_phase=0.0), "max_phase must be a positive angle"),
+        (lambda: layers.LRU(3, min_radius=-0.1), "min_radius must be a finite number at least 0"),
+        (lambda: layers.LRU(3, max_radius=1.0), "max_radius must be a finite number above 0 and"),
+        (lambda: layers.LRU(3, max_phase=0.0), "max_phase must be a positive finite number"),
+        (lambda: layers.LRU(3, seed=-1), "seed must be an integer of 0 or more, got -1"),
+        (lambda: layers.LRUBlock(3, dropout=1.5), "dropout must be a finite number at least 0"),
+        (lambda: layers.LRUBlock(3, epsilon=0), "epsilon must be a positive finite number"),
         (lambda: layers.LRUBlock(3)(np.zeros((1, 2, 4))), "needs 3 features"),
-        (lambda: layers.FiringRateRegularizer(1.5), "rate between 0 and 1, got 1.5"),
+        (lambda: layers.FiringRateRegularizer(1.5), "target must be .* at most 1, got 1.5"),
+        (lambda: layers.FiringRateRegularizer(strength=-1), "strength must be a finite number at"),
         (lambda: layers.FiringRateSchedule(0.5, 0.2), "begin < end"),
+        (lambda: layers.FiringRateSchedule(float("nan")), "begin must be a finite number"),
     ],
 )
 def test_wrong_use_is_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("layer", [layers.LIF, layers.ALIF, layers.LRU, layers.LeakyReadout])
+@pytest.mark.parametrize("units", [0, -2, True, 2.0, "3", None])
+def test_units_are_a_positive_integer(layer, units):
+    for make in (layer, layer.cell_class):
+        with pytest.raises(ValueError, match="units must be a positive integer, got"):
+            make(units)
+    assert type(layer(np.int64(3)).units) is int
+
+
+def test_numbers_of_numpy_are_numbers_and_small_ones_stay_what_they_are():
+    layer = layers.LIF(2, tau=np.float32(7.0), threshold=1e-5, refractory=np.int32(1))
+    layer.build((None, 3, 2))
+    weights = {weight.name: harness.to_numpy(weight) for weight in layer.weights}
+    np.testing.assert_allclose(np.exp(weights["log_tau"]), 7.0, rtol=1e-6)
+    np.testing.assert_allclose(np.exp(weights["log_threshold"]), 1e-5, rtol=1e-5)
+    json.dumps(keras.saving.serialize_keras_object(layer))
+
+
+@pytest.mark.parametrize("layer", [layers.LIF, layers.ALIF])
+def test_a_frozen_layer_offers_no_weights_to_pretraining(layer):
+    neurons = layer(3)
+    neurons.build((None, 4, 2))
+    assert neurons.cell.variables_of_gradient == [neurons.cell.log_slope]
+    neurons.trainable = False
+    assert neurons.cell.variables_of_gradient == []
+    neurons.trainable = True
+    neurons.cell.trainable = False
+    assert neurons.cell.variables_of_gradient == []
+    assert layer(3, trainable=False).cell.variables_of_gradient == []
+
+
+def test_the_firing_rate_counts_beyond_what_lower_dtypes_can():
+    """bfloat16 stops counting ones at 256."""
+    for dtype in ("bfloat16", "float16", "float32"):
+        metric = layers.FiringRate(dtype=dtype)
+        for _ in range(20):
+            metric.update_state(None, ops.concatenate([ops.ones((150,)), ops.zeros((50,))]))
+        assert float(metric.result()) == pytest.approx(0.75)
+
+
+def test_stateful_layers_refuse_another_batch_size():
+    layer = layers.LIF(3, stateful=True)
+    layer(np.zeros((4, 5, 2), "float32"))
+    with pytest.raises(ValueError, match="keeps the states of 4 sequences; got 3"):
+        layer(np.zeros((3, 5, 2), "float32"))
 
 
 def test_unknown_option_is_refused():

@@ -142,10 +142,13 @@ def test_configuration_round_trip(shape):
 @pytest.mark.parametrize(
     ("make_it", "message"),
     [
-        (lambda: Surrogate("box"), "Unknown surrogate shape 'box'. Expected one of rectangular"),
-        (lambda: Surrogate(dampening=0.0), "must be positive"),
-        (lambda: Surrogate(sharpness=-1.0), "must be positive"),
-        (lambda: Surrogate("q_pseudo_spike", tail=1.0), "tail must be above 1"),
+        (lambda: Surrogate("box"), "shape must be one of 'rectangular', .*, got 'box'"),
+        (lambda: Surrogate(["cauchy"]), "shape must be one of"),
+        (lambda: Surrogate(dampening=0.0), "dampening must be a positive finite number, got 0.0"),
+        (lambda: Surrogate(dampening=True), "dampening must be a positive finite number"),
+        (lambda: Surrogate(sharpness=-1.0), "sharpness must be a positive finite number"),
+        (lambda: Surrogate(sharpness=float("inf")), "sharpness must be a positive finite number"),
+        (lambda: Surrogate("q_pseudo_spike", tail=1.0), "tail must be a finite number above 1"),
         (lambda: surrogates.get(3), "Cannot make a surrogate of 3"),
     ],
 )

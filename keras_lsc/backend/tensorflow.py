@@ -132,6 +132,11 @@ def with_gradient(
     return differentiable
 
 
+def is_exporting() -> bool:
+    """Returns whether a graph is traced for ONNX or torch.export: never by this backend's means."""
+    return False
+
+
 def device_name() -> str:
     """Returns the kind of device that tensors are on by default."""
     devices = tf.config.list_physical_devices("GPU")

@@ -55,7 +55,7 @@ def cos_and_sin(x: Tensor) -> tuple[Tensor, Tensor]:
 def heaviside(x: Tensor) -> Tensor:
     """Returns 1 where x > 0 and 0 elsewhere, in the dtype of x, without a derivative."""
     # `torch.heaviside` and comparisons take several times as long.
-    return torch.sign(x.detach()).clamp_(min=0.0)
+    return torch.sign(x.detach()).relu()
 
 
 def multiply_add(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
@@ -120,7 +120,19 @@ def with_gradient(
                 for gradient, wanted in zip(gradients, ctx.needs_input_grad, strict=True)
             )
 
-    return Differentiable.apply
+    def differentiable(*inputs: Tensor) -> tuple[Tensor, ...]:
+        # An exported graph has no gradient, and the ONNX exporter confuses the outputs of an
+        # autograd function: those that were made first take the places of the others.
+        if is_exporting():
+            return function(*inputs)
+        return Differentiable.apply(*inputs)
+
+    return differentiable
+
+
+def is_exporting() -> bool:
+    """Returns whether a graph is traced for ONNX or torch.export, which nobody differentiates."""
+    return torch.onnx.is_in_onnx_export() or torch.compiler.is_exporting()
 
 
 def device_name() -> str:

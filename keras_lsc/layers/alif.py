@@ -4,6 +4,7 @@ from typing import Any
 
 import keras
 
+from keras_lsc import arguments
 from keras_lsc.layers.lif import LIFCell
 from keras_lsc.layers.parameters import initializer, positive_weight
 from keras_lsc.layers.sequence import SequenceLayer
@@ -54,9 +55,11 @@ class ALIFCell(LIFCell):
     ):
         super().__init__(units, **options)
         self.beta_initializer = initializer(beta, "beta", must_be_positive=False)
-        self.trainable_beta = trainable_beta
+        self.trainable_beta = arguments.flag("trainable_beta", trainable_beta)
         self.tau_adaptation = initializer(tau_adaptation, "tau_adaptation")
-        self.trainable_tau_adaptation = trainable_tau_adaptation
+        self.trainable_tau_adaptation = arguments.flag(
+            "trainable_tau_adaptation", trainable_tau_adaptation
+        )
 
     @property
     def _state_names(self) -> list[str]:
@@ -65,11 +68,8 @@ class ALIFCell(LIFCell):
     def build(self, input_shape: tuple) -> None:
         """Makes the weights."""
         super().build(input_shape)
-        self.beta = self.add_weight(
-            shape=(self.units,),
-            initializer=self.beta_initializer,
-            trainable=self.trainable_beta,
-            name="beta",
+        self.beta = self._add_parameter(
+            "beta", (self.units,), self.beta_initializer, self.trainable_beta
         )
         self.log_tau_adaptation = positive_weight(
             self, "tau_adaptation", self.tau_adaptation, self.trainable_tau_adaptation

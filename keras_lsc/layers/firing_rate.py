@@ -5,6 +5,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_lsc import arguments
+
 Tensor = Any
 
 
@@ -25,8 +27,12 @@ class FiringRate(keras.metrics.Metric):
 
     def __init__(self, name: str = "firing_rate", **kwargs: Any):
         super().__init__(name=name, **kwargs)
-        self._spikes = self.add_weight(shape=(), initializer="zeros", name="spikes")
-        self._count = self.add_weight(shape=(), initializer="zeros", name="count")
+        # Lower dtypes stop counting at 256 (bfloat16) or 2,048 (float16).
+        self._sum_dtype = "float64" if self.dtype == "float64" else "float32"
+        self._spikes, self._count = (
+            self.add_weight(shape=(), initializer="zeros", dtype=self._sum_dtype, name=name)
+            for name in ("spikes", "count")
+        )
 
     def update_state(self, y_true: Any, y_pred: Tensor, sample_weight: Any = None) -> None:
         """Adds spikes; labels are ignored.
@@ -37,10 +43,10 @@ class FiringRate(keras.metrics.Metric):
             sample_weight: `(batch,)` or of the leading axes of `y_pred`, or None.
         """
         del y_true
-        spikes = ops.cast(y_pred, self.dtype)
+        spikes = ops.cast(y_pred, self._sum_dtype)
         weight = ops.ones_like(spikes)
         if sample_weight is not None:
-            given = ops.cast(sample_weight, self.dtype)
+            given = ops.cast(sample_weight, self._sum_dtype)
             missing = len(spikes.shape) - len(given.shape)
             weight = weight * ops.reshape(given, (*ops.shape(given), *(1,) * missing))
         self._spikes.assign_add(ops.sum(spikes * weight))
@@ -78,34 +84,43 @@ class FiringRateRegularizer(keras.Layer):
     acts_per_step = True
 
     def __init__(self, target: float = 0.1, strength: float = 1.0, **kwargs: Any):
-        if not 0 <= target <= 1:
-            raise ValueError(f"target is a rate between 0 and 1, got {target!r}.")
-        if not strength >= 0:
-            raise ValueError(f"strength must not be negative, got {strength!r}.")
         super().__init__(**kwargs)
         self.supports_masking = True
-        self.target = target
-        self.strength = strength
+        self.target = arguments.number("target", target, at_least=0, at_most=1)
+        self.strength = arguments.number("strength", strength, at_least=0)
 
     def build(self, input_shape: tuple) -> None:
         """Makes the switch."""
         del input_shape
-        self.switch = self.add_weight(shape=(), initializer="ones", trainable=False, name="switch")
+        self.switch = self.add_weight(
+            shape=(),
+            initializer="ones",
+            trainable=False,
+            dtype=self._penalty_dtype,
+            autocast=False,
+            name="switch",
+        )
         self.built = True
 
     def call(self, inputs: Tensor, mask: Tensor | None = None, training: bool = False) -> Tensor:
         """Returns `inputs`, spikes `(batch, T, units)`; masked steps do not count."""
         if training:
-            spikes = ops.cast(inputs, "float32")
+            # A mean of many spikes is too much for less than float32.
+            dtype = self._penalty_dtype
+            spikes = ops.cast(inputs, dtype)
             if mask is None:
                 rate = ops.mean(spikes)
             else:
-                valid = ops.cast(ops.expand_dims(mask, -1), "float32")
+                valid = ops.cast(ops.expand_dims(mask, -1), dtype)
                 count = ops.maximum(ops.sum(valid), 1.0) * spikes.shape[-1]
                 rate = ops.sum(spikes * valid) / count
-            switch = ops.cast(self.switch, "float32")
+            switch = ops.convert_to_tensor(self.switch)
             self.add_loss(switch * self.strength * ops.square(rate - self.target))
         return inputs
+
+    @property
+    def _penalty_dtype(self) -> str:
+        return "float64" if self.compute_dtype == "float64" else "float32"
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor."""
@@ -133,13 +148,13 @@ class FiringRateSchedule(keras.callbacks.Callback):
     """
 
     def __init__(self, begin: float = 0.2, end: float = 0.6):
-        if not 0 <= begin < end <= 1:
+        super().__init__()
+        self.begin = arguments.number("begin", begin, at_least=0, below=1)
+        self.end = arguments.number("end", end, above=0, at_most=1)
+        if self.begin >= self.end:
             raise ValueError(
                 f"Expected 0 <= begin < end <= 1, got begin={begin!r} and end={end!r}."
             )
-        super().__init__()
-        self.begin = begin
-        self.end = end
 
     def switch(self, epoch: int, epochs: int) -> float:
         """The value of the switch in an epoch, counted from 0."""

@@ -5,10 +5,10 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_lsc import backend
+from keras_lsc import arguments, backend
 from keras_lsc.layers import membrane, surrogates
 from keras_lsc.layers.parameters import initializer, positive_weight
-from keras_lsc.layers.sequence import SequenceCell, SequenceLayer, project
+from keras_lsc.layers.sequence import SequenceCell, SequenceLayer
 
 Tensor = Any
 
@@ -88,39 +88,27 @@ class LIFCell(SequenceCell):
         bias_regularizer: Any = None,
         **kwargs: Any,
     ):
-        if not isinstance(units, int) or units < 1:
-            raise ValueError(f"units must be a positive integer, got {units!r}.")
-        if reset not in membrane.RESETS:
-            raise ValueError(
-                f"Unknown reset {reset!r}. Expected one of {', '.join(membrane.RESETS)}."
-            )
-        if output not in OUTPUTS:
-            raise ValueError(f"Unknown output {output!r}. Expected one of {', '.join(OUTPUTS)}.")
-        if not isinstance(refractory, int) or refractory < 0:
-            raise ValueError(
-                f"refractory is a number of steps, 0 or a positive integer; got {refractory!r}."
-            )
         super().__init__(**kwargs)
-        self.units = units
-        self.reset = reset
-        self.reset_gradient = reset_gradient
+        self.units = arguments.positive_integer("units", units)
+        self.reset = arguments.one_of("reset", reset, membrane.RESETS)
+        self.reset_gradient = arguments.flag("reset_gradient", reset_gradient)
         self.surrogate = surrogates.get(surrogate)
         self.tau = initializer(tau, "tau")
-        self.trainable_tau = trainable_tau
+        self.trainable_tau = arguments.flag("trainable_tau", trainable_tau)
         self.threshold = initializer(threshold, "threshold")
-        self.trainable_threshold = trainable_threshold
-        self.recurrent = recurrent
-        self.use_bias = use_bias
-        self.refractory = refractory
-        self.output_kind = output
+        self.trainable_threshold = arguments.flag("trainable_threshold", trainable_threshold)
+        self.recurrent = arguments.flag("recurrent", recurrent)
+        self.use_bias = arguments.flag("use_bias", use_bias)
+        self.refractory = arguments.integer("refractory", refractory, at_least=0)
+        self.output_kind = arguments.one_of("output", output, OUTPUTS)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.recurrent_initializer = keras.initializers.get(recurrent_initializer)
         self.bias_initializer = keras.initializers.get(bias_initializer)
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
         self.recurrent_regularizer = keras.regularizers.get(recurrent_regularizer)
         self.bias_regularizer = keras.regularizers.get(bias_regularizer)
-        self.state_size = [units] * len(self._state_names)
-        self.output_size = units
+        self.state_size = [self.units] * len(self._state_names)
+        self.output_size = self.units
 
     @property
     def is_spiking(self) -> bool:
@@ -129,8 +117,8 @@ class LIFCell(SequenceCell):
 
     @property
     def variables_of_gradient(self) -> list[Any]:
-        """Weights that change the gradient alone; pre-training moves them."""
-        return [self.log_slope]
+        """Weights that change the gradient alone; pre-training moves them, but of a frozen cell."""
+        return [self.log_slope] if self.trainable else []
 
     @property
     def states_without_gradient(self) -> list[int]:
@@ -147,34 +135,27 @@ class LIFCell(SequenceCell):
 
     def build(self, input_shape: tuple) -> None:
         """Makes the weights."""
-        self.kernel = self.add_weight(
-            shape=(input_shape[-1], self.units),
-            initializer=self.kernel_initializer,
-            regularizer=self.kernel_regularizer,
-            name="kernel",
+        units = self.units
+        self.kernel = self._add_matrix(
+            "kernel", (input_shape[-1], units), self.kernel_initializer, self.kernel_regularizer
         )
         if self.recurrent:
-            self.recurrent_kernel = self.add_weight(
-                shape=(self.units, self.units),
-                initializer=self.recurrent_initializer,
-                regularizer=self.recurrent_regularizer,
-                name="recurrent_kernel",
+            self.recurrent_kernel = self._add_matrix(
+                "recurrent_kernel",
+                (units, units),
+                self.recurrent_initializer,
+                self.recurrent_regularizer,
             )
         if self.use_bias:
-            self.bias = self.add_weight(
-                shape=(self.units,),
-                initializer=self.bias_initializer,
-                regularizer=self.bias_regularizer,
-                name="bias",
+            self.bias = self._add_matrix(
+                "bias", (units,), self.bias_initializer, self.bias_regularizer
             )
         self.log_tau = positive_weight(self, "tau", self.tau, self.trainable_tau)
         self.log_threshold = positive_weight(
             self, "threshold", self.threshold, self.trainable_threshold
         )
         # No loss depends on it, so no training moves it: what it changes is the gradient.
-        self.log_slope = self.add_weight(
-            shape=(1,), initializer="zeros", trainable=False, name="log_slope"
-        )
+        self.log_slope = self._add_parameter("log_slope", (1,), "zeros", trainable=False)
         self.built = True
 
     def call(
@@ -192,7 +173,7 @@ class LIFCell(SequenceCell):
         """
         del training
         neuron, values = self._membrane, self._values()
-        old = dict(zip(self._state_names, states, strict=True))
+        old = dict(zip(self._state_names, self._states(states), strict=True))
         z = self._spikes(old, values)
         current = self._current(inputs)
         if self.recurrent:
@@ -207,25 +188,25 @@ class LIFCell(SequenceCell):
             u = ops.stop_gradient(membrane.distance(new, values))
             new["counter"] = neuron.next_counter(ops.stop_gradient(old["counter"]), u)
         output = self._spikes(new, values) if self.is_spiking else new["v"]
-        return output, [new[name] for name in self._state_names]
+        return self._output(output), [new[name] for name in self._state_names]
 
     def run(
         self, sequences: Tensor, states: list[Tensor], mask: Tensor | None, training: bool
     ) -> tuple[Tensor, list[Tensor]]:
         """All steps; see `SequenceCell.run`."""
         del training
-        tensors = {**self._values(), **dict(zip(self._state_names, states, strict=True))}
+        start = dict(zip(self._state_names, self._states(states), strict=True))
+        tensors = {**self._values(), **start}
         tensors["current"] = self._current(ops.swapaxes(sequences, 0, 1))
         if mask is not None:
-            mask = ops.cast(ops.swapaxes(mask, 0, 1), self.compute_dtype)
-            tensors["mask"] = ops.expand_dims(mask, -1)
+            tensors["mask"] = self._keep(mask)
         spikes, visited = membrane.run(self._membrane, tensors)
-        outputs = spikes if self.is_spiking else visited["v"]
+        outputs = self._output(spikes if self.is_spiking else visited["v"])
         last = [visited[name][-1] for name in self._state_names]
         return ops.swapaxes(outputs, 0, 1), last
 
     def _current(self, inputs: Tensor) -> Tensor:
-        current = project(inputs, self._value(self.kernel))
+        current = self._product(inputs, self.kernel)
         return current + self._value(self.bias) if self.use_bias else current
 
     def _values(self) -> dict[str, Tensor]:

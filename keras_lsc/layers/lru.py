@@ -7,12 +7,16 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_lsc import backend
+from keras_lsc import arguments, backend
 from keras_lsc.layers.parameters import glorot_uniform, numpy_generator
 from keras_lsc.layers.scan import complex_scan
 from keras_lsc.layers.sequence import SequenceCell, SequenceLayer, project
 
 Tensor = Any
+
+# How far |lambda| stays below 1, in units of the relative rounding of its dtype: so far that its
+# rounded real and imaginary part are inside the unit circle as well. 5e-7 in float32.
+_ROOM = 4
 
 
 @keras.saving.register_keras_serializable(package="keras_lsc")
@@ -23,21 +27,24 @@ class LRUCell(SequenceCell):
 
     with complex lambda = exp(-exp(log_nu) - exp(log_damping) + i exp(log_theta)), B and C, held as
     real and imaginary parts. The damping is one number for all lambda, small at the start: it
-    scales the whole ring, and |lambda| stays below 1. Moving the nu together instead would take
-    the powers of all |lambda|, and leave of the spectrum its largest few. The state is the real
-    and the imaginary part of h.
+    scales the whole ring, and |lambda| stays below 1, under every dtype policy and wherever
+    training moves it: lambda, gamma and h are float32 under lower ones, and an |lambda| that
+    rounds to 1 is held 5e-7 below it. Moving the nu together instead would take the powers of all
+    |lambda|, and leave of the spectrum its largest few. The state is the real and the imaginary
+    part of h.
 
     Args:
         units: number of features of the output.
         state_units: number of complex state variables; `units` without it.
         min_radius: smallest |lambda| at the start.
-        max_radius: largest |lambda| at the start, below 1.
+        max_radius: largest |lambda| at the start, below 1; 0.999999 is the most that float32 keeps
+            apart from 1.
         max_phase: largest angle of lambda at the start, in radians.
         seed: integer of the initial weights, which NumPy draws, the same on every backend; or None.
         **kwargs: as `keras.Layer` takes them.
 
     Raises:
-        ValueError: the ring is empty or not inside the unit circle.
+        ValueError: the ring is empty, or not inside the unit circle as far as the dtype tells.
 
     Source: arXiv 2303.06349, section 3 and appendix A; the common damping is this project's.
 
@@ -59,24 +66,33 @@ class LRUCell(SequenceCell):
         seed: int | None = None,
         **kwargs: Any,
     ):
-        if not isinstance(units, int) or units < 1:
-            raise ValueError(f"units must be a positive integer, got {units!r}.")
-        if not 0 <= min_radius < max_radius < 1:
+        super().__init__(**kwargs)
+        self.units = arguments.positive_integer("units", units)
+        self.state_units = (
+            self.units
+            if state_units is None
+            else arguments.positive_integer("state_units", state_units)
+        )
+        self.min_radius = arguments.number("min_radius", min_radius, at_least=0, below=1)
+        self.max_radius = arguments.number("max_radius", max_radius, above=0, below=1)
+        if self.min_radius >= self.max_radius:
             raise ValueError(
                 "The ring of eigenvalues needs 0 <= min_radius < max_radius < 1; got "
                 f"min_radius={min_radius!r} and max_radius={max_radius!r}."
             )
-        if not max_phase > 0:
-            raise ValueError(f"max_phase must be a positive angle, got {max_phase!r}.")
-        super().__init__(**kwargs)
-        self.units = units
-        self.state_units = state_units or units
-        self.min_radius = min_radius
-        self.max_radius = max_radius
-        self.max_phase = max_phase
-        self.seed = seed
+        if 1.0 - self.max_radius < 2 * self._room:
+            raise ValueError(
+                f"max_radius must be at most 1 - {2 * self._room:.1e}, or {self.compute_dtype} "
+                f"does not tell it from 1; got {max_radius!r}."
+            )
+        self.max_phase = arguments.number("max_phase", max_phase, above=0)
+        self.seed = None if seed is None else arguments.integer("seed", seed, at_least=0)
         self.state_size = [self.state_units, self.state_units]
-        self.output_size = units
+        self.output_size = self.units
+
+    @property
+    def _room(self) -> float:
+        return _ROOM * float(np.finfo(self.compute_dtype).eps)
 
     def build(self, input_shape: tuple) -> None:
         """Makes the weights."""
@@ -96,45 +112,31 @@ class LRUCell(SequenceCell):
             return lambda shape, **_: deviation * generator.standard_normal(shape)
 
         into, out = normal(1 / math.sqrt(2 * features)), normal(1 / math.sqrt(inner))
-        self.log_nu = self.add_weight(
-            shape=(inner,),
-            initializer=exactly(np.log(-0.5 * np.log(squared_radius) - damping)),
-            name="log_nu",
+        self.log_nu = self._add_parameter(
+            "log_nu", (inner,), exactly(np.log(-0.5 * np.log(squared_radius) - damping))
         )
-        self.log_damping = self.add_weight(
-            shape=(1,), initializer=exactly(np.log([damping])), name="log_damping"
+        self.log_damping = self._add_parameter("log_damping", (1,), exactly(np.log([damping])))
+        self.log_theta = self._add_parameter("log_theta", (inner,), exactly(np.log(phase)))
+        self.log_gamma = self._add_parameter(
+            "log_gamma", (inner,), exactly(0.5 * np.log1p(-squared_radius))
         )
-        self.log_theta = self.add_weight(
-            shape=(inner,), initializer=exactly(np.log(phase)), name="log_theta"
-        )
-        self.log_gamma = self.add_weight(
-            shape=(inner,), initializer=exactly(0.5 * np.log1p(-squared_radius)), name="log_gamma"
-        )
-        self.input_real = self.add_weight(
-            shape=(features, inner), initializer=into, name="input_real"
-        )
-        self.input_imag = self.add_weight(
-            shape=(features, inner), initializer=into, name="input_imag"
-        )
-        self.output_real = self.add_weight(
-            shape=(inner, self.units), initializer=out, name="output_real"
-        )
-        self.output_imag = self.add_weight(
-            shape=(inner, self.units), initializer=out, name="output_imag"
-        )
+        self.input_real = self._add_matrix("input_real", (features, inner), into)
+        self.input_imag = self._add_matrix("input_imag", (features, inner), into)
+        self.output_real = self._add_matrix("output_real", (inner, self.units), out)
+        self.output_imag = self._add_matrix("output_imag", (inner, self.units), out)
         # One factor a feature, as published, where there are as many out as in.
         is_diagonal = features == self.units
-        self.feedthrough = self.add_weight(
-            shape=(features,) if is_diagonal else (features, self.units),
-            initializer=normal(1.0 if is_diagonal else 1 / math.sqrt(features)),
-            name="feedthrough",
+        self.feedthrough = self._add_matrix(
+            "feedthrough",
+            (features,) if is_diagonal else (features, self.units),
+            normal(1.0 if is_diagonal else 1 / math.sqrt(features)),
         )
         self.built = True
 
     def eigenvalues(self) -> tuple[Tensor, Tensor]:
         """Returns the real and imaginary parts of lambda, each `(state_units,)`."""
         rates = ops.exp(self._value(self.log_nu)) + ops.exp(self._value(self.log_damping))
-        modulus = ops.exp(-rates)
+        modulus = ops.minimum(ops.exp(-rates), 1.0 - self._room)
         cos, sin = backend.cos_and_sin(ops.exp(self._value(self.log_theta)))
         return modulus * cos, modulus * sin
 
@@ -154,12 +156,12 @@ class LRUCell(SequenceCell):
         del training
         real, imag = self.eigenvalues()
         drive_real, drive_imag = self._drive(inputs)
-        h_real, h_imag = states
+        h_real, h_imag = self._states(states)
         new = [
             real * h_real - imag * h_imag + drive_real,
             real * h_imag + imag * h_real + drive_imag,
         ]
-        return self._output(inputs, new), new
+        return self._read_out(inputs, new), new
 
     def run(
         self, sequences: Tensor, states: list[Tensor], mask: Tensor | None, training: bool
@@ -169,24 +171,31 @@ class LRUCell(SequenceCell):
         sequences = ops.swapaxes(sequences, 0, 1)
         decay, drive = self.eigenvalues(), self._drive(sequences)
         if mask is not None:
-            keep = ops.expand_dims(ops.cast(ops.swapaxes(mask, 0, 1), self.compute_dtype), -1)
+            keep = self._keep(mask)
             decay = (decay[0] * keep + (1.0 - keep), decay[1] * keep)
             drive = (drive[0] * keep, drive[1] * keep)
-        real, imag = complex_scan(decay, drive, (states[0], states[1]))
-        outputs = self._output(sequences, [real, imag])
+        start_real, start_imag = self._states(states)
+        real, imag = complex_scan(decay, drive, (start_real, start_imag))
+        outputs = self._read_out(sequences, [real, imag])
         return ops.swapaxes(outputs, 0, 1), [real[-1], imag[-1]]
 
     def _drive(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         gamma = ops.exp(self._value(self.log_gamma))
-        parts = [self._value(self.input_real) * gamma, self._value(self.input_imag) * gamma]
+        parts = [self.input_real, self.input_imag]
+        is_exact = self.product_dtype == self.compute_dtype
+        if is_exact:
+            # Scaling the weights is less work than scaling what they make of every step, but
+            # weights so small would be lost in a lower dtype.
+            parts = [self._value(part) * gamma for part in parts]
         # One product for both parts: reading the inputs once is faster.
-        drive = project(inputs, ops.concatenate(parts, axis=1))
-        return drive[..., : self.state_units], drive[..., self.state_units :]
+        drive = self._product(inputs, ops.concatenate([self._factor(p) for p in parts], axis=1))
+        real, imag = drive[..., : self.state_units], drive[..., self.state_units :]
+        return (real, imag) if is_exact else (gamma * real, gamma * imag)
 
-    def _output(self, inputs: Tensor, states: list[Tensor]) -> Tensor:
-        outputs = project(states[0], self._value(self.output_real))
-        outputs = outputs - project(states[1], self._value(self.output_imag))
-        feedthrough = self._value(self.feedthrough)
+    def _read_out(self, inputs: Tensor, states: list[Tensor]) -> Tensor:
+        inputs, feedthrough = self._factor(inputs), self._factor(self.feedthrough)
+        outputs = project(self._factor(states[0]), self._factor(self.output_real))
+        outputs = outputs - project(self._factor(states[1]), self._factor(self.output_imag))
         if len(feedthrough.shape) == 1:
             return outputs + feedthrough * inputs
         return outputs + project(inputs, feedthrough)
@@ -232,6 +241,10 @@ class LRU(SequenceLayer):
     cell_class = LRUCell
 
 
+# The layers that an LRUBlockCell is made of, by their names.
+_PARTS = ("lru", "norm", "gate", "drop")
+
+
 @keras.saving.register_keras_serializable(package="keras_lsc")
 class LRUBlockCell(SequenceCell):
     """One step of the residual block around a linear recurrent unit.
@@ -251,10 +264,13 @@ class LRUBlockCell(SequenceCell):
         max_radius: largest |lambda| at the start, below 1.
         max_phase: largest angle of lambda at the start, in radians.
         seed: integer of the initial weights and of dropout, or None.
+        part_dtypes: dtype policies of those parts ("lru", "norm", "gate", "drop") that have
+            another one than the block, by name; `quantize` gives the gate one. None for none.
         **kwargs: as `keras.Layer` takes them.
 
     Raises:
-        ValueError: as `LRUCell` raises it; the input has another number of features.
+        ValueError: as `LRUCell` raises it; a dropout or epsilon outside its range; a dtype of an
+            unknown part; the input has another number of features.
 
     Source: arXiv 2303.06349, figure 1; the gain of the skip connection is this project's.
 
@@ -276,34 +292,51 @@ class LRUBlockCell(SequenceCell):
         max_radius: float = 0.99,
         max_phase: float = 2 * math.pi,
         seed: int | None = None,
+        part_dtypes: dict[str, Any] | None = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        policy = self.dtype_policy
-        self.units = units
-        self.dropout = dropout
-        self.epsilon = epsilon
-        self.seed = seed
+        policies = self._policies_of_parts({} if part_dtypes is None else part_dtypes)
+        self.units = arguments.positive_integer("units", units)
+        self.dropout = arguments.number("dropout", dropout, at_least=0, at_most=1)
+        self.epsilon = arguments.number("epsilon", epsilon, above=0)
+        self.seed = None if seed is None else arguments.integer("seed", seed, at_least=0)
         self.lru = LRUCell(
-            units,
+            self.units,
             state_units=state_units,
             min_radius=min_radius,
             max_radius=max_radius,
             max_phase=max_phase,
-            seed=seed,
-            dtype=policy,
+            seed=self.seed,
+            dtype=policies["lru"],
             name="lru",
         )
-        self.norm = keras.layers.LayerNormalization(epsilon=epsilon, dtype=policy, name="norm")
+        self.norm = keras.layers.LayerNormalization(
+            epsilon=self.epsilon, dtype=policies["norm"], name="norm"
+        )
         self.gate = keras.layers.Dense(
-            2 * units,
+            2 * self.units,
             kernel_initializer=self._draw_glorot,
-            dtype=policy,
+            dtype=policies["gate"],
             name="gate",
         )
-        self.drop = keras.layers.Dropout(dropout, seed=seed, dtype=policy, name="drop")
+        self.drop = keras.layers.Dropout(
+            self.dropout, seed=self.seed, dtype=policies["drop"], name="drop"
+        )
         self.state_size = self.lru.state_size
-        self.output_size = units
+        self.output_size = self.units
+
+    def _policies_of_parts(self, given: Any) -> dict[str, Any]:
+        if not isinstance(given, dict) or not set(given) <= set(_PARTS):
+            raise ValueError(
+                f"part_dtypes must be a dictionary of dtype policies with keys among "
+                f"{', '.join(_PARTS)}, got {given!r}."
+            )
+        of_block = self.dtype_policy
+        return {
+            name: keras.dtype_policies.get(given[name]) if name in given else of_block
+            for name in _PARTS
+        }
 
     def build(self, input_shape: tuple) -> None:
         """Makes the weights."""
@@ -315,7 +348,7 @@ class LRUBlockCell(SequenceCell):
         shape = (None, self.units)
         for layer in (self.lru, self.norm, self.gate):
             layer.build(shape)
-        self.skip = self.add_weight(shape=(1,), initializer="ones", name="skip")
+        self.skip = self._add_matrix("skip", (1,), "ones")
         self.built = True
 
     def _draw_glorot(self, shape: tuple[int, int], dtype: Any = None) -> np.ndarray:
@@ -335,26 +368,41 @@ class LRUBlockCell(SequenceCell):
         Returns:
             y `(batch, units)`, and the new states.
         """
-        outputs, states = self.lru.call(self.norm(inputs), states)
+        inputs = self._factor(inputs)
+        outputs, states = self.lru.call(self._normalized(inputs), states)
         return self._residual(inputs, outputs, training), states
 
     def run(
         self, sequences: Tensor, states: list[Tensor], mask: Tensor | None, training: bool
     ) -> tuple[Tensor, list[Tensor]]:
         """All steps; see `SequenceCell.run`."""
-        outputs, states = self.lru.run(self.norm(sequences), states, mask, training)
+        sequences = self._factor(sequences)
+        outputs, states = self.lru.run(self._normalized(sequences), states, mask, training)
         return self._residual(sequences, outputs, training), states
+
+    def _normalized(self, inputs: Tensor) -> Tensor:
+        if not backend.is_exporting():
+            return self.norm(inputs)
+        # The same in plain operations: torch's exporter refuses that of Keras' layer.
+        x = self._value(inputs)
+        x = x - ops.mean(x, axis=-1, keepdims=True)
+        x = x * ops.rsqrt(ops.mean(ops.square(x), axis=-1, keepdims=True) + self.epsilon)
+        return self._factor(x * self._value(self.norm.gamma) + self._value(self.norm.beta))
 
     def _residual(self, inputs: Tensor, outputs: Tensor, training: bool) -> Tensor:
         outputs = self.drop(ops.gelu(outputs), training=training)
         value, opening = ops.split(self.gate(outputs), 2, axis=-1)
         outputs = self.drop(value * ops.sigmoid(opening), training=training)
-        return self._value(self.skip) * inputs + outputs
+        return self._factor(self.skip) * inputs + self._factor(outputs)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor."""
         of_lru = self.lru.get_config()
         names = ("state_units", "min_radius", "max_radius", "max_phase")
+        serialize = keras.dtype_policies.serialize
+        policies = {name: serialize(getattr(self, name).dtype_policy) for name in _PARTS}
+        of_block = serialize(self.dtype_policy)
+        others = {name: policy for name, policy in policies.items() if policy != of_block}
         return {
             **super().get_config(),
             "units": self.units,
@@ -362,6 +410,7 @@ class LRUBlockCell(SequenceCell):
             "epsilon": self.epsilon,
             "seed": self.seed,
             **{name: of_lru[name] for name in names},
+            **({"part_dtypes": others} if others else {}),
         }
 
 

@@ -1,6 +1,7 @@
 """Parameters of cells: given as a number or an initialiser, kept positive, drawn by NumPy."""
 
 import math
+import numbers
 import random
 from typing import Any
 
@@ -8,20 +9,32 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_lsc import arguments
+
 Tensor = Any
+
+# Of what is held by its logarithm: far from where float32 under- or overflows.
+_SMALLEST, _LARGEST = 1e-30, 1e30
 
 
 def initializer(value: Any, name: str, *, must_be_positive: bool = True) -> Any:
     """Returns an initialiser, constant for a number.
 
     Raises:
-        ValueError: a number that is not positive where it must be.
+        ValueError: a number that float32 cannot hold, or that is not positive where it must be;
+            or what is neither a number nor an initialiser.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+        # A negative number is told that it must be positive, a tiny one how large.
+        value = arguments.number(name, value, **({"above": 0} if must_be_positive else {}))
+        least = _SMALLEST if must_be_positive else -_LARGEST
+        return keras.initializers.Constant(
+            arguments.number(name, value, at_least=least, at_most=_LARGEST)
+        )
+    if isinstance(value, str | dict) or callable(value):
         return keras.initializers.get(value)
-    if must_be_positive and not value > 0:
-        raise ValueError(f"{name} must be positive, got {value!r}.")
-    return keras.initializers.Constant(float(value))
+    kind = "a positive number" if must_be_positive else "a number"
+    raise ValueError(f"{name} must be {kind} or an initialiser, got {value!r}.")
 
 
 def positive_weight(cell: Any, name: str, values: Any, trainable: bool) -> Any:
@@ -30,7 +43,8 @@ def positive_weight(cell: Any, name: str, values: Any, trainable: bool) -> Any:
     Args:
         cell: with its number of `units`.
         name: of the parameter.
-        values: initialiser of the parameter itself; what it draws below 1e-3 becomes 1e-3.
+        values: initialiser of the parameter itself; what it draws that is not positive
+            becomes 1e-3.
         trainable: whether the weight is.
 
     Returns:
@@ -38,11 +52,10 @@ def positive_weight(cell: Any, name: str, values: Any, trainable: bool) -> Any:
     """
 
     def logarithms(shape: tuple, dtype: Any = None) -> Tensor:
-        return ops.log(ops.maximum(values(shape, dtype=dtype), 1e-3))
+        drawn = ops.convert_to_tensor(values(shape, dtype=dtype))
+        return ops.log(ops.where(drawn >= _SMALLEST, drawn, ops.full_like(drawn, 1e-3)))
 
-    return cell.add_weight(
-        shape=(cell.units,), initializer=logarithms, trainable=trainable, name=f"log_{name}"
-    )
+    return cell._add_parameter(f"log_{name}", (cell.units,), logarithms, trainable)
 
 
 def numpy_generator(seed: int | None, stream: int = 0) -> np.random.Generator:

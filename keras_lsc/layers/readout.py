@@ -5,9 +5,10 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_lsc import arguments
 from keras_lsc.layers.parameters import initializer, positive_weight
 from keras_lsc.layers.scan import linear_scan
-from keras_lsc.layers.sequence import SequenceCell, SequenceLayer, project
+from keras_lsc.layers.sequence import SequenceCell, SequenceLayer
 
 Tensor = Any
 
@@ -46,27 +47,22 @@ class LeakyReadoutCell(SequenceCell):
         bias_initializer: Any = "zeros",
         **kwargs: Any,
     ):
-        if not isinstance(units, int) or units < 1:
-            raise ValueError(f"units must be a positive integer, got {units!r}.")
         super().__init__(**kwargs)
-        self.units = units
+        self.units = arguments.positive_integer("units", units)
         self.tau = initializer(tau, "tau")
-        self.trainable_tau = trainable_tau
-        self.use_bias = use_bias
+        self.trainable_tau = arguments.flag("trainable_tau", trainable_tau)
+        self.use_bias = arguments.flag("use_bias", use_bias)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.bias_initializer = keras.initializers.get(bias_initializer)
-        self.state_size = [units]
-        self.output_size = units
+        self.state_size = [self.units]
+        self.output_size = self.units
 
     def build(self, input_shape: tuple) -> None:
         """Makes the weights."""
-        self.kernel = self.add_weight(
-            shape=(input_shape[-1], self.units), initializer=self.kernel_initializer, name="kernel"
-        )
+        shape = (input_shape[-1], self.units)
+        self.kernel = self._add_matrix("kernel", shape, self.kernel_initializer)
         if self.use_bias:
-            self.bias = self.add_weight(
-                shape=(self.units,), initializer=self.bias_initializer, name="bias"
-            )
+            self.bias = self._add_matrix("bias", (self.units,), self.bias_initializer)
         self.log_tau = positive_weight(self, "tau", self.tau, self.trainable_tau)
         self.built = True
 
@@ -84,8 +80,9 @@ class LeakyReadoutCell(SequenceCell):
             The integrators `(batch, units)`, twice: as output and as state.
         """
         del training
-        new = self._decay() * states[0] + self._drive(inputs)
-        return new, [new]
+        (v,) = self._states(states)
+        new = self._decay() * v + self._drive(inputs)
+        return self._output(new), [new]
 
     def run(
         self, sequences: Tensor, states: list[Tensor], mask: Tensor | None, training: bool
@@ -94,16 +91,16 @@ class LeakyReadoutCell(SequenceCell):
         del training
         decay, drive = self._decay(), self._drive(ops.swapaxes(sequences, 0, 1))
         if mask is not None:
-            keep = ops.expand_dims(ops.cast(ops.swapaxes(mask, 0, 1), self.compute_dtype), -1)
+            keep = self._keep(mask)
             decay, drive = decay * keep + (1.0 - keep), drive * keep
-        visited = linear_scan(decay, drive, states[0])
-        return ops.swapaxes(visited, 0, 1), [visited[-1]]
+        visited = linear_scan(decay, drive, self._states(states)[0])
+        return ops.swapaxes(self._output(visited), 0, 1), [visited[-1]]
 
     def _decay(self) -> Tensor:
         return ops.exp(-ops.exp(-self._value(self.log_tau)))
 
     def _drive(self, inputs: Tensor) -> Tensor:
-        drive = project(inputs, self._value(self.kernel))
+        drive = self._product(inputs, self.kernel)
         return drive + self._value(self.bias) if self.use_bias else drive
 
     def get_config(self) -> dict[str, Any]:

@@ -134,7 +134,8 @@ def _states(a: Number, b: Number, start: Number, is_constant: bool) -> Number:
     length = b[0].shape[0]
     if length is None or length <= _BLOCK:
         return _loop(a, b, start, is_constant)
-    blocks = -(-length // _BLOCK)
+    # Of a positive number: exporters make a division of this that rounds towards zero.
+    blocks = (length + _BLOCK - 1) // _BLOCK
     b = _blocked(b, blocks)
     nothing = tuple(ops.zeros_like(part[0]) for part in b)
     if is_constant:

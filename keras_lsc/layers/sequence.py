@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_lsc import backend
+from keras_lsc import arguments, backend
 
 Tensor = Any
 
@@ -15,7 +15,28 @@ class SequenceCell(keras.Layer):
     """A Keras cell that also has `run`, the same as its steps but for a whole sequence.
 
     A subclass sets `units`, `state_size`, `output_size`, `call` and `run`.
+
+    A decay of 0.999 is 1 in bfloat16: states, and the parameters that a step multiplies them by,
+    are held and computed in `compute_dtype`, float32 under every lower policy. Products with
+    inputs are in `product_dtype`, that of the policy, and so are outputs.
+
+    Args:
+        **kwargs: as `keras.Layer` takes them.
     """
+
+    def __init__(self, **kwargs: Any):
+        # Keras would cast the states it hands to a step, and the weights, to the policy's dtype.
+        super().__init__(autocast=False, **kwargs)
+
+    @property
+    def compute_dtype(self) -> str:
+        """The dtype of the states, and of the parameters of the dynamics: float32 or float64."""
+        return "float64" if self.product_dtype == "float64" else "float32"
+
+    @property
+    def product_dtype(self) -> str:
+        """The dtype of products with inputs, and of outputs: what the dtype policy computes in."""
+        return super().compute_dtype
 
     def run(
         self, sequences: Tensor, states: list[Tensor], mask: Tensor | None, training: bool
@@ -30,7 +51,8 @@ class SequenceCell(keras.Layer):
             training: whether dropout drops.
 
         Returns:
-            `(batch, T, output_size)` and the list of states after the last step.
+            `(batch, T, output_size)` in the `product_dtype`, and the list of states after the
+            last step.
         """
         raise NotImplementedError
 
@@ -38,8 +60,59 @@ class SequenceCell(keras.Layer):
         """Returns zeros, one `(batch_size, size)` tensor a state."""
         return [ops.zeros((batch_size, size), dtype=self.compute_dtype) for size in self.state_size]
 
+    def _add_matrix(
+        self, name: str, shape: tuple, initializer: Any, regularizer: Any = None
+    ) -> Any:
+        """Adds a weight that products take; in the policy's dtype, without automatic casts."""
+        initializer = keras.initializers.get(initializer)
+
+        def rounded(shape: tuple, dtype: Any = None) -> Tensor:
+            # Not every draw is to be had in a lower dtype: an orthogonal one is not.
+            return ops.cast(initializer(shape, dtype=self.compute_dtype), dtype)
+
+        is_lower = self.variable_dtype not in ("float32", "float64")
+        return self.add_weight(
+            shape=shape,
+            initializer=rounded if is_lower else initializer,
+            regularizer=regularizer,
+            autocast=False,
+            name=name,
+        )
+
+    def _add_parameter(
+        self, name: str, shape: tuple, initializer: Any, trainable: bool = True
+    ) -> Any:
+        """Adds a parameter of the dynamics, never held in less than float32."""
+        return self.add_weight(
+            shape=shape,
+            initializer=initializer,
+            trainable=trainable,
+            dtype=self.compute_dtype,
+            autocast=False,
+            name=name,
+        )
+
     def _value(self, variable: Any) -> Tensor:
-        return ops.cast(variable, self.compute_dtype)
+        """What the dynamics take of a weight."""
+        return _cast(ops.convert_to_tensor(variable), self.compute_dtype)
+
+    def _factor(self, variable: Any) -> Tensor:
+        """What a product with inputs takes of a weight or a tensor."""
+        return _cast(ops.convert_to_tensor(variable), self.product_dtype)
+
+    def _states(self, states: Any) -> list[Tensor]:
+        return [_cast(state, self.compute_dtype) for state in states]
+
+    def _output(self, outputs: Tensor) -> Tensor:
+        return _cast(outputs, self.product_dtype)
+
+    def _product(self, inputs: Tensor, matrix: Any) -> Tensor:
+        """Inputs times a weight, for the dynamics to take on."""
+        return self._value(project(self._factor(inputs), self._factor(matrix)))
+
+    def _keep(self, mask: Tensor) -> Tensor:
+        """1 where a step is taken and 0 where it is skipped, `(T, batch, 1)`."""
+        return ops.expand_dims(ops.cast(ops.swapaxes(mask, 0, 1), self.compute_dtype), -1)
 
 
 class SequenceLayer(keras.layers.RNN):
@@ -58,22 +131,32 @@ class SequenceLayer(keras.layers.RNN):
         zero_output_for_mask: bool = False,
         **options: Any,
     ):
+        flags = {
+            "return_sequences": return_sequences,
+            "return_state": return_state,
+            "go_backwards": go_backwards,
+            "stateful": stateful,
+            "zero_output_for_mask": zero_output_for_mask,
+        }
         known = _options_of(self.cell_class)
         of_cell = {name: value for name, value in options.items() if name in known}
         of_layer = {name: value for name, value in options.items() if name not in known}
+        if of_layer.get("dtype") is not None:
+            # One object for both: Keras notes the quantisation of a part in the map it came from.
+            of_layer["dtype"] = keras.dtype_policies.get(of_layer["dtype"])
         for name in ("dtype", "trainable"):
             if name in of_layer:
                 of_cell[name] = of_layer[name]
         super().__init__(
             self.cell_class(units, **of_cell),
-            return_sequences=return_sequences,
-            return_state=return_state,
-            go_backwards=go_backwards,
-            stateful=stateful,
-            zero_output_for_mask=zero_output_for_mask,
+            # The cell casts what it is given; of the states nothing may be lost before that.
+            autocast=False,
+            **{name: arguments.flag(name, value) for name, value in flags.items()},
             **of_layer,
         )
         self.input_spec = keras.InputSpec(ndim=3)
+        # Said outright, because Keras' own recurrent layers drop masks from 3.16 on.
+        self.supports_masking = True
 
     @property
     def units(self) -> int:
@@ -87,8 +170,81 @@ class SequenceLayer(keras.layers.RNN):
         mask: Tensor | None = None,
         training: bool = False,
     ) -> Any:
-        """Runs the layer, as `keras.layers.RNN.call`."""
-        return super().call(sequences, initial_state=initial_state, mask=mask, training=training)
+        """Runs the layer.
+
+        Args:
+            sequences: `(batch, T, features)`.
+            initial_state: the states before the first step, of any dtype; None for zeros or, if
+                the layer is stateful, for the last ones of the batch before.
+            mask: `(batch, T)` booleans, or None.
+            training: whether dropout drops.
+
+        Returns:
+            The outputs of all steps or of the last one, in the compute dtype; if `return_state`,
+            a tuple of them and of the last states, which are float32 (float64 under float64).
+
+        Raises:
+            ValueError: the layer is stateful and was built for another number of sequences.
+        """
+        if self.stateful:
+            self._check_batch_size(sequences)
+        if initial_state is None:
+            initial_state = (
+                self.states
+                if self.stateful
+                else self.cell.get_initial_state(ops.shape(sequences)[0])
+            )
+        if not isinstance(initial_state, list | tuple):
+            initial_state = [initial_state]
+        states = [
+            _cast(ops.convert_to_tensor(state), self.cell.compute_dtype) for state in initial_state
+        ]
+        last_output, outputs, states = self.inner_loop(sequences, states, mask, training)
+        if self.stateful:
+            for variable, state in zip(self.states, states, strict=True):
+                variable.assign(state)
+        output = outputs if self.return_sequences else last_output
+        return (output, *states) if self.return_state else output
+
+    def _check_batch_size(self, sequences: Tensor) -> None:
+        built, given = self.states[0].shape[0], sequences.shape[0]
+        if given is not None and given != built:
+            raise ValueError(
+                f"{type(self).__name__} {self.name!r} is stateful and keeps the states of {built} "
+                f"sequences; got {given}. Feed batches of {built}, with no smaller one at the end."
+            )
+
+    def build(self, sequences_shape: tuple, initial_state_shape: Any = None) -> None:
+        """Makes the weights and, if the layer is stateful, the variables of the states."""
+        are_new, dtype = self.states is None, self.cell.compute_dtype
+        super().build(sequences_shape, initial_state_shape)
+        if not (self.stateful and are_new):
+            return
+        # Those of Keras have the policy's dtype, which may be too low to hold a state, and under
+        # a mixed policy torch assigns to a cast copy of them.
+        for k, state in enumerate(self.states):
+            self.states[k] = keras.Variable(
+                ops.zeros(state.shape, dtype),
+                dtype=dtype,
+                trainable=False,
+                autocast=False,
+                name="rnn_state",
+            )
+
+    def compute_mask(self, _inputs: Any, mask: Any = None) -> Any:
+        """Returns the mask of the outputs: that of the inputs, if all steps are returned."""
+        mask = mask[0] if isinstance(mask, list | tuple) else mask
+        mask = mask if self.return_sequences else None
+        return [mask, *(None for _ in self.state_size)] if self.return_state else mask
+
+    def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:
+        """Returns shapes and dtypes of what `call` returns."""
+        spec = super().compute_output_spec(*args, **kwargs)
+        if not self.return_state:
+            return spec
+        output, *states = spec
+        dtype = self.cell.compute_dtype
+        return output, *(keras.KerasTensor(state.shape, dtype=dtype) for state in states)
 
     def inner_loop(
         self, sequences: Tensor, initial_state: Any, mask: Any, training: bool = False
@@ -122,6 +278,12 @@ class SequenceLayer(keras.layers.RNN):
         return cls(**config)
 
 
+def _cast(x: Tensor, dtype: str) -> Tensor:
+    """`ops.cast` that returns the tensor itself, and at no cost, where there is none to make."""
+    is_there = keras.backend.standardize_dtype(x.dtype) == dtype
+    return x if is_there else ops.cast(x, dtype)
+
+
 def _at_masked_steps(outputs: Tensor, mask: Tensor, zero: bool) -> Tensor:
     """Repeats at masked steps the output before them; zeros, if so asked or if there is none."""
     if zero:
@@ -133,9 +295,13 @@ def _at_masked_steps(outputs: Tensor, mask: Tensor, zero: bool) -> Tensor:
         (ops.zeros_like(steps[0]),),
         (steps,),
     )
-    latest = ops.expand_dims(ops.swapaxes(latest, 0, 1), -1)
-    repeated = ops.take_along_axis(outputs, ops.maximum(latest - 1, 0), axis=1)
-    return repeated * ops.cast(latest > 0, outputs.dtype)
+    latest = ops.swapaxes(latest, 0, 1)
+    # Rows of a table, because ONNX has no word for `take_along_axis`.
+    batch, length = ops.shape(mask)
+    first = ops.expand_dims(ops.arange(batch, dtype="int32") * length, -1)
+    table = ops.reshape(outputs, (-1, outputs.shape[-1]))
+    repeated = ops.take(table, first + ops.maximum(latest - 1, 0), axis=0)
+    return repeated * ops.cast(ops.expand_dims(latest > 0, -1), outputs.dtype)
 
 
 def _options_of(cell_class: type[SequenceCell]) -> set[str]:

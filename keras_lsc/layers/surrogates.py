@@ -14,7 +14,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_lsc import backend
+from keras_lsc import arguments, backend
 from keras_lsc import plot as drawing
 
 Tensor = Any
@@ -156,22 +156,14 @@ class Surrogate:
         sharpness: float = 1.0,
         tail: float = 2.0,
     ):
-        if not callable(shape) and shape not in SHAPES:
-            raise ValueError(
-                f"Unknown surrogate shape {shape!r}. Expected one of {', '.join(SHAPES)}, or a "
-                "callable: the primitive of a surrogate derivative."
-            )
-        if not dampening > 0 or not sharpness > 0:
-            raise ValueError(
-                "dampening and sharpness must be positive, or no gradient passes through a spike; "
-                f"got dampening={dampening!r} and sharpness={sharpness!r}."
-            )
-        if not tail > 1:
-            raise ValueError(f"tail must be above 1, or the area is infinite; got {tail!r}.")
+        if not callable(shape):
+            own = "Or pass a callable: the primitive of a surrogate derivative."
+            arguments.one_of("shape", shape, SHAPES, advice=own)
+        silent = "Otherwise no gradient passes through a spike."
         self.shape = shape
-        self.dampening = float(dampening)
-        self.sharpness = float(sharpness)
-        self.tail = float(tail)
+        self.dampening = arguments.number("dampening", dampening, above=0, advice=silent)
+        self.sharpness = arguments.number("sharpness", sharpness, above=0, advice=silent)
+        self.tail = arguments.number("tail", tail, above=1, advice="Its area is infinite below.")
 
     def __call__(self, u: Tensor, scale: Tensor | None = None) -> Tensor:
         """Returns 1 where u > 0 and 0 elsewhere, in the dtype of `u`, with the surrogate gradient.
@@ -252,8 +244,10 @@ def get(identifier: Any) -> Surrogate:
         return identifier
     if isinstance(identifier, str):
         return Surrogate(identifier)
-    if isinstance(identifier, dict):
-        return keras.saving.deserialize_keras_object(identifier)
+    if isinstance(identifier, dict) and "class_name" in identifier:
+        identifier = keras.saving.deserialize_keras_object(identifier)
+        if isinstance(identifier, Surrogate):
+            return identifier
     if callable(identifier):
         return Surrogate(identifier, dampening=1.0)
     raise ValueError(
