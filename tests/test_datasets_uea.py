@@ -113,7 +113,7 @@ def test_files_without_labels(tmp_path):
         (HEADER + "1,2:3,4:left\n1,2:3", "line 9: ends in '3'"),
         (HEADER + "1,2:left\n", "line 8: 1 dimensions, and the header says 2"),
         (HEADER + "1,2:3:left\n", "line 8: the dimensions differ in length"),
-        (HEADER + "1,x:3,4:left\n", "line 8: could not convert string to float: 'x'"),
+        (HEADER + "1,x:3,4:left\n", "line 8: 'x' is no finite number"),
         (HEADER.replace("false", "true", 1), "line 7: files with time stamps are not read"),
         (
             HEADER.replace("@equal", "@seriesLength 3\n@equal") + "1,2:3,4:left\n",

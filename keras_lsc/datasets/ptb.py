@@ -117,9 +117,7 @@ def read(
     return stream.windows(steps, limit)
 
 
-def _words(
-    split: str, *, data_dir: str | os.PathLike[str] | None, **options: Any
-) -> list[str]:
+def _words(split: str, *, data_dir: str | os.PathLike[str] | None, **options: Any) -> list[str]:
     text = read_text("ptb", split, data_dir=data_dir, **options)
     try:
         words = text.decode().replace("\n", f" {END_OF_SENTENCE} ").split()

@@ -115,4 +115,3 @@ def read(
     check_count("steps", steps, at_least=1)
     check_limit(limit)
     return read_stream(split, data_dir=data_dir, download=download).windows(steps, limit)
-
