@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from tokenize import TokenError
 from typing import Annotated, Any, cast
 
 import keras
@@ -187,8 +188,8 @@ def load_data(path: Path) -> np.ndarray:
     try:
         _check_header(path)
         return np.load(path, allow_pickle=False)
-    # NumPy reads the header as a Python literal, of which the last three are told.
-    except (ValueError, EOFError, SyntaxError, RecursionError, MemoryError) as error:
+    # NumPy reads the header as a Python literal, of which the last four are told.
+    except (ValueError, EOFError, SyntaxError, TokenError, RecursionError, MemoryError) as error:
         raise ValueError(
             f"The data file {path} is not an array of numbers saved with numpy.save: {error}"
         ) from error
