@@ -51,7 +51,7 @@ class Result:
         return asdict(self)
 
 
-def attempt(kind: Kind, seed: int, index: int, root: Path) -> Result:
+def attempt(kind: Kind, seed: int, index: int, root: Path, seconds: int = SECONDS) -> Result:
     """Feeds one input to the package.
 
     Args:
@@ -59,6 +59,7 @@ def attempt(kind: Kind, seed: int, index: int, root: Path) -> Result:
         seed: of the run.
         index: number of the input.
         root: folder for its files, which are removed.
+        seconds: after which it counts as one that hangs.
 
     Returns:
         The result.
@@ -66,7 +67,7 @@ def attempt(kind: Kind, seed: int, index: int, root: Path) -> Result:
     folder = Path(tempfile.mkdtemp(dir=root))
     given, before = None, _peak()
     try:
-        with _watchdog(), warnings.catch_warnings():
+        with _watchdog(seconds), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             given = kind.input(seed, index)
             outcome = kind.judge(given, folder)
@@ -82,7 +83,8 @@ def attempt(kind: Kind, seed: int, index: int, root: Path) -> Result:
 
 
 def _failed(kind: Kind, index: int, given: Any, problem: str, place: str) -> Result:
-    return Result(kind.name, index, FAILED, repr(given), problem, place)
+    label = getattr(given, "label", "")
+    return Result(kind.name, index, FAILED, repr(given), problem, f"{label} {place}".strip())
 
 
 def _peak() -> int:
@@ -91,12 +93,12 @@ def _peak() -> int:
 
 
 @contextlib.contextmanager
-def _watchdog() -> Iterator[None]:
+def _watchdog(seconds: int) -> Iterator[None]:
     def ring(*_: int | FrameType | None) -> None:
-        raise HangError(f"not done after {SECONDS} s")
+        raise HangError(f"not done after {seconds} s")
 
     former = signal.signal(signal.SIGALRM, ring)
-    signal.alarm(SECONDS)
+    signal.alarm(seconds)
     try:
         yield
     finally:

@@ -68,7 +68,8 @@ def require(condition: bool, message: str) -> None:
 
 def require_finite(values: Any, what: str) -> None:
     """Raises WrongAnswerError unless all numbers are finite."""
-    found = np.asarray(values, dtype=np.float64)
+    found = np.asarray(values)
+    require(found.dtype.kind in "biuf", f"{what} is no number: {values!r}")
     require(bool(np.isfinite(found).all()), f"{what} is not finite")
 
 

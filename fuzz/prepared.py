@@ -265,4 +265,5 @@ def _attempt_payload(given: Records, folder: Path) -> str:
 
 METADATA = Kind("metadata", 70, _draw_description, _attempt_file, _UNAVAILABLE)
 RECORDS = Kind("records", 40, _draw_records, _attempt_file, _UNAVAILABLE)
-PAYLOAD = Kind("payload", 60, _draw_payload, _attempt_payload, _UNAVAILABLE)
+# A text may be whole and yet shorter than a window, which is a ValueError.
+PAYLOAD = Kind("payload", 60, _draw_payload, _attempt_payload, (*_UNAVAILABLE, ValueError))
