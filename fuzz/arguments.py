@@ -49,6 +49,8 @@ POSITIVE = Sort(
 )
 SHARE = Sort((0.25, np.float32(0.5)), (-0.1, 1.5, 1, _NAN, _INF, True, *_NO_NUMBERS))
 FLAG = Sort((True, False), (None, 0, 1, 2.5, "yes", "", [], _NAN, object()), (np.True_,))
+# Keras takes anything for its own, and what is true of it counts.
+LAYER_FLAG = Sort(FLAG.right, (), FLAG.wrong)
 TARGET = Sort(
     ("variance", "unbalanced", 0.5, (0.9, 0.4), np.float32(0.7), 1),
     (0, -1, _NAN, _INF, "x", "", True, None, [], (1,), (1, 2, 3), ("a", "b"), {}, 1j, (_NAN, 1)),
@@ -452,7 +454,7 @@ FUNCTIONS = (
     Function(
         "datasets.LaneBatches",
         datasets.LaneBatches,
-        lambda: {"tokens": np.arange(200)},
+        lambda: {"tokens": np.arange(200), "batch_size": 2, "steps": 4},
         {
             "tokens": Sort(
                 (), (None, 3, "x", np.zeros(0), np.zeros((9, 9)), print, np.zeros(200) + 0.5)
@@ -475,16 +477,16 @@ FUNCTIONS = (
         lambda: {"units": 2},
         {
             "units": COUNT,
-            "return_sequences": FLAG,
-            "go_backwards": FLAG,
+            "return_sequences": LAYER_FLAG,
+            "go_backwards": LAYER_FLAG,
             "reset": choice("subtractive", "multiplicative-1", "multiplicative-2"),
-            "reset_gradient": FLAG,
+            "reset_gradient": LAYER_FLAG,
             "surrogate": Sort(("fast_sigmoid",), ("x", "", None, 1, [], True), ({},)),
             "tau": Sort((5.0, 20), (0, -1, _NAN, _INF, True, None, [], 10**400), ("x", "ones", {})),
-            "trainable_tau": FLAG,
+            "trainable_tau": LAYER_FLAG,
             "threshold": Sort((0.5,), (0, -1, _NAN, _INF, True, None, []), ("x", "ones", {})),
-            "recurrent": FLAG,
-            "use_bias": FLAG,
+            "recurrent": LAYER_FLAG,
+            "use_bias": LAYER_FLAG,
             "refractory": NATURAL,
             "output": choice("spikes", "voltage"),
             "kernel_initializer": Sort(("ones",), ("x", 1, [], True), (None, {}, "")),
@@ -498,7 +500,7 @@ FUNCTIONS = (
             "units": COUNT,
             "beta": Sort((1.0,), (_NAN, _INF, True, None, [], 10**400), ("x", -1, 0)),
             "tau_adaptation": Sort((50.0,), (0, -1, _NAN, _INF, True, None, []), ("x",)),
-            "trainable_beta": FLAG,
+            "trainable_beta": LAYER_FLAG,
         },
     ),
     Function(
@@ -532,7 +534,7 @@ FUNCTIONS = (
         {
             "units": COUNT,
             "tau": Sort((5.0,), (0, -1, _NAN, _INF, True, None, []), ("x",)),
-            "use_bias": FLAG,
+            "use_bias": LAYER_FLAG,
         },
     ),
     Function(
@@ -543,7 +545,7 @@ FUNCTIONS = (
             "shape": Sort(("fast_sigmoid",), ("x", "", None, 1, [], {}, True)),
             "dampening": POSITIVE,
             "sharpness": POSITIVE,
-            "tail": POSITIVE,
+            "tail": Sort((2.0, 3), (0, -1, 0.5, _NAN, _INF, True, *_NO_NUMBERS)),
         },
     ),
     Function(
