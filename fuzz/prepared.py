@@ -29,7 +29,7 @@ def _png(random: np.random.Generator, shape: tuple[int, ...]) -> bytes:
 
 
 @cache
-def _small(source: str) -> dict[str, list[Record]]:
+def small_records(source: str) -> dict[str, list[Record]]:
     """The records of a dataset in small, by split."""
     random = np.random.default_rng(0)
     if source in ("mnist", "cifar100"):
@@ -69,14 +69,14 @@ def _small(source: str) -> dict[str, list[Record]]:
     }
 
 
-def _serialized(record: Record) -> bytes:
+def serialized(record: Record) -> bytes:
     example = tf_example_pb2.Example()
     for name, value in record.items():
         feature = example.features.feature[name]
         values = np.atleast_1d(np.asarray(value, dtype=object)).tolist()
         if value is None:
             continue
-        if all(isinstance(one, bytes) for one in values):
+        if values and all(isinstance(one, bytes) for one in values):
             feature.bytes_list.value.extend(values)
         elif any(isinstance(one, float) for one in values):
             feature.float_list.value.extend(values)
@@ -85,7 +85,7 @@ def _serialized(record: Record) -> bytes:
     return example.SerializeToString()
 
 
-def _write(folder: Path, source: str, splits: dict[str, list[bytes]]) -> Path:
+def write_prepared(folder: Path, source: str, splits: dict[str, list[bytes]]) -> Path:
     """Writes a dataset as TensorFlow Datasets would prepare it; returns its folder."""
     place = folder / source / "1.0.0"
     place.mkdir(parents=True)
@@ -125,8 +125,10 @@ def _description(source: str, splits: dict[str, list[bytes]]) -> dict[str, Any]:
 
 @cache
 def _whole(root: Path, source: str) -> Path:
-    records = {split: [_serialized(one) for one in rows] for split, rows in _small(source).items()}
-    return _write(root, source, records)
+    records = {
+        split: [serialized(one) for one in rows] for split, rows in small_records(source).items()
+    }
+    return write_prepared(root, source, records)
 
 
 @cache
@@ -224,7 +226,7 @@ def _sort(value: Any) -> str:
 
 def _draw_payload(random: np.random.Generator) -> Records:
     task = str(random.choice(list(_TASKS)))
-    rows = _small(_TASKS[task])
+    rows = small_records(_TASKS[task])
     records = [dict(one) for one in rows.get("test", rows["train"])]
     for _ in range(int(random.integers(1, 3))):
         row = records[random.integers(len(records))]
@@ -238,21 +240,21 @@ def _draw_payload(random: np.random.Generator) -> Records:
         else:
             strange = _STRANGE["any" if random.random() < 0.1 else _sort(value)]
             row[name] = strange[random.integers(len(strange))]
-    serialized = [_serialized(one) for one in records]
+    written = [serialized(one) for one in records]
     if random.random() < 0.15:
-        place = int(random.integers(len(serialized)))
-        serialized[place] = damaged_bytes(random, serialized[place])
+        place = int(random.integers(len(written)))
+        written[place] = damaged_bytes(random, written[place])
     elif random.random() < 0.1:
-        serialized.append(serialized[0])
-    return Records(task, tuple(serialized))
+        written.append(written[0])
+    return Records(task, tuple(written))
 
 
 def _attempt_payload(given: Records, folder: Path) -> str:
     source = _TASKS[given.task]
-    rows = _small(source)
-    splits = {split: [_serialized(one) for one in found] for split, found in rows.items()}
+    rows = small_records(source)
+    splits = {split: [serialized(one) for one in found] for split, found in rows.items()}
     splits["test" if "test" in splits else "train"] = list(given.records)
-    _write(folder, source, splits)
+    write_prepared(folder, source, splits)
     x, y = datasets.load(given.task, "test", data_dir=folder, download=False)
     info = datasets.info(given.task)
     require(len(x) == len(y) and len(x) > 0, f"{len(x)} inputs and {len(y)} targets")

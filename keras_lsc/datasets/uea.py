@@ -135,7 +135,7 @@ def read(
     rows = rows[:limit]
     series = [file.series[row] for row in rows]
     largest = max(float(np.abs(one).max()) for one in series)
-    if largest > np.finfo(np.float32).max:
+    if largest > float(np.finfo(np.float32).max):
         raise ValueError(
             f"values of {problem} are up to {largest:g}, too large for float32; read the file with "
             "keras_lsc.datasets.read_ts and scale them."
