@@ -10,6 +10,11 @@ EXPERIMENTS ?=
 BUDGET ?= 1
 WORKERS ?= 2
 
+# Of make fuzz: how many inputs (all without a number), of which seed and kinds.
+COUNT ?=
+SEED ?= 0
+KINDS ?=
+
 SHELL := /bin/bash
 ROOT := $(patsubst %/,%,$(dir $(abspath $(lastword $(MAKEFILE_LIST)))))
 DEMO := .venv
@@ -29,7 +34,7 @@ THREADS := $(if $(filter-out 1,$(JOBS)),$(if $(word 2,$(BACKENDS)),$(ONE_THREAD)
 # Keeps the output of each backend in one piece, where make knows how (4.0 and later).
 IN_ONE_PIECE := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 
-.PHONY: help demo install test lint typecheck grid zoo bench layers compare notebooks experiments report clean $(BACKENDS:%=pytest-%)
+.PHONY: help demo install test lint typecheck grid zoo fuzz bench layers compare notebooks experiments report clean $(BACKENDS:%=pytest-%)
 
 help:
 	@echo "make demo       install with JAX into $(DEMO) and run the demonstration"
@@ -38,6 +43,7 @@ help:
 	@echo "make lint       ruff, and the generated tables;  make typecheck  mypy alone"
 	@echo "make grid       stabilise every cell, depth, target and mode on JAX"
 	@echo "make zoo        measure the certificate of every checkpoint again on every backend"
+	@echo "make fuzz       ten thousand damaged inputs, of every kind on JAX; COUNT=500 SEED=1 KINDS=ts,npy"
 	@echo "make bench      the benchmarks on every backend"
 	@echo "make layers     spiking and state-space layers beside other libraries"
 	@echo "make compare    three checkpoints of the zoo on every backend, side by side"
@@ -92,6 +98,16 @@ zoo: $(TEST)/installed
 		KERAS_LSC_DEEP=1 KERAS_BACKEND=$$backend $(TEST)/bin/python -m pytest tests/test_zoo.py \
 			-k "outputs or certificates or runs" $(PYTEST_ARGS); \
 	done
+
+# Every backend is tried, though one of them failed; the tables then say what came of each.
+fuzz: $(TEST)/installed
+	@failed=; for backend in $(BACKENDS); do \
+		echo "==== damaged inputs on $$backend ===="; \
+		KERAS_BACKEND=$$backend $(ONE_THREAD) $(TEST)/bin/python -m fuzz --seed $(SEED) \
+			$(if $(COUNT),--count $(COUNT)) $(if $(KINDS),--kinds $(KINDS)) || failed="$$failed $$backend"; \
+	done; \
+	$(TEST)/bin/python benchmarks/tables.py; \
+	if [ -n "$$failed" ]; then echo "failed on$$failed"; exit 1; fi
 
 bench: $(TEST)/installed
 	@set -e; for backend in $(BACKENDS); do \

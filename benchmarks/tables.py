@@ -378,6 +378,46 @@ def compared(row: dict[str, Any]) -> list[str]:
     ]
 
 
+def truth() -> str:
+    """What was tried to make a number wrong, or a wrong input pass."""
+    rows = []
+    for backend, name in BACKENDS.items():
+        radii = stored(f"radius_{backend}.json").get("families", {})
+        rows += [truth_row(f"radius: {family}", name, one) for family, one in radii.items()]
+    for backend, name in BACKENDS.items():
+        kinds = stored(f"fuzz_{backend}.json").get("kinds", {})
+        rows += [truth_row(f"damaged: {kind}", name, one) for kind, one in kinds.items()]
+    kills = stored("kills.json")
+    rows += [
+        truth_row(f"killed: {kind}", BACKENDS.get(kills.get("backend", ""), ""), one)
+        for kind, one in (kills.get("kinds") or kills.get("families") or {}).items()
+    ]
+    if not rows:
+        return "Nothing was tried yet."
+    header = ["what", "backend", "tried", "right", "refused well", "wrong"]
+    sums = [sum(int(row[column]) for row in rows if row[column]) for column in range(2, 6)]
+    note = (
+        "Radii of matrices of every family beside an independent computation; damaged files, "
+        "command lines and arguments, and tiny networks with random weights (`make fuzz`); "
+        "processes killed while they write. *Refused well*: a documented error with a message. "
+        "*Wrong*: another number, an undocumented error, a hang, or too much memory."
+    )
+    return f"{table(header, [*rows, ['all', '', *map(str, sums)]])}\n\n{note}"
+
+
+def stored(name: str) -> dict[str, Any]:
+    """The JSON of a benchmark; nothing where it was not run."""
+    path = RESULTS / name
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def truth_row(what: str, backend: str, counts: dict[str, Any]) -> list[str]:
+    """The counts of a kind, whichever of them it has."""
+    wrong = counts.get("wrong", counts.get("failed", 0))
+    figures = (counts.get("tried"), counts.get("right"), counts.get("refused"), wrong)
+    return [what, backend, *("" if figure is None else str(figure) for figure in figures)]
+
+
 def calls(one: dict[str, Any]) -> int:
     """The fewest timed calls of a comparison."""
     ran = [row for row in one["rows"] if not row["failed"]]
@@ -413,6 +453,7 @@ def results() -> str:
         "And with spiking and state-space layers?": grid_of_layers(),
         "Accuracy of the two starts": accuracy(),
         "Loading data": loader(),
+        "Every number true": truth(),
     }
     chapters = "\n\n".join(f"## {title}\n\n{part}" for title, part in parts.items())
     return (

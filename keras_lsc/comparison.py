@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from keras_lsc import datasets
+from keras_lsc.arguments import number
 from keras_lsc.datasets.checks import check_count
 from keras_lsc.zoo import archive, loading, sources
 
@@ -242,6 +243,8 @@ def compare_backends(
         ['jax', 'tensorflow', 'torch']
     """
     _check(backends, batch_size, samples, repeats, seed)
+    # Python waits at most as many milliseconds as an int of C has.
+    timeout = number("timeout", timeout, above=0, at_most=1e6, advice="It is in seconds.")
     file = _file(name, cache_dir)
     machine = _machine()
     data, x, y = _data(name, dataset, options or {}, batch_size, data_dir)

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from keras_lsc import datasets, plot
+from keras_lsc.arguments import integer, one_of
 from keras_lsc.pretrainer import Mode
 from keras_lsc.stability.measure import measure
 from keras_lsc.stability.report import StabilityReport
@@ -354,6 +355,8 @@ class _Watcher(keras.callbacks.Callback):
 def _check(settings: DemoSettings) -> None:
     if settings.cell not in CELLS:
         raise ValueError(f"unknown cell {settings.cell!r}; expected one of {', '.join(CELLS)}.")
+    one_of("mode", settings.mode, ("scales", "weights"))
+    integer("seed", settings.seed, at_least=0)
     for name in ("depth", "units", "epochs", "batch_size"):
         if getattr(settings, name) < 1:
             raise ValueError(f"{name} must be at least 1, got {getattr(settings, name)}.")

@@ -156,7 +156,7 @@ def test_a_failed_stabilize_leaves_the_former_output(saved, tmp_path):
         (["demo", "--cell", "elman"], ["'elman'", "sigmoid, tanh, relu, lstm, gru"]),
         (["demo", "--depth", "0"], ["depth", "0"]),
         (["demo", "--target", "-1"], ["-1.0"]),
-        (["demo", "--mode", "all"], ["'all'", "'scales' or 'weights'"]),
+        (["demo", "--mode", "all"], ["'all'", "'scales', 'weights'"]),
         (["demo", "--output", "absent/demo.png"], ["absent/demo.png", "folder"]),
         (["demo", "--backend", "numpy"], ["'numpy'", BACKEND]),
         (["measure", "absent.keras", "absent.npy"], ["absent.keras", "does not exist"]),

@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 
 from keras_lsc import datasets
+from keras_lsc.datasets.examples import padded
 
+# What float() takes, and is no finite number written in digits.
+STRANGE = ("1e999", "-1e999", "nan", "inf", "-Infinity", "1_0", "٣", "0x10", "", "1 2")
 HEADER = """\
 #a comment
 @problemName Small
@@ -113,11 +116,31 @@ def test_files_without_labels(tmp_path):
         (HEADER + "1,2:3,4:left\n1,2:3", "line 9: ends in '3'"),
         (HEADER + "1,2:left\n", "line 8: 1 dimensions, and the header says 2"),
         (HEADER + "1,2:3:left\n", "line 8: the dimensions differ in length"),
-        (HEADER + "1,x:3,4:left\n", "line 8: could not convert string to float: 'x'"),
+        (HEADER + "1,x:3,4:left\n", "line 8: 'x' is no finite number"),
         (HEADER.replace("false", "true", 1), "line 7: files with time stamps are not read"),
         (
             HEADER.replace("@equal", "@seriesLength 3\n@equal") + "1,2:3,4:left\n",
             "line 9: 2 time steps, and the header says 3",
+        ),
+        *(
+            (HEADER + f"1,{strange}:3,4:left\n", "line 8: .* is no finite number")
+            for strange in STRANGE
+        ),
+        *((HEADER + f"1,2:3,4:left\n{line}\n", "line 9: ") for line in ("left", "1:left", ":::")),
+        ("@problemName Small\n@classLabel false\n", "no line @data; is the file complete"),
+        ("@classLabel true\n@data\n1\n", "line 1: @classLabel true names no classes"),
+        ("@classLabel true a a\n@data\n1:a\n", "line 1: @classLabel true names a class twice"),
+        ("@classLabel perhaps\n@data\n1\n", "line 1: @classlabel must be true or false"),
+        ("@targetlabel true\n@data\n1:2.5\n", "line 1: files with numbers to be predicted"),
+        ("@data\n1,2\n1,2:3,4\n", "line 3: 2 dimensions, and the examples before have 1"),
+        ("@equalLength true\n@data\n1,2\n1\n", "line 4: 1 time steps where the first has 2"),
+        ("@data 1,2\n", "line 1: @data stands alone"),
+        ("@\n", "line 1: an @ without a key"),
+        ("@dimensions 1\n@dimensions 2\n", "line 2: @dimensions is '2', and was '1' before"),
+        *(
+            (f"@{key} {value}\n@data\n1\n", f"line 1: @{key.lower()} must be a positive integer")
+            for key in ("dimensions", "seriesLength")
+            for value in ("0", "-1", "2.5", "x", "1_0", "٣", "9" * 5000, "")
         ),
     ],
 )
@@ -131,6 +154,50 @@ def test_a_damaged_file_of_the_archive_is_reported(tmp_path):
     written(tmp_path, HEADER + "1,2:3", "Small/Small_TEST.ts")
     with pytest.raises(datasets.DatasetUnavailableError, match=r"Small cannot be read.*line 8"):
         datasets.load("uea", problem="Small", data_dir=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"@data\n1,2\n\xff\xfe\n", "line 3: no text in UTF-8"),
+        (HEADER.encode("utf-16"), "line 1: no text in UTF-8"),
+        (b"@data\n1,2\n1,\0\n", "line 3: has a NUL byte"),
+        (b"", "no line @data"),
+    ],
+)
+def test_bytes_that_are_no_text_name_the_line(tmp_path, content, message):
+    (tmp_path / "small.ts").write_bytes(content)
+    with pytest.raises(datasets.TimeSeriesFormatError, match=message):
+        datasets.read_ts(tmp_path / "small.ts")
+
+
+@pytest.mark.parametrize("path", [None, 3, b"small.ts", "a\0b"])
+def test_what_is_no_path(path):
+    with pytest.raises(ValueError, match="path must be the path of a"):
+        datasets.read_ts(path)
+
+
+@pytest.mark.parametrize(
+    "test", [HEADER.replace("left right", "right left"), HEADER.replace("sions 2", "sions 1")]
+)
+def test_files_of_two_problems_are_refused(tmp_path, test):
+    values = "1,2:left" if "sions 1" in test else "1,2:3,4:left"
+    written(tmp_path, HEADER + "1,2:3,4:left\n", "Small/Small_TRAIN.ts")
+    written(tmp_path, f"{test}{values}\n", "Small/Small_TEST.ts")
+    with pytest.raises(datasets.DatasetUnavailableError, match="do not belong together"):
+        datasets.load("uea", problem="Small", data_dir=tmp_path, validation_share=0.0)
+
+
+def test_values_that_float32_cannot_hold_are_refused(tmp_path):
+    for part in ("TRAIN", "TEST"):
+        written(tmp_path, HEADER + "1,1e300:3,4:left\n", f"Small/Small_{part}.ts")
+    with pytest.raises(ValueError, match=r"up to 1e\+300, too large for float32"):
+        datasets.load("uea", "test", problem="Small", data_dir=tmp_path)
+
+
+def test_padding_beyond_the_memory_is_refused():
+    with pytest.raises(MemoryError, match=r"shape \(4, 10000000000000, 1\).*this computer has"):
+        padded([np.ones((1, 1))] * 4, steps=10**13)
 
 
 def test_missing_values_are_not_passed_on(tmp_path):

@@ -4,10 +4,14 @@ It is started by `keras_lsc_command`, which chooses the Keras backend first. A g
 a module; they are named here, in the order in which `--help` lists them.
 """
 
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
 import typer
 
 from keras_lsc.cli import comparison, data, models, training, zoo
-from keras_lsc.cli.shared import parse_target
+from keras_lsc.cli.shared import errors_in_one_line, parse_target
 
 __all__ = ["app", "main", "parse_target"]
 
@@ -17,17 +21,28 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
-app.command()(models.demo)
-app.command()(models.measure)
-app.command()(models.stabilize)
-app.command()(training.fine_tune)
-app.command("compare-backends")(comparison.compare)
-app.command()(data.datasets)
-app.command("list")(zoo.list_checkpoints)
-app.command()(zoo.info)
-app.command()(zoo.verify)
-app.command()(zoo.build)
-app.command()(zoo.pages)
+
+
+def _add(command: Callable[..., None], name: str | None = None) -> None:
+    @wraps(command)
+    def guarded(*args: Any, **options: Any) -> None:
+        with errors_in_one_line():
+            command(*args, **options)
+
+    app.command(name)(guarded)
+
+
+_add(models.demo)
+_add(models.measure)
+_add(models.stabilize)
+_add(training.fine_tune)
+_add(comparison.compare, "compare-backends")
+_add(data.datasets)
+_add(zoo.list_checkpoints, "list")
+_add(zoo.info)
+_add(zoo.verify)
+_add(zoo.build)
+_add(zoo.pages)
 
 
 def main() -> None:

@@ -14,8 +14,7 @@ from keras_lsc.cli.shared import (
     Seed,
     TaskOptions,
     check_backend,
-    check_folder,
-    errors_in_one_line,
+    check_picture_output,
     parse_options,
     print_json,
 )
@@ -55,29 +54,28 @@ def compare(
     weights and the same batch. A backend that is not installed, or fails, is a row with the
     reason. The exit code is 1 where one failed, or none is installed.
     """
-    with errors_in_one_line():
-        check_backend(backend)
-        if plot is not None:
-            check_folder(plot)
-        comparison = compare_backends(
-            name,
-            dataset=dataset,
-            options=parse_options(option),
-            backends=backends.split(","),
-            batch_size=batch_size,
-            samples=samples,
-            repeats=repeats,
-            seed=seed,
-            timeout=timeout,
-            data_dir=data_dir,
-        )
-        if as_json:
-            print_json(comparison.to_dict())
-        else:
-            typer.echo(comparison)
-        if plot is not None and comparison.ran:
-            axes = pictures.backends(comparison)
-            axes[0].figure.savefig(plot)
-            typer.echo(f"Picture: {plot}", err=as_json)
+    check_backend(backend)
+    if plot is not None:
+        check_picture_output(plot, Path(name))
+    comparison = compare_backends(
+        name,
+        dataset=dataset,
+        options=parse_options(option),
+        backends=backends.split(","),
+        batch_size=batch_size,
+        samples=samples,
+        repeats=repeats,
+        seed=seed,
+        timeout=timeout,
+        data_dir=data_dir,
+    )
+    if as_json:
+        print_json(comparison.to_dict())
+    else:
+        typer.echo(comparison)
+    if plot is not None and comparison.ran:
+        axes = pictures.backends(comparison)
+        axes[0].figure.savefig(plot)
+        typer.echo(f"Picture: {plot}", err=as_json)
     if not comparison.ran or any(row.failed and not row.is_absent for row in comparison.rows):
         raise typer.Exit(1)

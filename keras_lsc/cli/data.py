@@ -14,10 +14,9 @@ from keras_lsc.cli.shared import (
     Backend,
     DataDir,
     check_backend,
-    errors_in_one_line,
     print_json,
 )
-from keras_lsc.datasets.source import chosen_data_dir
+from keras_lsc.datasets.source import DatasetUnavailableError, chosen_data_dir
 from keras_lsc.datasets.uea import find_problems
 
 
@@ -30,20 +29,21 @@ def datasets(
 
     Nothing is fetched. A folder may hold a part of a dataset; the numbers are those it holds.
     """
-    with errors_in_one_line():
-        check_backend(backend)
-        folder = chosen_data_dir(data_dir)
-        rows = [describe_task(name, folder) for name in tasks.names()]
-        if as_json:
-            print_json({"folder": str(folder), "datasets": rows})
-        else:
-            # Where there is no terminal rich would cut the table to 80 columns.
-            Console(width=None if sys.stdout.isatty() else 120).print(_table_of_tasks(rows))
-            for row in rows:
-                if row["status"] == "in part":
-                    files = (f"{n:,} {file}" for file, n in row["prepared"]["examples"].items())
-                    typer.echo(f"{row['name']} is prepared in part: {', '.join(files)}.")
-            typer.echo(f"Folder of the datasets: {folder}")
+    check_backend(backend)
+    folder = chosen_data_dir(data_dir)
+    rows = [describe_task(name, folder) for name in tasks.names()]
+    if as_json:
+        print_json({"folder": str(folder), "datasets": rows})
+    else:
+        # Where there is no terminal rich would cut the table to 80 columns.
+        Console(width=None if sys.stdout.isatty() else 120).print(_table_of_tasks(rows))
+        for row in rows:
+            if row["status"] == "in part":
+                files = (f"{n:,} {file}" for file, n in row["prepared"]["examples"].items())
+                typer.echo(f"{row['name']} is prepared in part: {', '.join(files)}.")
+            if row["status"] == "damaged":
+                typer.echo(row["problem"])
+        typer.echo(f"Folder of the datasets: {folder}")
 
 
 def describe_task(name: str, data_dir: Path) -> dict[str, Any]:
@@ -55,7 +55,8 @@ def describe_task(name: str, data_dir: Path) -> dict[str, Any]:
 
     Returns:
         The fields of `TaskInfo`; "status", which is "generated", "prepared", "in part" or
-        "absent"; and under "prepared" the folder, version, examples by file and bytes, or None.
+        "absent", or "damaged" with the "problem"; and under "prepared" the folder, version,
+        examples by file and bytes, or None.
     """
     info = tasks.info(name)
     content: dict[str, Any] = {**info.to_dict(), "prepared": None}
@@ -64,7 +65,10 @@ def describe_task(name: str, data_dir: Path) -> dict[str, Any]:
     if name == "uea":
         problems = find_problems(data_dir / "uea")
         return {**content, "status": "prepared" if problems else "absent", "problems": problems}
-    found = tasks.prepared(name, data_dir)
+    try:
+        found = tasks.prepared(name, data_dir)
+    except DatasetUnavailableError as error:
+        return {**content, "status": "damaged", "problem": str(error)}
     if found is None:
         return {**content, "status": "absent"}
     # A text is one example of many tokens.

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, cast
 
@@ -21,9 +20,8 @@ from keras_lsc.cli.shared import (
     Seed,
     TargetText,
     check_backend,
-    check_folder,
-    check_model_file,
-    errors_in_one_line,
+    check_model_output,
+    check_picture_output,
     load_data,
     load_model,
     parse_target,
@@ -70,36 +68,31 @@ def demo(
     a generated parity task. Radii and gains are measured as Keras initialises the network and
     after pre-training; then it is trained from both starts, all else equal.
     """
-    with errors_in_one_line():
-        check_backend(backend)
-        check_folder(output)
-        if find_spec("matplotlib") is None:
-            raise ImportError(
-                'The demo draws with matplotlib; install it: pip install "keras-lsc[demo]"'
-            )
-        listener = _Printer(Console(stderr=as_json))
-        settings = demonstration.DemoSettings(
-            cell=cell,
-            depth=depth,
-            units=units,
-            target=parse_target(target),
-            mode=cast(Mode, mode),
-            epochs=epochs,
-            examples=examples,
-            seed=seed,
-            download=download,
+    check_backend(backend)
+    check_picture_output(output)
+    listener = _Printer(Console(stderr=as_json))
+    settings = demonstration.DemoSettings(
+        cell=cell,
+        depth=depth,
+        units=units,
+        target=parse_target(target),
+        mode=cast(Mode, mode),
+        epochs=epochs,
+        examples=examples,
+        seed=seed,
+        download=download,
+    )
+    result = demonstration.run(settings, listener)
+    demonstration.draw(result, output)
+    for name, title in (("default", "default"), ("stabilized", "stabilised")):
+        curve = result.curves[name]
+        listener.say(
+            f"Validation accuracy, {title}: {curve.validation[-1]:.3f} "
+            f"({curve.seconds:.0f} s of training)"
         )
-        result = demonstration.run(settings, listener)
-        demonstration.draw(result, output)
-        for name, title in (("default", "default"), ("stabilized", "stabilised")):
-            curve = result.curves[name]
-            listener.say(
-                f"Validation accuracy, {title}: {curve.validation[-1]:.3f} "
-                f"({curve.seconds:.0f} s of training)"
-            )
-        listener.say(f"Picture: {output}")
-        if as_json:
-            print_json({**result.to_dict(), "picture": str(output)})
+    listener.say(f"Picture: {output}")
+    if as_json:
+        print_json({**result.to_dict(), "picture": str(output)})
 
 
 def measure(
@@ -114,15 +107,14 @@ def measure(
     as_json: AsJson = False,
 ) -> None:
     """Measure radius and gain of every transition of a saved model; the model is not changed."""
-    with errors_in_one_line():
-        check_backend(backend)
-        report = measure_model(
-            load_model(model), load_data(data), samples, seed, cast(RadiusKind, radius)
-        )
-        if as_json:
-            print_json(report.to_dict())
-        else:
-            typer.echo(report)
+    check_backend(backend)
+    report = measure_model(
+        load_model(model), load_data(data), samples, seed, cast(RadiusKind, radius)
+    )
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        typer.echo(report)
 
 
 def stabilize(
@@ -145,25 +137,23 @@ def stabilize(
 
     Nothing is written when the tolerance is not met.
     """
-    with errors_in_one_line():
-        check_backend(backend)
-        check_folder(output)
-        check_model_file(output)
-        loaded = load_model(model)
-        report = stabilize_model(
-            loaded,
-            load_data(data),
-            parse_target(target),
-            tolerance=tolerance,
-            mode=cast(Mode, mode),
-            seed=seed,
-        )
-        save_model(loaded, output)
-        if as_json:
-            print_json({"report": report.to_dict(), "output": str(output)})
-        else:
-            typer.echo(report)
-            typer.echo(f"Saved: {output}")
+    check_backend(backend)
+    check_model_output(output, model, data)
+    loaded = load_model(model)
+    report = stabilize_model(
+        loaded,
+        load_data(data),
+        parse_target(target),
+        tolerance=tolerance,
+        mode=cast(Mode, mode),
+        seed=seed,
+    )
+    save_model(loaded, output)
+    if as_json:
+        print_json({"report": report.to_dict(), "output": str(output)})
+    else:
+        typer.echo(report)
+        typer.echo(f"Saved: {output}")
 
 
 class _Printer:

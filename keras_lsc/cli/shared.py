@@ -1,11 +1,17 @@
 """What the commands share: options, errors in one line, files read and written."""
 
+import io
 import json
+import math
 import os
+import sys
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
+from tokenize import TokenError
 from typing import Annotated, Any, cast
 
 import keras
@@ -15,16 +21,24 @@ import typer
 from keras_lsc.datasets import DatasetUnavailableError
 from keras_lsc.stability.targets import Target
 from keras_lsc.stabilization import NotStabilizedError
+from keras_lsc.zoo.archive import read_model
 
+# What the package documents for wrong use, damaged files and what is not to be had.
 _EXPECTED_ERRORS = (
     DatasetUnavailableError,
     FloatingPointError,
     ImportError,
+    MemoryError,
     NotStabilizedError,
     OSError,
     TypeError,
     ValueError,
 )
+
+_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
 
 ModelPath = Annotated[Path, typer.Argument(metavar="MODEL.keras", help="A saved Keras model.")]
 DataPath = Annotated[
@@ -77,11 +91,23 @@ ModeText = Annotated[
 
 @contextmanager
 def errors_in_one_line() -> Iterator[None]:
-    """Prints an expected error as one line, and exits with code 1."""
+    """Prints an expected error as one line, and exits with code 1; 130 where it is interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        # A name in another encoding than the terminal's is shown with escapes, and is no error.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         yield
+    except KeyboardInterrupt:
+        typer.echo("keras-lsc: interrupted", err=True)
+        raise typer.Exit(130) from None
+    except BrokenPipeError:
+        # Who read has had enough, as `head` has; Python would say so once more when it flushes.
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        raise typer.Exit(1) from None
     except _EXPECTED_ERRORS as error:
-        typer.echo(f"keras-lsc: error: {error}", err=True)
+        message = " ".join(str(error).split()) or type(error).__name__
+        typer.echo(f"keras-lsc: error: {message}", err=True)
         raise typer.Exit(1) from error
 
 
@@ -95,41 +121,105 @@ def check_backend(name: str | None) -> None:
         )
 
 
-def check_folder(output: Path) -> None:
-    """Raises FileNotFoundError where there is no folder to write the output to."""
-    if not output.absolute().parent.is_dir():
+def check_output(output: Path, *inputs: Path) -> None:
+    """Raises OSError where a file cannot be written, before anything else is done.
+
+    Args:
+        output: of the command.
+        *inputs: files that it must not be.
+    """
+    folder = output.absolute().parent
+    if not folder.is_dir():
         raise FileNotFoundError(f"The folder of the output {output} does not exist; make it first.")
+    if output.is_dir():
+        raise IsADirectoryError(f"The output {output} is a folder; name a file in it.")
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(f"The folder of the output {output} cannot be written to.")
+    for given in inputs:
+        if given.exists() and output.exists() and output.samefile(given):
+            raise FileExistsError(f"The output {output} is an input as well; name another file.")
 
 
-def check_model_file(output: Path) -> None:
-    """Raises ValueError where a file for a model does not end in .keras."""
+def check_model_output(output: Path, *inputs: Path) -> None:
+    """As `check_output`, and raises ValueError where the file does not end in .keras."""
+    check_output(output, *inputs)
     if output.suffix != ".keras":
         raise ValueError(f"The output {output} must end in .keras, the format of the model.")
 
 
+def check_picture_output(output: Path, *inputs: Path) -> None:
+    """As `check_output`, and raises ValueError where the file is none that matplotlib writes.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    check_output(output, *inputs)
+    if find_spec("matplotlib") is None:
+        raise ImportError(
+            'Pictures are drawn with matplotlib; install it: pip install "keras-lsc[plot]"'
+        )
+    from matplotlib.figure import Figure
+
+    known = Figure().canvas.get_supported_filetypes()
+    if output.suffix.removeprefix(".").lower() not in known:
+        raise ValueError(
+            f"The output {output} must end in one of {', '.join(f'.{kind}' for kind in known)}."
+        )
+
+
 def load_model(path: Path) -> keras.Model:
-    """Loads a saved model, without running code of it."""
+    """Loads a saved model, without running code of it.
+
+    Raises:
+        OSError: there is no such file, or it is damaged.
+    """
     _check_file(path, "model", "a model saved as .keras")
-    return keras.saving.load_model(path, compile=False, safe_mode=True)
+    return read_model(path)
 
 
 def load_data(path: Path) -> np.ndarray:
-    """Loads an array that numpy.save wrote."""
+    """Loads an array of real numbers that numpy.save wrote.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it holds something else, nothing, or less than it declares.
+    """
     _check_file(path, "data", "an array saved with numpy.save")
     try:
-        array = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
+        _check_header(path)
+        return np.load(path, allow_pickle=False)
+    # NumPy reads the header as a Python literal, of which the last four are told.
+    except (ValueError, EOFError, SyntaxError, TokenError, RecursionError, MemoryError) as error:
         raise ValueError(
             f"The data file {path} is not an array of numbers saved with numpy.save: {error}"
         ) from error
-    if not isinstance(array, np.ndarray):
-        raise ValueError(f"The data file {path} is an archive of arrays; expected a single .npy.")
-    return array
+
+
+def _check_header(path: Path) -> None:
+    """Compares what a file declares with its size, before anything is allocated for it."""
+    with path.open("rb") as file:
+        if zipfile.is_zipfile(path):
+            raise ValueError("it is an archive (.npz?), and a single array is expected (.npy)")
+        version = np.lib.format.read_magic(file)
+        if version not in _HEADERS:
+            raise ValueError(f"its format {version} is for fields with names")
+        shape, _, dtype = _HEADERS[version](file)
+        found = os.fstat(file.fileno()).st_size - file.tell()
+    if dtype.kind not in "biuf":
+        raise ValueError(f"its dtype is {dtype}, and real numbers are expected")
+    if not all(size > 0 for size in shape):
+        raise ValueError(f"its shape is {shape}, so it has no values")
+    declared = math.prod(shape) * dtype.itemsize
+    if declared != found:
+        raise ValueError(
+            f"its shape {shape} of {dtype} takes {declared} bytes, and the file has {found}"
+        )
 
 
 def _check_file(path: Path, what: str, expected: str) -> None:
     if not path.is_file():
-        raise FileNotFoundError(f"The {what} file {path} does not exist; expected {expected}.")
+        problem = "is no file" if path.exists() else "does not exist"
+        raise FileNotFoundError(f"The {what} file {path} {problem}; expected {expected}.")
 
 
 def save_model(model: keras.Model, path: Path) -> None:
@@ -186,6 +276,6 @@ def parse_options(given: list[str] | None) -> dict[str, Any]:
             raise ValueError(f"--option {text} is no option of a task; expected key=value.")
         try:
             options[key] = json.loads(value)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             options[key] = value
     return options

@@ -15,9 +15,7 @@ from keras_lsc.cli.shared import (
     Seed,
     TaskOptions,
     check_backend,
-    check_folder,
-    check_model_file,
-    errors_in_one_line,
+    check_model_output,
     parse_options,
     print_json,
     save_model,
@@ -68,39 +66,41 @@ def fine_tune(
     Loss and metric are those of the task; a head that does not fit it is replaced. The weights of
     the epoch that did best on the validation split are kept.
     """
-    with errors_in_one_line():
-        check_backend(backend)
-        for path in (output, checkpoint):
-            if path is not None:
-                check_folder(path)
-                check_model_file(path)
-        model, tuning = zoo.fine_tune(
-            name,
-            dataset,
-            epochs=epochs,
-            learning_rate=learning_rate,
-            batch_size=batch_size,
-            patience=patience,
-            limit=limit,
-            seed=seed,
-            weights=cast(Literal["stabilized", "initial"], weights),
-            options=parse_options(option),
-            data_dir=data_dir,
-            download=download,
-            checkpoint=checkpoint,
-            tensorboard=tensorboard,
-            callbacks=[_EpochPrinter(epochs, to_stderr=as_json)],
-            verbose=0,
-        )
-        if output is not None:
-            save_model(model, output)
-        if as_json:
-            written = None if output is None else str(output)
-            print_json({**tuning.to_dict(), "output": written})
-            return
-        typer.echo(tuning)
-        if output is not None:
-            typer.echo(f"Saved: {output}")
+    check_backend(backend)
+    for path in (output, checkpoint):
+        if path is not None:
+            check_model_output(path, Path(name))
+    if output is not None and checkpoint is not None and output.absolute() == checkpoint.absolute():
+        raise ValueError(f"--output and --checkpoint are both {output}; name two files.")
+    if tensorboard is not None and tensorboard.exists() and not tensorboard.is_dir():
+        raise NotADirectoryError(f"--tensorboard {tensorboard} is no folder.")
+    model, tuning = zoo.fine_tune(
+        name,
+        dataset,
+        epochs=epochs,
+        learning_rate=learning_rate,
+        batch_size=batch_size,
+        patience=patience,
+        limit=limit,
+        seed=seed,
+        weights=cast(Literal["stabilized", "initial"], weights),
+        options=parse_options(option),
+        data_dir=data_dir,
+        download=download,
+        checkpoint=checkpoint,
+        tensorboard=tensorboard,
+        callbacks=[_EpochPrinter(epochs, to_stderr=as_json)],
+        verbose=0,
+    )
+    if output is not None:
+        save_model(model, output)
+    if as_json:
+        written = None if output is None else str(output)
+        print_json({**tuning.to_dict(), "output": written})
+        return
+    typer.echo(tuning)
+    if output is not None:
+        typer.echo(f"Saved: {output}")
 
 
 class _EpochPrinter(keras.callbacks.Callback):

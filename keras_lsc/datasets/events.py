@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 
@@ -50,7 +51,7 @@ class SpikeTrains:
         """
         starts, stops = self.starts[:-1][rows], self.starts[1:][rows]
         shape = (len(starts), *self.size)
-        _check_memory(shape)
+        check_memory(shape)
         counts = np.zeros(shape, dtype=np.float32)
         lengths = stops - starts
         # The positions of all events of all chosen rows, without a loop over the rows.
@@ -62,8 +63,9 @@ class SpikeTrains:
         return counts
 
 
-def _check_memory(shape: tuple[int, ...]) -> None:
-    wanted = 4 * int(np.prod(shape, dtype=np.int64))
+def check_memory(shape: tuple[int, ...]) -> None:
+    """Raises MemoryError where a float32 array is larger than the memory of this computer."""
+    wanted = 4 * math.prod(map(int, shape))
     if not hasattr(os, "sysconf"):  # Windows refuses such an allocation by itself.
         return
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -73,6 +75,25 @@ def _check_memory(shape: tuple[int, ...]) -> None:
             f"{memory / 1e9:.1f} GB; pass limit=, or use keras_lsc.datasets.batches, which makes "
             "one batch at a time."
         )
+
+
+def count_bins(max_time: float, bin_width: float) -> int:
+    """Returns how many bins make up a time, at least one.
+
+    Raises:
+        ValueError: there are more than an array can have.
+
+    Example:
+        >>> count_bins(1.4, 0.014)
+        100
+    """
+    bins = max_time / bin_width
+    if not bins < np.iinfo(np.int32).max:
+        raise ValueError(
+            f"max_time={max_time!r} with bin_width={bin_width!r} makes too many time steps "
+            f"({bins:g}); use a shorter time or wider bins."
+        )
+    return max(1, round(bins))
 
 
 def binned(

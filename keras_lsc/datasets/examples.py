@@ -7,6 +7,8 @@ from typing import Protocol
 
 import numpy as np
 
+from keras_lsc.datasets.events import check_memory
+
 
 class Inputs(Protocol):
     """What a task keeps its inputs in: an array, or what becomes one when it is indexed."""
@@ -59,12 +61,16 @@ def padded(sequences: list[np.ndarray], steps: int) -> tuple[np.ndarray, np.ndar
     Returns:
         The float32 array (N, steps, features) and the int32 lengths (N,).
 
+    Raises:
+        MemoryError: the array is larger than the memory of this computer.
+
     Example:
         >>> import numpy as np
         >>> x, lengths = padded([np.ones((2, 1)), np.ones((5, 1))], steps=3)
         >>> x[:, :, 0].tolist(), lengths.tolist()
         ([[1.0, 1.0, 0.0], [1.0, 1.0, 1.0]], [2, 3])
     """
+    check_memory((len(sequences), steps, sequences[0].shape[1]))
     lengths = np.array([min(len(sequence), steps) for sequence in sequences], dtype=np.int32)
     x = np.zeros((len(sequences), steps, sequences[0].shape[1]), dtype=np.float32)
     for row, sequence, length in zip(x, sequences, lengths, strict=True):

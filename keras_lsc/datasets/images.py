@@ -10,10 +10,10 @@ import numpy as np
 from keras_lsc.datasets.checks import check_limit, check_split
 from keras_lsc.datasets.source import (
     Part,
-    chosen_data_dir,
+    checked_labels,
+    damaged,
     decode_images,
     read_examples,
-    unreadable,
 )
 
 # None of them has a validation split of its own, so the end of the training file serves as one:
@@ -22,6 +22,12 @@ _TRAINING_SHARE = {
     "mnist": Fraction(11, 12),
     "cifar10": Fraction(9, 10),
     "cifar100": Fraction(9, 10),
+}
+# Mode, size and classes of each.
+_PICTURES = {
+    "mnist": ("L", (28, 28), 10),
+    "cifar10": ("RGB", (32, 32), 10),
+    "cifar100": ("RGB", (32, 32), 100),
 }
 
 
@@ -60,14 +66,20 @@ def read_images(
     }
     check_split(task, split, parts)
     check_limit(limit)
+    mode, size, classes = _PICTURES[dataset]
     examples = read_examples(
-        dataset, parts[split], limit=limit, data_dir=data_dir, download=download
+        dataset,
+        parts[split],
+        {"image": "bytes", "label": "integer"},
+        limit=limit,
+        data_dir=data_dir,
+        download=download,
     )
     try:
-        pixels = decode_images([example["image"] for example in examples])
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow raises all three.
-        raise unreadable(dataset, chosen_data_dir(data_dir) / dataset, error) from error
-    labels = np.array([example["label"] for example in examples], dtype=np.int32)
+        pixels = decode_images([example["image"] for example in examples], mode, size)
+    except ValueError as error:
+        raise damaged(dataset, data_dir, error) from error
+    labels = checked_labels(dataset, examples, classes, data_dir)
     return pixels.reshape(len(pixels), *pixels.shape[1:3], -1), labels
 
 

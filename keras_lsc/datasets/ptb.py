@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from keras_lsc.datasets.checks import check_count, check_limit, check_split
 from keras_lsc.datasets.examples import Examples
 from keras_lsc.datasets.info import TaskInfo
-from keras_lsc.datasets.source import Part, read_examples
-from keras_lsc.datasets.text import DEFAULT_STEPS, TokenStream
+from keras_lsc.datasets.source import damaged
+from keras_lsc.datasets.text import DEFAULT_STEPS, TokenStream, read_text
 
 INFO = TaskInfo(
     name="ptb",
@@ -64,6 +65,10 @@ def read_stream(
     counts = Counter(words["train"])
     vocabulary = sorted(counts, key=lambda word: (-counts[word], word))
     index = {word: token for token, word in enumerate(vocabulary)}
+    unknown = sorted(set(words[split]) - index.keys())
+    if unknown:
+        reason = f"{split} has the word {unknown[0][:40]!r}, which the training text lacks"
+        raise damaged("ptb", data_dir, reason)
     tokens = np.fromiter(map(index.__getitem__, words[split]), np.int32, len(words[split]))
     return TokenStream(tokens, tuple(vocabulary))
 
@@ -112,6 +117,12 @@ def read(
     return stream.windows(steps, limit)
 
 
-def _words(split: str, **options: object) -> list[str]:
-    (example,) = read_examples("ptb", Part(split), **options)  # type: ignore[arg-type]
-    return example["text"].decode().replace("\n", f" {END_OF_SENTENCE} ").split()
+def _words(split: str, *, data_dir: str | os.PathLike[str] | None, **options: Any) -> list[str]:
+    text = read_text("ptb", split, data_dir=data_dir, **options)
+    try:
+        words = text.decode().replace("\n", f" {END_OF_SENTENCE} ").split()
+    except UnicodeDecodeError as error:
+        raise damaged("ptb", data_dir, f"the text of {split} is not UTF-8: {error}") from error
+    if not words:
+        raise damaged("ptb", data_dir, f"the text of {split} has no words")
+    return words

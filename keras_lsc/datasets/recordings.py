@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 
 import numpy as np
 
 from keras_lsc.datasets.checks import check_limit, check_split
 from keras_lsc.datasets.info import Kind, TaskInfo
-from keras_lsc.datasets.source import read_records
+from keras_lsc.datasets.source import Part, checked_labels, damaged, read_examples
 
 RATE = 8_000
 _FULL_SCALE = 2**15
+_NAME = re.compile(rb"[0-9]_[a-z]+_(?P<take>[0-9]{1,4})[.]wav")
 # Its authors test on the recordings 0 to 4 of each speaker and digit; the next five validate.
 _TAKES = {"train": range(10, 50), "validation": range(5, 10), "test": range(5)}
 
@@ -70,23 +72,26 @@ def read_recordings(
     for split in splits:
         check_split(task, split, _TAKES)
     check_limit(limit)
-    examples = read_records(
+    examples = read_examples(
         "spoken_digit",
-        {
-            "audio": {"shape": (None,), "dtype": np.int64},
-            "audio/filename": "text",
-            "label": "label",
-        },
+        Part("train"),
+        {"audio": "integers", "audio/filename": "bytes", "label": "integer"},
         data_dir=data_dir,
         download=download,
     )
     # File names are like 7_jackson_32.wav: digit, speaker, take.
-    takes = [int(example["audio/filename"].decode()[:-4].split("_")[2]) for example in examples]
+    names = [_NAME.fullmatch(example["audio/filename"]) for example in examples]
+    if not all(names) or not all(len(example["audio"]) for example in examples):
+        raise damaged("spoken_digit", data_dir, "a recording is empty, or has the name of none")
+    checked_labels("spoken_digit", examples, 10, data_dir)
+    takes = [int(name["take"]) for name in names if name]
     read = []
     for split in splits:
         chosen = [
             example for example, take in zip(examples, takes, strict=True) if take in _TAKES[split]
         ][:limit]
+        if not chosen:
+            raise damaged("spoken_digit", data_dir, f"there are no recordings of {split}")
         audio = [np.divide(one["audio"], _FULL_SCALE, dtype=np.float32) for one in chosen]
         read.append((audio, np.array([one["label"] for one in chosen], dtype=np.int32)))
     return read

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from keras_lsc.datasets.checks import check_limit, check_number, check_split
-from keras_lsc.datasets.events import SpikeTrains, binned
+from keras_lsc.datasets.events import SpikeTrains, binned, count_bins
 from keras_lsc.datasets.examples import Examples
 from keras_lsc.datasets.info import TaskInfo
-from keras_lsc.datasets.source import Part, read_examples
+from keras_lsc.datasets.source import Part, checked_labels, damaged, read_examples
 
 CHANNELS = 700
 # The file has no validation split. Its examples are in random order, as TensorFlow Datasets
@@ -89,17 +89,23 @@ def read(
     check_limit(limit)
     check_number("bin_width", bin_width, above=0)
     check_number("max_time", max_time, above=0)
-    steps = max(1, round(max_time / bin_width))
+    steps = count_bins(max_time, bin_width)
     recordings = read_examples(
         "shd",
         _PARTS[split],
+        {"times": "floats", "units": "integers", "label": "integer"},
         limit=limit,
         data_dir=data_dir,
         manual_dir=manual_dir,
         download=download,
     )
+    for times, units in ((one["times"], one["units"]) for one in recordings):
+        is_whole = len(times) == len(units) and bool(np.isfinite(times).all())
+        if not is_whole or (len(units) and not 0 <= units.min() <= units.max() < CHANNELS):
+            reason = f"spikes are not pairs of a time and one of {CHANNELS} channels"
+            raise damaged("shd", data_dir, reason)
     events = [
         binned(recording["times"], recording["units"], bin_width, steps) for recording in recordings
     ]
-    labels = np.array([recording["label"] for recording in recordings], dtype=np.int32)
+    labels = checked_labels("shd", recordings, INFO.outputs or 0, data_dir)
     return Examples(SpikeTrains.from_examples(events, (steps, CHANNELS)), labels)

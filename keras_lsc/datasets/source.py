@@ -7,6 +7,10 @@ import importlib.util
 import io
 import json
 import os
+import re
+import struct
+import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -14,10 +18,19 @@ from typing import Any
 
 import numpy as np
 
+from keras_lsc.arguments import flag
+from keras_lsc.datasets.records import DamagedRecordsError, FeatureKind, read_records
+
 _MODULES = ("tensorflow_datasets", "array_record", "PIL", "requests")
 _SECONDS_TO_ANSWER = 5.0
 # The builders that come with this package; unlike most others they prepare without TensorFlow.
 _OWN_BUILDERS = ("ptb", "shd")
+_VERSION = re.compile("([0-9]{1,9})[.]([0-9]{1,9})[.]([0-9]{1,9})")
+_SPLIT = re.compile("[A-Za-z0-9_]{1,100}")
+_LENGTH = re.compile("[0-9]{1,15}")
+_MOST_BYTES_OF_A_DESCRIPTION = 2**24
+# What Pillow raises for damaged pictures besides OSError, SyntaxError and EOFError.
+_BROKEN = (ValueError, TypeError, IndexError, KeyError, OverflowError, struct.error, zlib.error)
 
 
 class DatasetUnavailableError(RuntimeError):
@@ -64,12 +77,26 @@ class Prepared:
 def default_data_dir() -> Path:
     """Returns the folder that TensorFlow Datasets uses: TFDS_DATA_DIR, or one in the home."""
     # TensorFlow Datasets reads the variable once, at import; a later change would be lost there.
-    return Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    return _folder("TFDS_DATA_DIR", os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
 
 
 def chosen_data_dir(data_dir: str | os.PathLike[str] | None) -> Path:
-    """Returns `data_dir`, or the default where it is None."""
-    return default_data_dir() if data_dir is None else Path(data_dir).expanduser()
+    """Returns `data_dir`, or the default where it is None.
+
+    Raises:
+        ValueError: it is no path of a folder.
+    """
+    return default_data_dir() if data_dir is None else _folder("data_dir", data_dir)
+
+
+def _folder(argument: str, value: Any) -> Path:
+    path = os.fspath(value) if isinstance(value, str | os.PathLike) else None
+    if not isinstance(path, str) or not path or "\0" in path:
+        raise ValueError(f"{argument} must be the path of a folder, got {value!r}.")
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:  # What begins with ~ names a user that there is not.
+        raise ValueError(f"{argument}={value!r} names no folder: {error}") from None
 
 
 def find_prepared(name: str, data_dir: str | os.PathLike[str] | None = None) -> Prepared | None:
@@ -80,33 +107,85 @@ def find_prepared(name: str, data_dir: str | os.PathLike[str] | None = None) -> 
     Args:
         name: name of the dataset in the TensorFlow Datasets catalogue, such as "mnist".
         data_dir: folder of the prepared datasets; None means `default_data_dir()`.
+
+    Raises:
+        DatasetUnavailableError: the description is damaged.
     """
-    described = sorted(
-        (chosen_data_dir(data_dir) / name).glob("*.*.*/dataset_info.json"),
-        key=lambda file: [int(part) for part in file.parent.name.split(".") if part.isdigit()],
-    )
-    if not described:
+    described = _described(name, data_dir)
+    return None if described is None else described.prepared
+
+
+@dataclass(frozen=True)
+class _Described:
+    """What the description of a prepared dataset says.
+
+    Attributes:
+        prepared: of it, what users see.
+        shards: number of examples in each file of a split, by the name of the split.
+        file_format: of these files.
+    """
+
+    prepared: Prepared
+    shards: dict[str, list[int]]
+    file_format: str
+
+
+def _described(name: str, data_dir: str | os.PathLike[str] | None) -> _Described | None:
+    versions = {
+        tuple(map(int, found.groups())): file
+        for file in (chosen_data_dir(data_dir) / name).glob("*.*.*/dataset_info.json")
+        if (found := _VERSION.fullmatch(file.parent.name))
+    }
+    if not versions:
         return None
+    file = versions[max(versions)]
     try:
-        info = json.loads(described[-1].read_text())
-        return Prepared(
-            folder=described[-1].parent,
-            version=info["version"],
-            examples={
-                split["name"]: sum(map(int, split["shardLengths"])) for split in info["splits"]
-            },
-            size=sum(file.stat().st_size for file in described[-1].parent.iterdir()),
-        )
-    except (ValueError, KeyError, TypeError) as error:
+        # A description has a few kilobytes; nothing else is read into memory in its place.
+        if file.stat().st_size > _MOST_BYTES_OF_A_DESCRIPTION:
+            raise ValueError(f"{file.stat().st_size} bytes are too many for one")
+        version, shards, file_format = _checked_description(json.loads(file.read_bytes()))
+        size = sum(other.stat().st_size for other in file.parent.iterdir())
+    except (OSError, ValueError, RecursionError) as error:
         raise DatasetUnavailableError(
-            f"{name} is prepared in {described[-1].parent}, but its description cannot be read "
+            f"{name} is prepared in {file.parent}, but its description cannot be read "
             f"({type(error).__name__}: {error}). Delete that folder and prepare it again."
-        ) from error
+        ) from None
+    examples = {split: sum(lengths) for split, lengths in shards.items()}
+    return _Described(Prepared(file.parent, version, examples, size), shards, file_format)
+
+
+def _checked_description(content: Any) -> tuple[str, dict[str, list[int]], str]:
+    """Returns version, examples by file and split, and format; ValueError where one is not told."""
+    if not isinstance(content, dict):
+        raise ValueError(f"a {type(content).__name__} in place of a dictionary")
+    version, file_format = content.get("version"), content.get("fileFormat", "array_record")
+    if not isinstance(version, str) or not isinstance(file_format, str):
+        raise ValueError(f"version {version!r}, fileFormat {file_format!r}")
+    splits = content.get("splits")
+    if not isinstance(splits, list):
+        raise ValueError(f"splits must be a list, got {str(splits)[:40]}")
+    shards: dict[str, list[int]] = {}
+    for split in splits:
+        split_name = split.get("name") if isinstance(split, dict) else None
+        lengths = split.get("shardLengths") if isinstance(split, dict) else None
+        # Names become parts of paths; protocol buffers write 64-bit numbers as texts.
+        if not isinstance(split_name, str) or not _SPLIT.fullmatch(split_name):
+            raise ValueError(f"the name of a split is {str(split_name)[:40]!r}")
+        if split_name in shards:
+            raise ValueError(f"two splits are named {split_name!r}")
+        if not isinstance(lengths, list) or not lengths:
+            raise ValueError(f"shardLengths of {split_name!r} are {str(lengths)[:40]}")
+        for length in lengths:
+            if isinstance(length, bool) or not _LENGTH.fullmatch(str(length)):
+                raise ValueError(f"shardLengths of {split_name!r} have {str(length)[:40]!r}")
+        shards[split_name] = [int(length) for length in lengths]
+    return version, shards, file_format
 
 
 def read_examples(
     name: str,
     part: Part,
+    features: Mapping[str, FeatureKind],
     *,
     limit: int | None = None,
     data_dir: str | os.PathLike[str] | None = None,
@@ -119,6 +198,7 @@ def read_examples(
         name: name of the dataset in the TensorFlow Datasets catalogue, such as "mnist", or of a
             builder of this package.
         part: what to read.
+        features: what to read of every example; see `records.read_records`.
         limit: how many examples to read at most.
         data_dir: folder of the prepared datasets; None means `default_data_dir()`.
         manual_dir: folder with the original files, to prepare from them instead of a download.
@@ -128,97 +208,93 @@ def read_examples(
         One dictionary per example; an image is the bytes of its file (see `decode_images`).
 
     Raises:
+        ValueError: a folder is no path, or `download` is neither True nor False.
         DatasetUnavailableError: the data is not there, unreadable, or could not be fetched.
         ModuleNotFoundError: the packages that read the data are not installed.
 
     Example:
-        >>> examples = read_examples("mnist", Part("test"), limit=10)
-        >>> images = decode_images([example["image"] for example in examples])
+        >>> features = {"image": "bytes", "label": "integer"}
+        >>> examples = read_examples("mnist", Part("test"), features, limit=10)
+        >>> images = decode_images([example["image"] for example in examples], "L", (28, 28))
     """
-    builder = _prepared_builder(name, data_dir, manual_dir, download)
-    import tensorflow_datasets as tfds
-
-    # Left to itself the library decodes with the same Pillow, after a warning to install OpenCV.
-    decoders = {"image": tfds.decode.SkipDecoding()} if "image" in builder.info.features else None
-    rows = part.rows(builder.info.splits[part.file].num_examples, limit)
+    flag("download", download)
+    _check_packages(name)
+    if find_prepared(name, data_dir) is None:
+        _prepare_absent(name, data_dir, manual_dir, download)
+    described = _described(name, data_dir)
+    assert described is not None, "preparing either succeeds or raises"
+    folder = described.prepared.folder
+    if described.file_format != "array_record":
+        raise DatasetUnavailableError(
+            f"{name} in {folder} cannot be opened as array_record, the one format that is read "
+            f"here by random access: its files are {described.file_format[:40]!r}. Choose another "
+            "folder with TFDS_DATA_DIR, or delete the copy that is there."
+        )
+    lengths = described.shards.get(part.file, [])
+    rows = part.rows(sum(lengths), limit)
     if not rows:
         raise DatasetUnavailableError(
-            f"{name} in {builder.data_path} has too few examples for this split: "
-            f"{builder.info.splits[part.file].num_examples} in its file {part.file!r}. "
-            "Prepare all of it."
+            f"{name} in {folder} has too few examples for this split: {sum(lengths)} in its file "
+            f"{part.file!r}. Prepare all of it."
         )
+    stem, count = f"{name}-{part.file}.array_record", len(lengths)
+    files = [folder / f"{stem}-{shard:05d}-of-{count:05d}" for shard in range(count)]
     try:
-        source = builder.as_data_source(
-            split=f"{part.file}[{rows.start}:{rows.stop}]", decoders=decoders
-        )
-        return list(source.__getitems__(range(len(source))))
-    except (RuntimeError, ValueError, EOFError, OSError) as error:
-        raise unreadable(name, builder.data_path, error) from error
+        return read_records(files, lengths, rows, features)
+    except (DamagedRecordsError, OSError) as error:
+        raise unreadable(name, folder, error) from error
 
 
-def read_records(
-    name: str,
-    features: dict[str, Any],
-    *,
-    data_dir: str | os.PathLike[str] | None = None,
-    download: bool = True,
-) -> list[dict[str, Any]]:
-    """Reads the one file of a dataset with other features than those its builder declares.
-
-    TensorFlow Datasets imports TensorFlow as soon as an audio feature is declared, even though a
-    recording is stored as plain integers. Declared as a tensor it is read without.
+def decode_images(files: list[bytes], mode: str, size: tuple[int, int]) -> np.ndarray:
+    """Decodes PNG files into one uint8 array (N, height, width[, channels]).
 
     Args:
-        name: name of the dataset in the TensorFlow Datasets catalogue.
-        features: what to read, as arguments of `tfds.features.Tensor`, or "text" or "label".
-        data_dir: folder of the prepared datasets; None means `default_data_dir()`.
-        download: whether data that is not prepared yet may be downloaded and prepared.
-
-    Returns:
-        One dictionary per example.
+        files: contents of the files.
+        mode: of every picture, as Pillow calls it: "L" or "RGB".
+        size: width and height of every picture.
 
     Raises:
-        DatasetUnavailableError: the data is not there, unreadable, or could not be fetched.
-        ModuleNotFoundError: the packages that read the data are not installed.
+        ValueError: a file is damaged, or no such picture.
     """
-    if find_prepared(name, data_dir) is None:
-        _prepared_builder(name, data_dir, None, download)
-    prepared = find_prepared(name, data_dir)
-    _check_packages(name)
-    import tensorflow_datasets as tfds
-    from array_record.python.array_record_data_source import ArrayRecordDataSource
-
-    assert prepared is not None, "preparing either succeeds or raises"
-    files = sorted(prepared.folder.glob(f"{name}-*.array_record-*"))
-    if not files:
-        raise DatasetUnavailableError(
-            f"{name} in {prepared.folder} has no array_record files, the one format that is read "
-            "here by random access. Choose another folder with TFDS_DATA_DIR, or delete the copy "
-            "that is there."
-        )
-    makers = {"text": tfds.features.Text, "label": lambda: tfds.features.Scalar(np.int64)}
-    declared = tfds.features.FeaturesDict(
-        {
-            key: makers[kind]() if isinstance(kind, str) else tfds.features.Tensor(**kind)
-            for key, kind in features.items()
-        }
-    )
-    try:
-        with ArrayRecordDataSource(list(map(os.fspath, files))) as source:
-            records = source.__getitems__(range(len(source)))
-            examples = [declared.deserialize_example_np(record) for record in records]
-    except (RuntimeError, ValueError, EOFError, OSError) as error:
-        raise unreadable(name, prepared.folder, error) from error
-    if len(examples) != sum(prepared.examples.values()):
-        raise unreadable(name, prepared.folder, f"{len(examples)} examples, not all of them")
-    return examples
-
-
-def decode_images(files: list[bytes]) -> np.ndarray:
-    """Decodes equally large image files into one uint8 array (N, height, width[, channels])."""
     from PIL import Image
 
-    return np.stack([np.asarray(Image.open(io.BytesIO(file))) for file in files])
+    pictures = []
+    for file in files:
+        # What the header declares is compared before a pixel is decoded: no file unpacks to more.
+        try:
+            with Image.open(io.BytesIO(file), formats=("PNG",)) as picture:
+                if picture.mode != mode or picture.size != size:
+                    raise ValueError(
+                        f"a picture is {picture.mode} of {picture.size}, and not {mode} of {size}"
+                    )
+                pictures.append(np.asarray(picture))
+        except (OSError, SyntaxError, EOFError, Image.DecompressionBombError, *_BROKEN) as error:
+            raise ValueError(f"a picture is damaged: {error}") from error
+    return np.stack(pictures)
+
+
+def checked_labels(
+    name: str,
+    examples: list[dict[str, Any]],
+    classes: int,
+    data_dir: str | os.PathLike[str] | None,
+) -> np.ndarray:
+    """Returns the "label" of every example, int32 (N,).
+
+    Raises:
+        DatasetUnavailableError: one is none of the classes.
+    """
+    labels = np.array([example["label"] for example in examples], dtype=np.int64)
+    if labels.size and not (labels.min() >= 0 and labels.max() < classes):
+        raise damaged(name, data_dir, f"a label is none of the {classes} classes")
+    return labels.astype(np.int32)
+
+
+def damaged(
+    name: str, data_dir: str | os.PathLike[str] | None, reason: Any
+) -> DatasetUnavailableError:
+    """Returns the error that says that a dataset in a folder of datasets is damaged."""
+    return unreadable(name, chosen_data_dir(data_dir) / name, reason)
 
 
 def unreadable(name: str, folder: Any, reason: Any) -> DatasetUnavailableError:
@@ -243,36 +319,23 @@ def _check_packages(name: str) -> None:
         )
 
 
-def _prepared_builder(
+def _prepare_absent(
     name: str,
     data_dir: str | os.PathLike[str] | None,
     manual_dir: str | os.PathLike[str] | None,
     download: bool,
-) -> Any:
-    _check_packages(name)
-    import tensorflow_datasets as tfds
-
+) -> None:
     folder = chosen_data_dir(data_dir)
+    manual = None if manual_dir is None else _folder("manual_dir", manual_dir)
     manual_files = ()
     if name in _OWN_BUILDERS:
         module = f"keras_lsc.datasets.builders.{name}.{name}_dataset_builder"
         manual_files = importlib.import_module(module).Builder.MANUAL_FILES
-    if find_prepared(name, folder) is None:
-        if manual_dir is not None:
-            _check_manual_files(name, folder, Path(manual_dir).expanduser(), manual_files)
-        else:
-            _check_download(name, folder, download)
-    try:
-        builder = tfds.builder(name, data_dir=folder, file_format="array_record")
-    except ValueError as error:
-        raise DatasetUnavailableError(
-            f"{name} in {folder} cannot be opened as array_record, the one format that is read "
-            f"here by random access: {error}. Choose another folder with TFDS_DATA_DIR, or "
-            "delete the copy that is there."
-        ) from error
-    if not builder.is_prepared():
-        _prepare(name, builder, folder, manual_dir)
-    return builder
+    if manual is not None:
+        _check_manual_files(name, folder, manual, manual_files)
+    else:
+        _check_download(name, folder, download)
+    _prepare(name, folder, manual)
 
 
 def _absent(name: str, folder: Path) -> tuple[str, str]:
@@ -310,15 +373,13 @@ def _check_download(name: str, folder: Path, download: bool) -> None:
         )
 
 
-def _prepare(
-    name: str, builder: Any, folder: Path, manual_dir: str | os.PathLike[str] | None
-) -> None:
+def _prepare(name: str, folder: Path, manual: Path | None) -> None:
     import requests
     import tensorflow_datasets as tfds
 
     absent, remedy = _absent(name, folder)
-    manual = None if manual_dir is None else Path(manual_dir).expanduser()
     try:
+        builder = tfds.builder(name, data_dir=folder, file_format="array_record")
         # The library retries a dead network for minutes; one short question finds that out first.
         origin = getattr(builder, "URL", None)
         if manual is None and origin:
@@ -328,9 +389,10 @@ def _prepare(
             download_config=tfds.download.DownloadConfig(manual_dir=manual)
         )
     except _errors_of_preparing() as error:
+        # The causes, one below the other in a library of the network, say no more than the last.
         raise DatasetUnavailableError(
             f"{absent}, and fetching it failed: {error}. {remedy}"
-        ) from error
+        ) from None
 
 
 def _errors_of_preparing() -> tuple[type[Exception], ...]:

@@ -7,8 +7,10 @@ import os
 import numpy as np
 
 from keras_lsc.datasets.checks import check_count, check_limit, check_number, check_split
+from keras_lsc.datasets.events import count_bins
 from keras_lsc.datasets.examples import Examples, padded
 from keras_lsc.datasets.recordings import RATE, read_recordings, recordings_info
+from keras_lsc.datasets.source import damaged
 
 _FRAME, _HOP, _TRANSFORM = 200, 80, 256
 # About the noise floor of the recordings; without it silence would be minus infinity.
@@ -90,20 +92,27 @@ def read(
     check_limit(limit)
     check_count("mels", mels, at_least=1)
     check_number("max_time", max_time, above=0)
-    samples = round(max_time * RATE)
+    samples = count_bins(max_time, 1 / RATE)
     if samples < _FRAME:
         raise ValueError(f"max_time={max_time!r} is shorter than a frame of 0.025 s.")
     (training, _), (audio, labels) = read_recordings(
         "spoken_digit", ("train", split), limit=None, data_dir=data_dir, download=download
     )
+    if any(len(one) < _FRAME for one in (*training, *audio)):
+        raise damaged("spoken_digit", data_dir, "a recording is shorter than a frame of 25 ms")
     reference = np.concatenate([log_mel(one[:samples], mels) for one in training])
     mean, deviation = reference.mean(axis=0), reference.std(axis=0)
+    if not deviation.all():
+        raise damaged("spoken_digit", data_dir, "all recordings are alike in a band")
     frames = [(log_mel(one[:samples], mels) - mean) / deviation for one in audio[:limit]]
     x, lengths = padded(frames, steps=1 + (samples - _FRAME) // _HOP)
     return Examples(x, labels[:limit], lengths)
 
 
 def _mel_filters(mels: int) -> np.ndarray:
+    # No band is empty only if each has a line of the spectrum of its own, or shares one.
+    if mels > _TRANSFORM:
+        raise ValueError(f"mels={mels} bands are too narrow for frames of 25 ms; use fewer.")
     highest = 2595 * np.log10(1 + RATE / 2 / 700)
     edges = 700 * (10 ** (np.linspace(0, highest, mels + 2) / 2595) - 1)
     frequency = np.fft.rfftfreq(_TRANSFORM, 1 / RATE)

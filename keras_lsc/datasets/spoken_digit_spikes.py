@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_lsc.datasets.checks import check_count, check_number
 from keras_lsc.datasets.cochlea import Cochlea
-from keras_lsc.datasets.events import SpikeTrains, binned
+from keras_lsc.datasets.events import SpikeTrains, binned, count_bins
 from keras_lsc.datasets.examples import Examples
 from keras_lsc.datasets.recordings import RATE, read_recordings, recordings_info
 
@@ -71,11 +71,12 @@ def read(
     check_count("channels", channels, at_least=1)
     check_number("bin_width", bin_width, above=0)
     check_number("max_time", max_time, above=0)
+    steps = count_bins(max_time, bin_width)
+    samples = count_bins(max_time, 1 / RATE)
     ((audio, labels),) = read_recordings(
         "spoken_digit_spikes", (split,), limit=limit, data_dir=data_dir, download=download
     )
-    steps = max(1, round(max_time / bin_width))
-    audio = [one[: round(max_time * RATE)] / max(np.abs(one).max(), 1e-9) for one in audio]
+    audio = [one[:samples] / max(np.abs(one).max(), 1e-9) for one in audio]
     events = [
         binned(times, units, bin_width, steps)
         for times, units in Cochlea(channels=channels, rate=RATE).encode(audio)

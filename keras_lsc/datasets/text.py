@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from keras_lsc.datasets.checks import check_count, check_limit
 from keras_lsc.datasets.examples import Examples
+from keras_lsc.datasets.source import Part, damaged, read_examples
 
 DEFAULT_STEPS = 35
 
@@ -56,3 +59,24 @@ class TokenStream:
         inputs = self.tokens[: count * steps].reshape(count, steps)
         targets = self.tokens[1 : count * steps + 1].reshape(count, steps)
         return Examples(inputs, targets)
+
+
+def read_text(
+    name: str, split: str, *, data_dir: str | os.PathLike[str] | None, **options: Any
+) -> bytes:
+    """Reads the one text that a split of a dataset is.
+
+    Args:
+        name: of the dataset.
+        split: of it.
+        data_dir: folder of the datasets; None means TFDS_DATA_DIR or ~/tensorflow_datasets.
+        **options: of `read_examples`.
+
+    Raises:
+        DatasetUnavailableError: the data is not there, unreadable, or could not be fetched.
+        ModuleNotFoundError: the packages that read the data are not installed.
+    """
+    examples = read_examples(name, Part(split), {"text": "bytes"}, data_dir=data_dir, **options)
+    if len(examples) != 1:
+        raise damaged(name, data_dir, f"{split} has {len(examples)} texts, and not one")
+    return examples[0]["text"]

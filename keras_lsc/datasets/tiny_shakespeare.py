@@ -9,8 +9,8 @@ import numpy as np
 from keras_lsc.datasets.checks import check_count, check_limit, check_split
 from keras_lsc.datasets.examples import Examples
 from keras_lsc.datasets.info import TaskInfo
-from keras_lsc.datasets.source import Part, read_examples
-from keras_lsc.datasets.text import DEFAULT_STEPS, TokenStream
+from keras_lsc.datasets.source import damaged
+from keras_lsc.datasets.text import DEFAULT_STEPS, TokenStream, read_text
 
 INFO = TaskInfo(
     name="tiny_shakespeare",
@@ -57,13 +57,22 @@ def read_stream(
     """
     check_split("tiny_shakespeare", split, INFO.examples)
     texts = {
-        part: _text(part, data_dir=data_dir, download=download)
+        part: np.frombuffer(
+            read_text("tiny_shakespeare", part, data_dir=data_dir, download=download), np.uint8
+        )
         for part in dict.fromkeys(("train", split))
     }
-    # The characters are ASCII, so a table of 128 entries translates the bytes at once.
-    known, index = np.unique(texts["train"]), np.full(128, -1, dtype=np.int32)
+    # The characters are ASCII, so a table of the bytes translates them at once.
+    known, index = np.unique(texts["train"]), np.full(256, -1, dtype=np.int32)
     index[known] = np.arange(len(known))
-    return TokenStream(index[texts[split]], tuple(map(chr, known)))
+    tokens = index[texts[split]]
+    if not known.size or known[-1] > 127:
+        what = "has characters that are not ASCII" if known.size else "is empty"
+        raise damaged("tiny_shakespeare", data_dir, f"the training text {what}")
+    if not tokens.size or tokens.min() < 0:
+        what = "has characters that the training text lacks" if tokens.size else "is empty"
+        raise damaged("tiny_shakespeare", data_dir, f"the text of {split} {what}")
+    return TokenStream(tokens, tuple(map(chr, known)))
 
 
 def read(
@@ -106,8 +115,3 @@ def read(
     check_count("steps", steps, at_least=1)
     check_limit(limit)
     return read_stream(split, data_dir=data_dir, download=download).windows(steps, limit)
-
-
-def _text(split: str, **options: object) -> np.ndarray:
-    (example,) = read_examples("tiny_shakespeare", Part(split), **options)  # type: ignore[arg-type]
-    return np.frombuffer(example["text"], dtype=np.uint8)

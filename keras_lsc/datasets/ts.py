@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import os
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+# More digits than any count of values on a disk has; int() itself takes thousands, and signs.
+_COUNT = re.compile("[0-9]{1,15}")
+_FLAGS = ("timestamps", "univariate", "equallength", "missing", "targetlabel")
 
 
 class TimeSeriesFormatError(ValueError):
@@ -30,11 +37,23 @@ class TimeSeries:
     classes: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class _Header:
+    """What the lines before the data say; None where they say nothing."""
+
+    name: str | None
+    classes: tuple[str, ...]
+    dimensions: int | None
+    length: int | None
+    is_equal_length: bool
+
+
 def read_ts(path: str | os.PathLike[str]) -> TimeSeries:
     """Reads a `.ts` file: a header of lines `@key value`, then one example a line.
 
     In an example the dimensions are separated by colons, the values of one by commas, and the
-    label comes last. Files with time stamps are refused.
+    label comes last. Files with time stamps, or with numbers to be predicted in place of classes,
+    are refused, and so is all that the header says otherwise than the data.
 
     Args:
         path: of the file.
@@ -43,7 +62,8 @@ def read_ts(path: str | os.PathLike[str]) -> TimeSeries:
         A `TimeSeries`.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        ValueError: `path` is no path.
+        OSError: there is no such file (FileNotFoundError), or it cannot be read.
         TimeSeriesFormatError: the file is not in the format, or breaks off; with the line.
 
     Example:
@@ -56,72 +76,179 @@ def read_ts(path: str | os.PathLike[str]) -> TimeSeries:
         A. Bagnall and others, "The UEA multivariate time series classification archive",
         arXiv 1811.00075.
     """
+    if not isinstance(path, str | os.PathLike) or "\0" in os.fspath(path):
+        raise ValueError(f"path must be the path of a .ts file, got {path!r}.")
     path = Path(path)
-    header: dict[str, str] = {}
-    classes: tuple[str, ...] = ()
-    series, labels = [], []
-    in_data = False
-    for number, raw in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
-        line, place = raw.strip(), f"{path}, line {number}"
-        if not line or line.startswith("#"):
-            continue
-        if not in_data:
-            if not line.startswith("@"):
-                raise TimeSeriesFormatError(f"{place}: data before the line @data")
-            key, _, value = line[1:].partition(" ")
-            header[key.lower()] = value.strip()
-            in_data = key.lower() == "data"
-            if in_data:
-                classes = _classes(header, place)
-            continue
+    lines = _lines(path)
+    header = _read_header(lines, path)
+    series: list[np.ndarray] = []
+    labels = []
+    for place, line in lines:
         *values, last = line.split(":")
-        if not classes:
+        if not header.classes:
             values.append(last)
-        elif last.strip() in classes:
-            labels.append(classes.index(last.strip()))
+        elif last.strip() in header.classes:
+            labels.append(header.classes.index(last.strip()))
         else:
             raise TimeSeriesFormatError(
                 f"{place}: ends in {last.strip()[:40]!r}, which is none of the classes "
-                f"{', '.join(classes)}; is the file complete?"
+                f"{', '.join(header.classes)[:200]}; is the file complete?"
             )
-        series.append(_example(values, header, place))
+        example = _example(values, place)
+        _check_shape(example.shape, series[0].shape if series else None, header, place)
+        series.append(example)
     if not series:
         raise TimeSeriesFormatError(f"{path}: no examples; is the file complete?")
     return TimeSeries(
-        name=header.get("problemname", path.stem),
+        name=header.name or path.stem,
         series=series,
-        labels=np.array(labels, dtype=np.int32) if classes else None,
-        classes=classes,
+        labels=np.array(labels, dtype=np.int32) if header.classes else None,
+        classes=header.classes,
     )
 
 
-def _classes(header: dict[str, str], place: str) -> tuple[str, ...]:
-    if header.get("timestamps", "false").lower() == "true":
+def _lines(path: Path) -> Iterator[tuple[str, str]]:
+    """Gives the lines that say something, each after its place."""
+    with path.open("rb") as file:
+        for number, raw in enumerate(file, start=1):
+            place = f"{path}, line {number}"
+            try:
+                line = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+            except UnicodeDecodeError as error:
+                raise TimeSeriesFormatError(
+                    f"{place}: no text in UTF-8 ({error.reason} at byte {error.start} of the line)"
+                ) from None
+            if "\0" in line:
+                raise TimeSeriesFormatError(f"{place}: has a NUL byte, so it is no line of text")
+            if line and not line.startswith("#"):
+                yield place, line
+
+
+def _read_header(lines: Iterator[tuple[str, str]], path: Path) -> _Header:
+    given: dict[str, str] = {}
+    places: dict[str, str] = {}
+    for place, line in lines:
+        if not line.startswith("@"):
+            raise TimeSeriesFormatError(f"{place}: data before the line @data")
+        key, *rest = line[1:].split(maxsplit=1)[:2] or [""]
+        key, value = key.lower(), rest[0] if rest else ""
+        if not key:
+            raise TimeSeriesFormatError(f"{place}: an @ without a key")
+        if given.get(key, value) != value:
+            raise TimeSeriesFormatError(
+                f"{place}: @{key} is {value[:40]!r}, and was {given[key][:40]!r} before"
+            )
+        given[key], places[key] = value, place
+        if key == "data":
+            if value:
+                raise TimeSeriesFormatError(f"{place}: @data stands alone on its line")
+            return _checked_header(given, places)
+    raise TimeSeriesFormatError(f"{path}: no line @data; is the file complete?")
+
+
+def _checked_header(given: dict[str, str], places: dict[str, str]) -> _Header:
+    flags = {key: _flag(given.get(key, "false"), key, places) for key in _FLAGS}
+    if flags["timestamps"]:
         raise TimeSeriesFormatError(
-            f"{place}: files with time stamps are not read; resample to even steps first"
+            f"{places['data']}: files with time stamps are not read; resample to even steps first"
         )
-    has_labels, *names = header.get("classlabel", "false").split()
-    return tuple(names) if has_labels.lower() == "true" else ()
+    if flags["targetlabel"]:
+        raise TimeSeriesFormatError(
+            f"{places['targetlabel']}: files with numbers to be predicted are not read, only those "
+            "with classes (@classLabel) or without labels"
+        )
+    dimensions = [
+        _count(given[key], key, places) for key in ("dimensions", "dimension") if key in given
+    ]
+    if flags["univariate"]:
+        dimensions.append(1)
+    if len(set(dimensions)) > 1:
+        raise TimeSeriesFormatError(
+            f"{places['data']}: the header gives {' and '.join(map(str, dimensions))} dimensions"
+        )
+    return _Header(
+        name=given.get("problemname"),
+        classes=_classes(given, places),
+        dimensions=dimensions[0] if dimensions else None,
+        length=(
+            _count(given["serieslength"], "serieslength", places)
+            if "serieslength" in given
+            else None
+        ),
+        is_equal_length=flags["equallength"],
+    )
 
 
-def _example(values: list[str], header: dict[str, str], place: str) -> np.ndarray:
-    try:
-        dimensions = [
-            [np.nan if value.strip() == "?" else float(value) for value in dimension.split(",")]
-            for dimension in values
-        ]
-    except ValueError as error:
-        raise TimeSeriesFormatError(f"{place}: {error}") from error
+def _flag(value: str, key: str, places: dict[str, str]) -> bool:
+    if value.lower() not in ("true", "false"):
+        raise TimeSeriesFormatError(
+            f"{places[key]}: @{key} must be true or false, got {value[:40]!r}"
+        )
+    return value.lower() == "true"
+
+
+def _count(value: str, key: str, places: dict[str, str]) -> int:
+    if not _COUNT.fullmatch(value) or int(value) == 0:
+        raise TimeSeriesFormatError(
+            f"{places[key]}: @{key} must be a positive integer, got {value[:40]!r}"
+        )
+    return int(value)
+
+
+def _classes(given: dict[str, str], places: dict[str, str]) -> tuple[str, ...]:
+    has_labels, *names = given.get("classlabel", "false").split() or [""]
+    if not _flag(has_labels, "classlabel", places):
+        return ()
+    if not names or len(set(names)) < len(names):
+        what = "names a class twice" if names else "names no classes"
+        raise TimeSeriesFormatError(f"{places['classlabel']}: @classLabel true {what}")
+    return tuple(names)
+
+
+def _example(values: list[str], place: str) -> np.ndarray:
+    dimensions = [[_number(value, place) for value in one.split(",")] for one in values]
+    if not dimensions:
+        raise TimeSeriesFormatError(f"{place}: a label without a series")
     if len({len(dimension) for dimension in dimensions}) != 1:
         raise TimeSeriesFormatError(f"{place}: the dimensions differ in length")
-    expected = header.get("dimensions", header.get("dimension"))
-    if expected is not None and len(dimensions) != int(expected):
-        raise TimeSeriesFormatError(
-            f"{place}: {len(dimensions)} dimensions, and the header says {expected}"
-        )
-    length = header.get("serieslength")
-    if length is not None and len(dimensions[0]) != int(length):
-        raise TimeSeriesFormatError(
-            f"{place}: {len(dimensions[0])} time steps, and the header says {length}"
-        )
     return np.array(dimensions).T
+
+
+def _number(value: str, place: str) -> float:
+    if value.strip() == "?":
+        return math.nan
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    # float() also takes digits of other scripts, underscores, "nan", and 1e999 as infinity.
+    if not math.isfinite(number) or "_" in value or not value.isascii():
+        raise TimeSeriesFormatError(
+            f"{place}: {value.strip()[:40]!r} is no finite number, nor ? for a missing one"
+        )
+    return number
+
+
+def _check_shape(
+    shape: tuple[int, ...], first: tuple[int, ...] | None, header: _Header, place: str
+) -> None:
+    length, dimensions = shape
+    if header.dimensions not in (None, dimensions):
+        raise TimeSeriesFormatError(
+            f"{place}: {dimensions} dimensions, and the header says {header.dimensions}"
+        )
+    if header.length not in (None, length):
+        raise TimeSeriesFormatError(
+            f"{place}: {length} time steps, and the header says {header.length}"
+        )
+    if first is None:
+        return
+    if dimensions != first[1]:
+        raise TimeSeriesFormatError(
+            f"{place}: {dimensions} dimensions, and the examples before have {first[1]}"
+        )
+    if header.is_equal_length and length != first[0]:
+        raise TimeSeriesFormatError(
+            f"{place}: {length} time steps where the first has {first[0]}, and the header says "
+            "that all are equally long"
+        )

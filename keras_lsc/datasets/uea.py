@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,9 @@ INFO = TaskInfo(
   year    = {2018}
 }""",
 )
+
+
+_NAME = re.compile("[A-Za-z0-9_-]+")
 
 
 def find_problems(data_dir: str | os.PathLike[str] | None = None) -> list[str]:
@@ -79,8 +83,10 @@ def read(
         Targets: int32 (N,), indices of the classes in the order of the file's header.
 
     Raises:
-        ValueError: the split, the problem or a number is not a possible one, or values are missing.
-        DatasetUnavailableError: the files are not there, or damaged.
+        ValueError: the split, the problem or a number is not a possible one, or values are missing
+            or too large for float32.
+        DatasetUnavailableError: the files are not there, damaged, or of two problems.
+        MemoryError: the padded series do not fit into the memory of this computer.
 
     Example:
         >>> from keras_lsc import datasets
@@ -95,6 +101,10 @@ def read(
     check_split("uea", split, INFO.examples)
     check_limit(limit)
     check_share("validation_share", validation_share)
+    if problem is not None and not (isinstance(problem, str) and _NAME.fullmatch(problem)):
+        raise ValueError(
+            f"problem must be the name of a problem, such as 'JapaneseVowels', got {problem!r}."
+        )
     if problem is None:
         found = find_problems(data_dir)
         raise ValueError(
@@ -103,6 +113,16 @@ def read(
         )
     files = {part: _read_file(problem, part, data_dir) for part in ("TRAIN", "TEST")}
     steps = max(len(series) for file in files.values() for series in file.series)
+    train, test = files["TRAIN"], files["TEST"]
+    for what, one, other in (
+        ("classes", train.classes, test.classes),
+        ("dimensions", train.series[0].shape[1], test.series[0].shape[1]),
+    ):
+        if one != other:
+            raise DatasetUnavailableError(
+                f"the two files of the uea problem {problem} do not belong together: their {what} "
+                f"are {str(one)[:200]} and {str(other)[:200]}. Fetch both again."
+            )
     file = files["TEST" if split == "test" else "TRAIN"]
     if file.labels is None:
         raise ValueError(f"the problem {problem} has no classes, so it is no classification task.")
@@ -113,7 +133,14 @@ def read(
     if len(rows) == 0:
         raise ValueError(f"validation_share={validation_share!r} leaves {split} without examples.")
     rows = rows[:limit]
-    x, lengths = padded([file.series[row] for row in rows], steps)
+    series = [file.series[row] for row in rows]
+    largest = max(float(np.abs(one).max()) for one in series)
+    if largest > float(np.finfo(np.float32).max):
+        raise ValueError(
+            f"values of {problem} are up to {largest:g}, too large for float32; read the file with "
+            "keras_lsc.datasets.read_ts and scale them."
+        )
+    x, lengths = padded(series, steps)
     if np.isnan(x).any():
         raise ValueError(
             f"values are missing in {problem}; read the file with keras_lsc.datasets.read_ts and "
@@ -123,7 +150,7 @@ def read(
 
 
 def _folder(data_dir: str | os.PathLike[str] | None) -> Path:
-    return chosen_data_dir(None) / "uea" if data_dir is None else Path(data_dir).expanduser()
+    return chosen_data_dir(data_dir) / ("uea" if data_dir is None else "")
 
 
 def _read_file(problem: str, part: str, data_dir: str | os.PathLike[str] | None) -> TimeSeries:
@@ -136,7 +163,7 @@ def _read_file(problem: str, part: str, data_dir: str | os.PathLike[str] | None)
         )
     try:
         return read_ts(path)
-    except (TimeSeriesFormatError, UnicodeDecodeError) as error:
+    except (TimeSeriesFormatError, OSError) as error:
         raise DatasetUnavailableError(
             f"the file of the uea problem {problem} cannot be read: {error}. Fetch it again."
         ) from error

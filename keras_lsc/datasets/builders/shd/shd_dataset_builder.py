@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 
-from keras_lsc.datasets.builders.files import check_digest, original_files
+from keras_lsc.datasets.builders.files import DamagedFileError, check_digest, original_files
 
 _FILES = {"train": "shd_train.h5", "test": "shd_test.h5"}
+_COLUMNS = ("spikes/times", "spikes/units", "labels", "extra/speaker")
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
@@ -53,17 +54,28 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         return {split: self._generate_examples(paths[name]) for split, name in _FILES.items()}
 
     def _generate_examples(self, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-        import h5py
+        yield from enumerate(_recordings(path))
 
+
+def _recordings(path: Path) -> Iterator[dict[str, Any]]:
+    import h5py
+
+    try:
         with h5py.File(path, "r") as file:
-            speakers = file["extra/speaker"][:]
-            for example, label in enumerate(file["labels"][:]):
-                yield (
-                    example,
-                    {
-                        "times": file["spikes/times"][example].astype(np.float32),
-                        "units": file["spikes/units"][example].astype(np.int32),
-                        "label": int(label),
-                        "speaker": int(speakers[example]),
-                    },
-                )
+            columns = {name: file[name] for name in _COLUMNS}
+            lengths = {
+                one.shape if isinstance(one, h5py.Dataset) else None for one in columns.values()
+            }
+            if len(lengths) != 1 or len(next(iter(lengths)) or ()) != 1:
+                raise DamagedFileError(f"{path}: {', '.join(_COLUMNS)} do not have one row each")
+            labels, speakers = columns["labels"][:], columns["extra/speaker"][:]
+            for row, (label, speaker) in enumerate(zip(labels, speakers, strict=True)):
+                yield {
+                    "times": np.asarray(columns["spikes/times"][row], np.float32),
+                    "units": np.asarray(columns["spikes/units"][row], np.int32),
+                    "label": int(label),
+                    "speaker": int(speaker),
+                }
+    # What h5py raises for damaged files, besides OSError.
+    except (KeyError, RuntimeError, TypeError, ValueError, OverflowError) as error:
+        raise DamagedFileError(f"{path} cannot be read: {error}") from error

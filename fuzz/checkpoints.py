@@ -1,0 +1,209 @@
+"""The files of the zoo: checkpoints, the index, certificates."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from fuzz.kind import RIGHT, Kind, require, require_finite
+from fuzz.mutate import (
+    damaged_archive,
+    damaged_bytes,
+    damaged_json,
+    damaged_json_text,
+    to_json,
+)
+from keras_lsc import layers, zoo
+from keras_lsc.zoo.archive import read_certificate
+from keras_lsc.zoo.pages import card
+
+_ZOO = Path(__file__).parents[1] / "zoo"
+_NAME = "test_gru_parity_d2_rhovar"
+_DAMAGED = (zoo.DamagedCheckpointError,)
+
+
+@cache
+def _entry() -> dict[str, Any]:
+    return json.loads((_ZOO / "index.json").read_text())[_NAME]
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A checkpoint file, and whether it was edited so that another model may be in it."""
+
+    model: str
+    content: bytes
+    is_edited: bool
+
+    def __repr__(self) -> str:
+        how = "edited" if self.is_edited else "damaged"
+        return f"{self.model}, {how}, {len(self.content)} bytes: {self.content[:80]!r}..."
+
+
+@cache
+def _content(model: str) -> bytes:
+    if model == "zoo":
+        return (_ZOO / "checkpoints" / f"{_NAME}.keras").read_bytes()
+    written = Path(os.environ.get("TMPDIR", "/tmp")) / f"fuzz-{os.getpid()}.keras"
+    try:
+        _own_model().save(written)
+        return written.read_bytes()
+    finally:
+        written.unlink(missing_ok=True)
+
+
+@cache
+def _own_model() -> keras.Model:
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((7, 3), name="x")
+    hidden = keras.layers.Bidirectional(keras.layers.SimpleRNN(4, return_sequences=True))(inputs)
+    hidden = layers.LIF(5, return_sequences=True)(hidden)
+    return keras.Model(inputs, keras.layers.Dense(2)(hidden))
+
+
+def _draw_archive(random: np.random.Generator) -> Archive:
+    model = "zoo" if random.random() < 0.5 else "own"
+    is_edited = bool(random.random() < 0.35)
+    damage = damaged_archive if is_edited else damaged_bytes
+    return Archive(model, damage(random, _content(model)), is_edited)
+
+
+@cache
+def _true(model: str) -> list[np.ndarray]:
+    if model == "own":
+        return _own_model().get_weights()
+    return zoo.load(_NAME).get_weights()
+
+
+def _attempt_archive(given: Archive, folder: Path) -> str:
+    path = folder / "model.keras"
+    path.write_bytes(given.content)
+    model = zoo.load(str(path))
+    read_certificate(path)
+    require(isinstance(model, keras.Model), f"a {type(model).__name__} was loaded")
+    if not given.is_edited:
+        for one, other in zip(model.get_weights(), _true(given.model), strict=True):
+            require(np.array_equal(one, other), "other weights than before the damage")
+    return RIGHT
+
+
+@contextmanager
+def _zoo_in(folder: Path, index: bytes) -> Iterator[None]:
+    (folder / "index.json").write_bytes(index)
+    former = os.environ.get("KERAS_LSC_ZOO")
+    os.environ["KERAS_LSC_ZOO"] = str(folder)
+    try:
+        yield
+    finally:
+        if former is None:
+            del os.environ["KERAS_LSC_ZOO"]
+        else:
+            os.environ["KERAS_LSC_ZOO"] = former
+
+
+def _draw_index(random: np.random.Generator) -> bytes:
+    index = {"fuzz_one": _entry(), "fuzz_two": _entry()}
+    if random.random() < 0.7:
+        # Else nearly every damage would be deep in the tables of the certificates.
+        recipe = _entry()["certificate"]["recipe"]
+        short = {key: value for key, value in _entry().items() if key != "certificate"}
+        index = damaged_json(random, {"fuzz_one": {**short, "certificate": {"recipe": recipe}}})
+        entry = index.get("fuzz_one") if isinstance(index, dict) else None
+        if isinstance(entry, dict) and isinstance(entry.get("certificate"), dict):
+            entry["certificate"] = {**_entry()["certificate"], **entry["certificate"]}
+        return to_json(index)
+    return damaged_json_text(random, index)
+
+
+def _attempt_index(given: bytes, folder: Path) -> str:
+    with _zoo_in(folder, given):
+        names = zoo.list("fuzz_*", hidden=True)
+        zoo.list(hidden=True, dataset="parity", depth=2)
+        for name in names:
+            known = zoo.info(name)
+            require(known.name == name, f"{known.name!r} in place of {name!r}")
+            require_finite([known.deviation, known.parameters, known.bytes], "a figure")
+            require_finite([known.depth, known.units], "the size of a network")
+            require(known.depth > 0 and known.units > 0, f"{known.depth} x {known.units}")
+            require(name in card(known), "a card without a name")
+    return RIGHT
+
+
+def _draw_certificate(random: np.random.Generator) -> bytes:
+    return damaged_json_text(random, {"sha256": "0" * 64, "report": {"time": [0.7, 0.7]}})
+
+
+def _attempt_certificate(given: bytes, folder: Path) -> str:
+    zoo.save(_own_model(), folder / "mine")
+    path = folder / "mine" / "certificate.json"
+    # The sum of the file is only known once it is written.
+    true = str(json.loads(path.read_text())["sha256"]).encode()
+    path.write_bytes(given.replace(b"0" * 64, true))
+    model = zoo.load(str(folder / "mine"))
+    for one, other in zip(model.get_weights(), _true("own"), strict=True):
+        require(np.array_equal(one, other), "other weights than were saved")
+    return RIGHT
+
+
+@dataclass(frozen=True)
+class Forgery:
+    """An index with a certificate that does not hold."""
+
+    told: str
+    content: bytes
+
+    def __repr__(self) -> str:
+        return self.told
+
+
+def _draw_forgery(random: np.random.Generator) -> Forgery:
+    entry = json.loads(json.dumps(_entry()))
+    rows = entry["certificate"]["stabilized"]["transitions"]
+    row = rows[random.integers(len(rows))]
+    way = str(random.choice(["radius", "nan", "remove", "only", "none", "units", "target"]))
+    if way == "radius":
+        row["radius"] += float(random.choice([-0.2, 0.2, 5.0, -1e6]))
+    elif way == "nan":
+        row["radius"] = float("nan")
+    elif way == "remove":
+        rows.remove(row)
+    elif way == "only":
+        rows[:] = [row]
+    elif way == "none":
+        rows.clear()
+    elif way == "units":
+        entry["certificate"]["recipe"]["units"] += 1
+    elif way == "target":
+        entry["certificate"]["recipe"]["target"] = float(random.choice([0.1, 3.0]))
+    return Forgery(f"{way} of {row['name']}", to_json({"fuzz_one": entry}))
+
+
+def _attempt_forgery(given: Forgery, folder: Path) -> str:
+    checkpoints = folder / "checkpoints"
+    checkpoints.mkdir()
+    (checkpoints / "fuzz_one.keras").write_bytes(_content("zoo"))
+    with _zoo_in(folder, given.content):
+        verdict = zoo.verify("fuzz_one")
+    require(not verdict.passed, "a certificate that does not hold passed")
+    return RIGHT
+
+
+CHECKPOINT = Kind(
+    "checkpoint", 220, _draw_archive, _attempt_archive, _DAMAGED, on_every_backend=False
+)
+INDEX = Kind("index", 120, _draw_index, _attempt_index, _DAMAGED)
+CERTIFICATE = Kind("certificate", 60, _draw_certificate, _attempt_certificate, _DAMAGED)
+FORGERY = Kind(
+    "forgery",
+    3,
+    _draw_forgery,
+    _attempt_forgery,
+    (zoo.DamagedCheckpointError, zoo.CertificateMismatchError),
+)

@@ -1,0 +1,91 @@
+"""A part of `make fuzz`: damaged inputs get a right answer or a documented refusal."""
+
+import keras
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fuzz.attempt import attempt
+from fuzz.kind import FAILED, REFUSED, RIGHT, Kind, require
+from fuzz.run import Tally
+from fuzz.targets import KINDS
+
+# Fewer than a tenth of a whole run, where an input takes the most time.
+FEWER = {"checkpoint": 70, "index": 60, "forgery": 2, "arguments": 90, "network": 2}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_damaged_inputs_are_refused_well_or_harmless(name, tmp_path_factory):
+    kind = KINDS[name]
+    if not kind.on_every_backend and keras.backend.backend() != "jax":
+        pytest.skip("no backend changes what these parsers do")
+    root = tmp_path_factory.mktemp("fuzz")
+
+    @settings(
+        max_examples=FEWER.get(name, kind.count),
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(st.integers(0, 10 * kind.count - 1))
+    def one(index):
+        result = attempt(kind, 0, index, root)
+        assert result.outcome != FAILED, f"{result.given}\n{result.problem}"
+
+    one()
+
+
+def judged(call, root, documented=(ValueError,), seconds=20):
+    kind = Kind("own", 1, lambda random: random.integers(9), call, documented)
+    return attempt(kind, 0, 0, root, seconds)
+
+
+def refuse(given, folder):
+    raise ValueError("no number of use")
+
+
+def refuse_without_a_word(given, folder):
+    raise ValueError
+
+
+def raise_another(given, folder):
+    raise KeyError("undocumented")
+
+
+def answer_wrongly(given, folder):
+    require(False, "another number")
+
+
+def never_return(given, folder):
+    while True:
+        pass
+
+
+def test_the_harness_tells_right_from_refused_from_failed(tmp_path):
+    assert judged(lambda given, folder: RIGHT, tmp_path).outcome == RIGHT
+    assert judged(refuse, tmp_path).outcome == REFUSED
+    for call in (refuse_without_a_word, raise_another, answer_wrongly):
+        assert judged(call, tmp_path).outcome == FAILED
+    hung = judged(never_return, tmp_path, seconds=1)
+    assert (hung.outcome, "not done after 1 s" in hung.problem) == (FAILED, True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_tally_counts_and_keeps_what_failed(tmp_path, monkeypatch):
+    monkeypatch.setattr("fuzz.run.FAILURES", tmp_path / "failures")
+    tally = Tally(seed=3, show=lambda line: None)
+    for call in (refuse, raise_another, raise_another):
+        tally.add(judged(call, tmp_path))
+    counts = tally.to_dict("jax")["kinds"]["own"]
+    assert counts == {"tried": 3, "right": 0, "refused": 1, "failed": 2}
+    (kept,) = (tmp_path / "failures").iterdir()
+    assert "python -m fuzz --seed 3 --replay own:0" in kept.read_text()
+    assert "FAILED 2 of own" in tally.table()
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_an_input_is_the_same_every_time(name):
+    first, again, other = (repr(KINDS[name].input(1, index)) for index in (5, 5, 6))
+    assert first == again
+    assert first != other
