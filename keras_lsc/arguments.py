@@ -78,8 +78,11 @@ def number(
         0.02
     """
     if isinstance(value, numbers.Real) and not isinstance(value, bool):
-        # An integer may be larger than any float.
-        found = float(value) if abs(value) <= sys.float_info.max else math.inf
+        # An integer or a fraction may be larger than any float; NumPy's short floats cannot be
+        # compared with the largest without a warning.
+        is_exact = isinstance(value, numbers.Rational)
+        is_too_large = is_exact and abs(value) > sys.float_info.max
+        found = math.inf if is_too_large else float(value)
         if math.isfinite(found) and above < found < below and at_least <= found <= at_most:
             return found
     if above == 0 and below == at_most == math.inf:
