@@ -393,10 +393,10 @@ class LSCPretrainer(keras.Model):
         state = State(self.variables, self.metrics_variables)
         try:
             self.apply_constraints()
-            self._build_optimizer()
+            slots = self._build_optimizer()
             of_optimizer = State(self.optimizer.variables)
             try:
-                self._slots.follow()
+                slots.follow()
                 history = super().fit(x, y, batch_size, epochs, *args, **kwargs)
                 self._refuse_non_finite()
                 self.fold_scales()
@@ -479,16 +479,17 @@ class LSCPretrainer(keras.Model):
             values[id(variable)] = allowed + (value - ops.stop_gradient(value))
         return [(variable, values[id(variable)]) for variable in self.model.variables], violations
 
-    def _build_optimizer(self) -> None:
+    def _build_optimizer(self) -> "_Slots":
         """Builds the optimiser, if it is not, and notes what it knows before the first update."""
         if self._slots is not None:
-            return
+            return self._slots
         strategy = getattr(self, "distribute_strategy", None)
         with contextlib.nullcontext() if strategy is None else strategy.scope():
             if not self.optimizer.built:
                 self.optimizer.build(self.trainable_variables)
         movers = [mover for _, mover, _ in self._moved]
         self._slots = _Slots(self.optimizer, movers, self._free)
+        return self._slots
 
     def _refuse_frozen_later(self) -> None:
         frozen = frozen_variables(self.model)

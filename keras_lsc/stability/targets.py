@@ -2,13 +2,12 @@
 
 import math
 import numbers
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from keras_lsc.arguments import integer
+from keras_lsc.arguments import integer, is_too_large
 
 Target = str | float | tuple[float, float]
 
@@ -88,6 +87,4 @@ def checked(target: Any) -> Target:
 def _is_radius(value: Any) -> bool:
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         return False
-    # An integer may be larger than any float.
-    is_too_large = isinstance(value, numbers.Rational) and value > sys.float_info.max
-    return not is_too_large and 0 < float(value) < math.inf
+    return not is_too_large(value) and 0 < float(value) < math.inf

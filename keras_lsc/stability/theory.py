@@ -14,7 +14,6 @@ import numpy as np
 
 from keras_lsc.arguments import integer, number, positive_integer
 
-
 # The exponential of more is no float.
 _LARGEST_EXPONENT = 709.0
 
@@ -43,9 +42,7 @@ def number_of_paths(steps: int, layers: int) -> int:
     return math.comb(steps + layers, layers)
 
 
-def _times_powers(
-    paths: int, rho_time: float, steps: int, rho_depth: float, layers: int
-) -> float:
+def _times_powers(paths: int, rho_time: float, steps: int, rho_depth: float, layers: int) -> float:
     """paths rho_time^steps rho_depth^layers, where its factors may be too large for a float."""
     factors = [(rho, power) for rho, power in ((rho_time, steps), (rho_depth, layers)) if power]
     if any(rho == 0.0 for rho, _ in factors):
