@@ -1,6 +1,6 @@
 """keras_lsc: recurrent networks whose gradients neither explode nor vanish, in Keras 3."""
 
-from keras_lsc import callbacks, datasets, layers, plot, stability, zoo
+from keras_lsc import callbacks, comparison, datasets, layers, plot, stability, zoo
 from keras_lsc.pretrainer import LSCPretrainer
 from keras_lsc.stability.eigenvalues import Spectrum, eigenvalues
 from keras_lsc.stability.gradients import GradientGrid, gradient_grid
@@ -17,6 +17,7 @@ __all__ = [
     "StabilityReport",
     "__version__",
     "callbacks",
+    "comparison",
     "datasets",
     "eigenvalues",
     "gradient_grid",

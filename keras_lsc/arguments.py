@@ -77,9 +77,8 @@ def number(
         >>> number("tolerance", 0.02, above=0)
         0.02
     """
-    if isinstance(value, numbers.Real) and not isinstance(value, bool):
-        # An integer may be larger than any float.
-        found = float(value) if abs(value) <= sys.float_info.max else math.inf
+    if not isinstance(value, bool) and isinstance(value, numbers.Real):
+        found = math.inf if is_too_large(value) else float(value)
         if math.isfinite(found) and above < found < below and at_least <= found <= at_most:
             return found
     if above == 0 and below == at_most == math.inf:
@@ -89,6 +88,12 @@ def number(
         stated = [f"{word} {bound:g}" for word, bound in bounds.items() if math.isfinite(bound)]
         expected = " ".join(["a finite number", " and ".join(stated)]).rstrip()
     raise ValueError(_message(name, expected, value, advice))
+
+
+def is_too_large(value: Any) -> bool:
+    """Whether a number is an integer or a fraction that is larger than any float."""
+    # NumPy's short floats cannot be compared with the largest float without a warning.
+    return isinstance(value, numbers.Rational) and bool(abs(value) > sys.float_info.max)  # type: ignore[operator]
 
 
 def flag(name: str, value: Any, *, advice: str = "") -> bool:

@@ -4,6 +4,7 @@ from typing import Any
 
 import keras
 
+from keras_lsc.arguments import flag, integer, number, text
 from keras_lsc.datasets import GrowingTask
 
 
@@ -18,7 +19,7 @@ class StopWhenStable(keras.callbacks.Callback):
         updates: number of updates made so far.
 
     Raises:
-        ValueError: the tolerance is not positive.
+        ValueError: the tolerance is not positive, or the number of updates negative.
 
     Example:
         >>> import keras_lsc
@@ -28,10 +29,8 @@ class StopWhenStable(keras.callbacks.Callback):
 
     def __init__(self, tolerance: float = 0.02, min_updates: int = 8):
         super().__init__()
-        if not tolerance > 0:
-            raise ValueError(f"tolerance must be a positive radius, got {tolerance!r}.")
-        self.tolerance = tolerance
-        self.min_updates = min_updates
+        self.tolerance = number("tolerance", tolerance, above=0)
+        self.min_updates = integer("min_updates", min_updates, at_least=0)
         self.updates = 0
         self._since_reset = 0
 
@@ -129,7 +128,7 @@ class NCurriculum(keras.callbacks.Callback):
         history: the n of every epoch so far.
 
     Raises:
-        ValueError: there is no such metric.
+        ValueError: there is no such metric; or an argument is of no use.
 
     Example:
         >>> import keras_lsc
@@ -150,10 +149,15 @@ class NCurriculum(keras.callbacks.Callback):
         stop_at_largest: bool = True,
     ):
         super().__init__()
+        if not isinstance(task, GrowingTask):
+            raise ValueError(
+                f"task must be a keras_lsc.datasets.GrowingTask, got {task!r}. Give the one that "
+                "is trained on."
+            )
         self.task = task
-        self.monitor = monitor
-        self.threshold = threshold
-        self.stop_at_largest = stop_at_largest
+        self.monitor = text("monitor", monitor)
+        self.threshold = number("threshold", threshold)
+        self.stop_at_largest = flag("stop_at_largest", stop_at_largest)
         self.history: list[int] = []
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:

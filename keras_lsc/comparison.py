@@ -8,6 +8,7 @@ import importlib.util
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import tempfile
@@ -19,12 +20,13 @@ from typing import Any
 import numpy as np
 
 from keras_lsc import datasets
-from keras_lsc.arguments import number
-from keras_lsc.datasets.checks import check_count
+from keras_lsc.arguments import integer, number, positive_integer, text
 from keras_lsc.zoo import archive, loading, sources
 
 BACKENDS = ("jax", "tensorflow", "torch")
 _LEARNING_RATE = 1e-3
+# The name of an input transition; a layer with several has numbers behind them.
+_INPUT = re.compile(r"\.input(\[.*\])?$")
 
 
 @dataclass(frozen=True)
@@ -166,14 +168,14 @@ def _cells(row: BackendRow) -> tuple[str, ...]:
     assert row.training is not None
     assert row.pretraining is not None
     # Input transitions are not what pre-training drives.
-    radii = [radius for name, radius in row.radii.items() if not name.endswith(".input")]
+    radii = [radius for name, radius in row.radii.items() if not _INPUT.search(name)]
     differences = (row.radius_difference, row.output_difference, row.gradient_difference)
     compiled = f"{row.training.compile:.1f} + {row.pretraining.compile:.1f} s"
     return (
         row.backend,
         row.versions.get(row.backend, "?"),
         str(row.device),
-        f"{min(radii):.3f} to {max(radii):.3f}",
+        f"{np.min(radii):.3f} to {np.max(radii):.3f}" if radii else "-",
         *("-" if difference is None else f"{difference:.1e}" for difference in differences),
         compiled,
         _milliseconds(row.training),
@@ -242,7 +244,12 @@ def compare_backends(
         >>> [row.backend for row in comparison.ran]  # doctest: +SKIP
         ['jax', 'tensorflow', 'torch']
     """
-    _check(backends, batch_size, samples, repeats, seed)
+    name = text("name", name, advice="Give the name of a checkpoint, or the path of a file.")
+    _check_backends(backends)
+    batch_size = positive_integer("batch_size", batch_size)
+    samples = positive_integer("samples", samples)
+    repeats = positive_integer("repeats", repeats)
+    seed = integer("seed", seed, at_least=0)
     # Python waits at most as many milliseconds as an int of C has.
     timeout = number("timeout", timeout, above=0, at_most=1e6, advice="It is in seconds.")
     file = _file(name, cache_dir)
@@ -289,17 +296,16 @@ def compare_backends(
     )
 
 
-def _check(backends: Sequence[str], batch_size: int, samples: int, repeats: int, seed: int) -> None:
-    unknown = [backend for backend in backends if backend not in BACKENDS]
-    if unknown or not backends or len(set(backends)) < len(backends):
-        raise ValueError(
-            f"backends={','.join(backends)!r} must name one or more of {', '.join(BACKENDS)}, each "
-            "once."
-        )
-    check_count("batch_size", batch_size, at_least=1)
-    check_count("samples", samples, at_least=1)
-    check_count("repeats", repeats, at_least=1)
-    check_count("seed", seed, at_least=0)
+def _check_backends(backends: Sequence[str]) -> None:
+    is_list = isinstance(backends, list | tuple)
+    known = is_list and bool(backends) and all(backend in BACKENDS for backend in backends)
+    if known and len(set(backends)) == len(backends):
+        return
+    given = ",".join(map(str, backends)) if is_list else backends
+    raise ValueError(
+        f"backends={given!r} must be a list that names one or more of {', '.join(BACKENDS)}, "
+        "each once."
+    )
 
 
 def _machine() -> dict[str, Any]:
@@ -407,7 +413,10 @@ def _with_differences(
     size = np.linalg.norm(first_gradients)
     return replace(
         row,
-        radius_difference=max(abs(row.radii[name] - first.radii[name]) for name in row.radii),
+        # NaN, where a radius is, is the largest.
+        radius_difference=float(
+            np.max([abs(row.radii[name] - first.radii[name]) for name in row.radii])
+        ),
         output_difference=float(np.abs(outputs - first_outputs).max()),
         gradient_difference=float(distance / size) if size else float(distance),
     )

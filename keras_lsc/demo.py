@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from keras_lsc import datasets, plot
-from keras_lsc.arguments import integer, one_of
+from keras_lsc.arguments import flag, integer, one_of, positive_integer
 from keras_lsc.pretrainer import Mode
 from keras_lsc.stability.measure import measure
 from keras_lsc.stability.report import StabilityReport
@@ -353,13 +353,12 @@ class _Watcher(keras.callbacks.Callback):
 
 
 def _check(settings: DemoSettings) -> None:
-    if settings.cell not in CELLS:
-        raise ValueError(f"unknown cell {settings.cell!r}; expected one of {', '.join(CELLS)}.")
+    one_of("cell", settings.cell, CELLS)
     one_of("mode", settings.mode, ("scales", "weights"))
-    integer("seed", settings.seed, at_least=0)
     for name in ("depth", "units", "epochs", "batch_size"):
-        if getattr(settings, name) < 1:
-            raise ValueError(f"{name} must be at least 1, got {getattr(settings, name)}.")
-    if settings.examples is not None and settings.examples < 8:
-        raise ValueError(f"examples must be at least 8, got {settings.examples}.")
+        positive_integer(name, getattr(settings, name))
+    if settings.examples is not None:
+        integer("examples", settings.examples, at_least=8)
+    integer("seed", settings.seed, at_least=0)
+    flag("download", settings.download)
     resolve(settings.target, settings.depth, steps=1)

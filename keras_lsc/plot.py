@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from keras_lsc.arguments import flag, integer, number, text
+
 WIDTH = 6.4
 # Colour and marker of the first, second, ... thing that a picture compares; the first is hollow.
 STYLES = (
@@ -56,7 +58,7 @@ def radii(
     Raises:
         ImportError: matplotlib is not installed.
         ValueError: there is no transition of these kinds; the reports are of different networks;
-            or the target is none.
+            the target is none; or there are not two labels.
 
     Example:
         >>> import keras, keras_lsc, numpy as np
@@ -65,6 +67,7 @@ def radii(
         >>> keras_lsc.plot.radii(report, target="variance").get_xlabel()
         'spectral radius, mean ± standard deviation'
     """
+    _check_labels(labels)
     rows = _in_groups(before, kinds)
     names = _row_names(rows)
     heights = _heights(rows)
@@ -92,8 +95,9 @@ def radii(
         if report is not None:
             rows_of_it = _in_groups(report, kinds)
             _draw_report(ax, rows_of_it, heights, label, drawn)
-            ends = [max(row.radius + row.radius_std, row.gain) for row in rows_of_it]
-            right = max(right, 1.08 * max(ends))
+            ends = [(row.radius + row.radius_std, row.gain) for row in rows_of_it]
+            # What is NaN or infinite has no place on the axis.
+            right = max(right, 1.08 * np.max(ends, where=np.isfinite(ends), initial=0.0))
             drawn += 1
     for kind, rho in wanted.items():
         at = [height for height, row in zip(heights, rows, strict=True) if row.kind == kind]
@@ -102,7 +106,7 @@ def radii(
             right = max(right, 1.08 * rho)
     ax.set_yticks(heights, names)
     ax.set_ylim(max(heights) + 0.7, min(heights) - (1.2 if wanted else 0.7))
-    ax.set_xlim(0, right)
+    ax.set_xlim(0, right or 1.0)
     ax.set_xlabel(_RADIUS_NAMES[before.radius_kind])
     ax.grid(axis="x", alpha=0.25)
     ax.tick_params(axis="y", length=0)
@@ -121,6 +125,12 @@ _RADIUS_NAMES = {
 def height_of_radii(transitions: int) -> float:
     """Height in inches that suits the picture of so many transitions."""
     return 1.5 + 0.25 * transitions
+
+
+def _check_labels(labels: Sequence[str]) -> None:
+    is_list = isinstance(labels, list | tuple)
+    if not is_list or len(labels) != 2 or not all(isinstance(label, str) for label in labels):
+        raise ValueError(f"labels must be a pair of strings, got {labels!r}.")
 
 
 def _in_groups(report: Any, kinds: Sequence[str]) -> list[Any]:
@@ -287,7 +297,7 @@ def eigenvalues(
 
     Raises:
         ImportError: matplotlib is not installed.
-        ValueError: `target` is not a positive number.
+        ValueError: `target` is not a positive number, or there are not two labels.
 
     Example:
         >>> import keras, keras_lsc, numpy as np
@@ -296,8 +306,9 @@ def eigenvalues(
         >>> keras_lsc.plot.eigenvalues(spectra["layer.time"], target=0.7).get_title()
         'eigenvalues in time, layer 1'
     """
-    if target is not None and not 0 < target < np.inf:
-        raise ValueError(f"target is the radius of a circle, a positive number; got {target!r}.")
+    _check_labels(labels)
+    if target is not None:
+        target = number("target", target, above=0, advice="A target is the radius of a circle.")
     if ax is None:
         ax = _new_axes(4.6, width=4.6)
     angle = np.linspace(0, 2 * np.pi, 361)
@@ -322,7 +333,8 @@ def eigenvalues(
             zorder=2 + index,
             label=f"{label}, mean radius {spectrum.radius:.2f}",
         )
-        reach = max(reach, np.abs(values).max())
+        size = np.abs(values)
+        reach = max(reach, np.max(size, where=np.isfinite(size), initial=0.0))
     ax.set_aspect("equal")
     ax.set_xlim(-1.06 * reach, 1.06 * reach)
     ax.set_ylim(-1.06 * reach, 1.06 * reach)
@@ -419,6 +431,13 @@ def learning_curves(
         >>> keras_lsc.plot.learning_curves(histories).get_ylabel()
         'validation accuracy'
     """
+    text("metric", metric)
+    first_epoch = integer("first_epoch", first_epoch, at_least=0)
+    flag("connected", connected)
+    if not isinstance(histories, Mapping):
+        raise ValueError(
+            f"histories must be a dictionary from the name of a start to a list, got {histories!r}."
+        )
     values = {name: _metric_of(name, seeds, metric) for name, seeds in histories.items()}
     if not values:
         raise ValueError("There is no history to draw; give at least one start.")

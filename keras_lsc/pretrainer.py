@@ -1,13 +1,17 @@
-"""LSCPretrainer, a Keras model that trains another one's radii to their target, and stabilize."""
+"""LSCPretrainer, a Keras model that trains another one's radii to their target."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 import keras
 import numpy as np
 from keras import ops
 
+from keras_lsc.arguments import flag, integer, number, one_of, positive_integer
 from keras_lsc.stability.data import in_order, input_structure
+from keras_lsc.stability.frozen import frozen_variables
+from keras_lsc.stability.measure import refuse_non_finite_weights
 from keras_lsc.stability.radius import ROUGH, RadiusKind, check_radius_kind, radii_and_gains
 from keras_lsc.stability.scales import (
     gate_blocks,
@@ -18,7 +22,7 @@ from keras_lsc.stability.scales import (
     shifted,
     shifted_first,
 )
-from keras_lsc.stability.targets import Target, resolve
+from keras_lsc.stability.targets import Target, checked, resolve
 from keras_lsc.stability.transitions import TransitionMap, mean_over_points
 from keras_lsc.stability.waking import RATES
 
@@ -33,6 +37,8 @@ _FREE_DRIFT = 0.1
 _DRIFT_COST = 1.0
 # What the relative distance of a firing rate to those of `waking.RATES` costs.
 _RATE_COST = 0.3
+# What it costs that a weight's own constraint takes back a part of how far it was moved.
+_VIOLATION_COST = 1.0
 
 
 @keras.saving.register_keras_serializable(package="keras_lsc")
@@ -43,6 +49,9 @@ class LSCPretrainer(keras.Model):
     of a batch of sequences, each looked at in one of its time steps; its loss is their mean
     squared distance to the target, divided by the target. The stock `fit` does the rest; labels
     in the data are ignored. After `fit` the wrapped model is stabilised in place.
+
+    Weights in frozen layers (`trainable=False`) stay as they are. Weights with a constraint of
+    Keras satisfy it: the radii are those of the constrained weights, before `fit` as after it.
 
     Args:
         model: a built Sequential or functional `keras.Model`, recurrent or feed-forward.
@@ -60,8 +69,8 @@ class LSCPretrainer(keras.Model):
 
     Raises:
         TypeError: `model` is not a Sequential or functional Keras model.
-        ValueError: the model has nothing to stabilise or an unsupported part; a bad target, mode
-            or radius.
+        ValueError: the model has nothing to stabilise, or nothing that may be moved, an
+            unsupported part, or NaN or infinite weights; a bad target, mode, radius or seed.
 
     Source: arXiv 2308.12075, section 4 (pre-training to stability).
 
@@ -87,11 +96,13 @@ class LSCPretrainer(keras.Model):
         seed: int = 0,
         name: str | None = None,
     ):
-        if mode not in _LEARNING_RATE:
-            raise ValueError(f"Unknown mode {mode!r}. Expected 'scales' or 'weights'.")
+        one_of("mode", mode, _LEARNING_RATE)
         check_radius_kind(radius)
-        resolve(target, depth=1, steps=1)
+        flag("include_input", include_input)
+        seed = integer("seed", seed, at_least=0)
+        target = checked(target)
         transition_map = TransitionMap(model)
+        refuse_non_finite_weights(model)
         # Its inputs are those of the model, which casts them itself.
         super().__init__(name=name, autocast=False)
         self.model = model
@@ -111,7 +122,10 @@ class LSCPretrainer(keras.Model):
         # Weights that are not moved themselves: with each a variable and how it moves the weight.
         self._moved: list[tuple[Any, Any, Callable]] = []
         self._free: list[Any] = []
+        frozen = frozen_variables(model)
         for variable, gate_width in transition_map.variables_taking_part:
+            if id(variable) in frozen:
+                continue
             blocks = (gate_blocks(variable.shape, gate_width),)
             if not variable.trainable:
                 if mode == "scales":
@@ -123,6 +137,15 @@ class LSCPretrainer(keras.Model):
                 self._move(variable, nudged, "nudge", tuple(variable.shape))
             else:
                 self._free.append(variable)
+        if not (self._moved or self._free):
+            raise ValueError(
+                f"Nothing of model {model.name!r} may be moved: every weight that shapes a "
+                "transition is in a frozen layer. Set trainable=True on the layers to stabilise."
+            )
+        # As a step of Keras' own training does, which need not reach a weight that is moved.
+        self._constraints = _Constraints(
+            variable for variable in model.trainable_variables if id(variable) not in frozen
+        )
         phase = np.random.default_rng(seed).random()
         self._phase = self.add_weight(
             shape=(), initializer=keras.initializers.Constant(phase), trainable=False, name="phase"
@@ -131,6 +154,7 @@ class LSCPretrainer(keras.Model):
             shape=(len(self._driven),), initializer="zeros", trainable=False, name="isotropy"
         )
         self._recent = RecentRadii([row.name for row in self._driven])
+        self._slots: _Slots | None = None
         self.built = True
 
     @property
@@ -157,6 +181,28 @@ class LSCPretrainer(keras.Model):
         moved = {id(variable) for variable in self.trainable_variables}
         return [weight for weight in self.weights if id(weight) not in moved]
 
+    @property
+    def holds_frozen_weights(self) -> bool:
+        """Whether the wrapped model has weights in frozen layers."""
+        return bool(frozen_variables(self.model))
+
+    @property
+    def averages_weights(self) -> bool:
+        """Whether the optimiser puts averages of the weights in their place (`use_ema=True`)."""
+        optimizers = [self.optimizer, getattr(self.optimizer, "inner_optimizer", None)]
+        optimizers.extend(getattr(self.optimizer, "optimizers", []))
+        return any(getattr(optimizer, "use_ema", False) for optimizer in optimizers)
+
+    @property
+    def constraints(self) -> dict[str, str]:
+        """The constraints of the wrapped model's weights that hold, by the path of the weight."""
+        return {
+            variable.path: getattr(
+                variable.constraint, "__name__", type(variable.constraint).__name__
+            )
+            for variable in self._constraints.variables
+        }
+
     def compile(
         self,
         optimizer: Any = "adam",
@@ -168,33 +214,79 @@ class LSCPretrainer(keras.Model):
 
         Args:
             optimizer: an optimiser, or the name of one, which then gets `learning_rate`.
-            learning_rate: first learning rate of an optimiser given by name; without it 0.05 for
-                mode "scales" (a relative change per update) and 0.005 for "weights".
+            learning_rate: first learning rate of an optimiser given by name; None for 0.05 in
+                mode "scales" (a relative change per update) and 0.005 in "weights".
             decay_updates: number of updates in which that rate halves, again and again; None
                 keeps it.
             **kwargs: as `keras.Model.compile` takes them, without `loss` and `metrics`.
+
+        Raises:
+            ValueError: no optimiser or one that other variables are trained with, a learning rate
+                for an optimiser that has its own, a number of no use, or a loss or metrics.
         """
+        for name in ("loss", "loss_weights", "metrics", "weighted_metrics"):
+            if kwargs.get(name) is not None:
+                raise ValueError(
+                    f"A pretrainer has a loss and metrics of its own, got {name}="
+                    f"{kwargs.pop(name)!r}. Leave it out."
+                )
+            kwargs.pop(name, None)
+        if learning_rate is not None:
+            learning_rate = number(
+                "learning_rate",
+                learning_rate,
+                at_least=0,
+                advice="It is the second argument; a pretrainer has a loss of its own.",
+            )
+        if decay_updates is not None:
+            decay_updates = number("decay_updates", decay_updates, above=0)
         if isinstance(optimizer, str):
-            optimizer = keras.optimizers.get(optimizer)
-            rate = learning_rate or _LEARNING_RATE[self.mode]
+            optimizer = keras.optimizers.get(optimizer)  # raises ValueError for an unknown name
+            rate = _LEARNING_RATE[self.mode] if learning_rate is None else learning_rate
             if decay_updates is not None:
                 rate = keras.optimizers.schedules.ExponentialDecay(rate, decay_updates, 0.5)
             optimizer.learning_rate = rate
             if hasattr(optimizer, "beta_2"):
                 # Squared gradients fall by orders of magnitude on the way to the target.
                 optimizer.beta_2 = _BETA_2
+        elif learning_rate is not None:
+            raise ValueError(
+                f"learning_rate={learning_rate!r} is that of an optimizer given by its name; "
+                f"{type(optimizer).__name__} has its own. Leave learning_rate out."
+            )
+        elif isinstance(optimizer, dict):
+            optimizer = keras.optimizers.get(optimizer)
+        if not isinstance(optimizer, keras.optimizers.Optimizer):
+            raise ValueError(
+                "optimizer must be a keras.optimizers.Optimizer or the name of one, got "
+                f"{optimizer!r}."
+            )
+        if optimizer is not getattr(self, "optimizer", None):
+            if optimizer.built:
+                raise ValueError(
+                    f"The optimizer {optimizer.name!r} already trains other variables, whose "
+                    "moments it keeps. Give a new one."
+                )
+            self._slots = None
         if keras.backend.backend() == "tensorflow":
             kwargs.setdefault("jit_compile", False)  # XLA compiles for minutes
         super().compile(optimizer=optimizer, loss=None, metrics=None, **kwargs)
 
     def get_compile_config(self) -> dict[str, Any]:
         """Returns the optimiser, for a saved pretrainer to go on with."""
+        self._build_optimizer()
         return {"optimizer": keras.saving.serialize_keras_object(self.optimizer)}
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compiles a loaded pretrainer with the optimiser of `get_compile_config`."""
         self.compile(keras.saving.deserialize_keras_object(config["optimizer"]))
-        self.optimizer.build(self.trainable_variables)
+        self._build_optimizer()
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        """Those of the pretrainer: the wrapped model's own are neither reset nor shown."""
+        of_model = {id(metric) for metric in self.model.metrics}
+        return [metric for metric in super().metrics if id(metric) not in of_model]
 
     def call(self, x: Any, training: bool = False) -> dict[str, Tensor]:
         """Returns the mean "radius" and the RMS "gain" of every driven transition on a batch.
@@ -205,14 +297,16 @@ class LSCPretrainer(keras.Model):
 
         Returns:
             Two `(transitions,)` float32 tensors; for a model with spiking layers also their mean
-            "rate" at the sampled steps, `(layers,)`.
+            "rate" at the sampled steps, `(layers,)`, and for one with constraints "violation", how
+            far off each such weight is before its constraint, relative and squared, `(weights,)`.
         """
         inputs = in_order(x, input_structure(self.model))
         batch = ops.shape(inputs[0])[0]
         spread = ops.cast(ops.arange(batch), "float32") * _GOLDEN + self._phase
         position = spread - ops.floor(spread)
         # The wrapped model reads its weights through the scope: scaled, and never written to.
-        with keras.StatelessScope(state_mapping=self._effective_weights()):
+        effective, violation = self._effective_weights()
+        with keras.StatelessScope(state_mapping=effective):
             points = self.transition_map.sample(inputs, position)
             measured = radii_and_gains(
                 [row.linearize(points) for row in self._driven],
@@ -228,6 +322,8 @@ class LSCPretrainer(keras.Model):
         if spikes:
             firing = zip(spikes, points.firing_weights(), strict=True)
             result["rate"] = ops.stack([mean_over_points(*layer) for layer in firing])
+        if violation:
+            result["violation"] = ops.stack(violation)
         if training:
             self._isotropy.assign(self._first_isotropy(result))
             after = self._phase + ops.cast(batch, "float32") * _GOLDEN
@@ -247,7 +343,9 @@ class LSCPretrainer(keras.Model):
         Divided by the target, so that its derivative by a log scale is the deviation itself, for
         small radii ("unbalanced") as for large ones. In mode "scales" more than a little drift of
         the isotropy costs as well, and so do firing rates outside [0.02, 0.5]: the gradients of a
-        silent layer are those of its surrogate alone. Labels and sample weights are ignored.
+        silent layer are those of its surrogate alone. A weight that is moved to where its
+        constraint does not let it go costs too, so that it finds its way back. Labels and sample
+        weights are ignored.
         """
         del y, sample_weight, training
         targets = self._targets(x)
@@ -261,6 +359,8 @@ class LSCPretrainer(keras.Model):
             missing = ops.relu(1.0 - y_pred["rate"] / low)
             surplus = ops.relu((y_pred["rate"] - high) / (1.0 - high))
             loss = loss + _RATE_COST * ops.mean(ops.square(missing) + ops.square(surplus))
+        if "violation" in y_pred:
+            loss = loss + _VIOLATION_COST * ops.mean(y_pred["violation"])
         # Keras warns of variables without a gradient; those that no driven transition depends on,
         # such as the input weights of a linear bottom layer, have one of zero.
         return loss + 0.0 * sum(ops.sum(variable) for variable in self.trainable_variables)
@@ -273,27 +373,69 @@ class LSCPretrainer(keras.Model):
         self._recent.update_state(y_pred["radius"], y_pred["gain"], self._targets(x))
         return self.get_metrics_result()
 
-    def fit(self, *args: Any, **kwargs: Any) -> Any:
+    def fit(
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        epochs: int = 1,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
         """`keras.Model.fit`, after which the wrapped model holds the stabilised weights.
 
-        On any error, and when interrupted, the wrapped model gets back the weights it had.
+        On any error, and when interrupted, the wrapped model gets back the weights it had, and
+        the optimiser its state.
         """
-        before = [ops.convert_to_numpy(weight) for weight in self.weights]
+        if batch_size is not None:
+            batch_size = positive_integer("batch_size", batch_size)
+        epochs = integer("epochs", epochs, at_least=0)
+        if not self.compiled:
+            raise ValueError("The pretrainer is not compiled. Call its compile() before fit().")
+        refuse_non_finite_weights(self.model)
+        self._refuse_frozen_later()
+        state = State(self.variables, self.metrics_variables)
         try:
-            history = super().fit(*args, **kwargs)
-            self._refuse_non_finite()
+            self.apply_constraints()
+            slots = self._build_optimizer()
+            of_optimizer = State(self.optimizer.variables)
+            try:
+                slots.follow()
+                history = super().fit(x, y, batch_size, epochs, *args, **kwargs)
+                self._refuse_non_finite()
+                self.fold_scales()
+            except BaseException:
+                of_optimizer.restore()
+                raise
         except BaseException:
-            for weight, value in zip(self.weights, before, strict=True):
-                weight.assign(value)
+            state.restore()
             raise
-        self.fold_scales()
         return history
 
+    def apply_constraints(self) -> None:
+        """Lets the constraints of the wrapped model's weights act, as a step of training does."""
+        for variable in self._constraints.variables:
+            variable.assign(variable.constraint(variable.value))
+
     def fold_scales(self) -> None:
-        """Puts the scales and shifts into the wrapped model's weights and sets them back."""
-        for variable, mover, move in self._moved:
-            variable.assign(move(variable.value, mover.value))
+        """Puts the scales and shifts into the wrapped model's weights and sets them back.
+
+        What the optimiser keeps of them (moments, averages, accumulated gradients) is set back
+        too; its count of updates and its learning rate go on.
+
+        Raises:
+            FloatingPointError: a weight would become NaN or infinite; nothing is changed then.
+        """
+        changed = [*(variable for variable, _, _ in self._moved), *self._constraints.variables]
+        values = {id(variable): value for variable, value in self._effective_weights()[0]}
+        found = [(variable, ops.convert_to_numpy(values[id(variable)])) for variable in changed]
+        _refuse([variable.path for variable, value in found if not np.isfinite(value).all()])
+        for variable, value in found:
+            variable.assign(value)
+        for _, mover, _ in self._moved:
             mover.assign(ops.zeros(mover.shape))
+        if self._slots is not None:
+            self._slots.reset()
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor."""
@@ -318,7 +460,8 @@ class LSCPretrainer(keras.Model):
         current, first = ops.stop_gradient(_isotropy(y_pred)), self._isotropy.value
         return ops.where(first == 0.0, current, first)
 
-    def _effective_weights(self) -> list[tuple[Any, Tensor]]:
+    def _effective_weights(self) -> tuple[list[tuple[Any, Tensor]], list[Tensor]]:
+        """What the wrapped model computes with, and how far constraints took moved weights back."""
         free = {id(variable) for variable in self._free}
         values = {}
         for variable in self.model.variables:
@@ -328,7 +471,39 @@ class LSCPretrainer(keras.Model):
             values[id(variable)] = value
         for variable, mover, move in self._moved:
             values[id(variable)] = move(values[id(variable)], mover.value)
-        return [(variable, values[id(variable)]) for variable in self.model.variables]
+        violations = []
+        moved = {id(variable) for variable, _, _ in self._moved}
+        for variable in self._constraints.variables:
+            value = values[id(variable)]
+            allowed = ops.stop_gradient(ops.cast(variable.constraint(value), ops.dtype(value)))
+            if id(variable) in moved:
+                size = ops.sum(ops.square(allowed)) + keras.config.epsilon()
+                violations.append(ops.sum(ops.square(value - allowed)) / size)
+            # The gradient of a projected step: a constraint's own may be zero for good.
+            values[id(variable)] = allowed + (value - ops.stop_gradient(value))
+        return [(variable, values[id(variable)]) for variable in self.model.variables], violations
+
+    def _build_optimizer(self) -> "_Slots":
+        """Builds the optimiser, if it is not, and notes what it knows before the first update."""
+        if self._slots is not None:
+            return self._slots
+        strategy = getattr(self, "distribute_strategy", None)
+        with contextlib.nullcontext() if strategy is None else strategy.scope():
+            if not self.optimizer.built:
+                self.optimizer.build(self.trainable_variables)
+        movers = [mover for _, mover, _ in self._moved]
+        self._slots = _Slots(self.optimizer, movers, self._free)
+        return self._slots
+
+    def _refuse_frozen_later(self) -> None:
+        frozen = frozen_variables(self.model)
+        weights = [*(variable for variable, _, _ in self._moved), *self._free]
+        late = [variable.path for variable in weights if id(variable) in frozen]
+        if late:
+            raise ValueError(
+                f"{len(late)} weight(s) of {self.model.name!r}, {late[0]!r} first, were frozen "
+                "after this pretrainer was made. Make a new LSCPretrainer."
+            )
 
     def _move(self, variable: Any, move: Callable, kind: str, shape: tuple[int, ...]) -> None:
         name = f"{kind}_{len(self._moved)}"
@@ -346,16 +521,94 @@ class LSCPretrainer(keras.Model):
         )
 
     def _refuse_non_finite(self) -> None:
-        bad = [
-            weight.path
-            for weight in self.trainable_variables
-            if not np.isfinite(ops.convert_to_numpy(weight)).all()
+        _refuse(
+            [
+                weight.path
+                for weight in self.trainable_variables
+                if not np.isfinite(ops.convert_to_numpy(weight)).all()
+            ]
+        )
+
+
+def _refuse(non_finite: list[str]) -> None:
+    if non_finite:
+        raise FloatingPointError(
+            f"Pre-training made {len(non_finite)} weight(s) NaN or infinite, {non_finite[0]!r} "
+            "first; the model has its former weights. Use a smaller learning rate."
+        )
+
+
+class State:
+    """The values of variables, to give them back when something fails.
+
+    Args:
+        *variables: lists of variables.
+    """
+
+    def __init__(self, *variables: Sequence[Any]):
+        # Copies: what a backend shows of a tensor may change with it.
+        self._values = [
+            (variable, np.array(ops.convert_to_numpy(variable.value)))
+            for some in variables
+            for variable in some
         ]
-        if bad:
-            raise FloatingPointError(
-                f"Pre-training made {len(bad)} weight(s) NaN or infinite, {bad[0]!r} first; the "
-                "model has its former weights. Use a smaller learning rate."
-            )
+
+    def restore(self) -> None:
+        """Gives every variable its value back."""
+        for variable, value in self._values:
+            variable.assign(value)
+
+
+class _Constraints:
+    """The weights with a constraint, kept where Keras does not take them for the pretrainer's own.
+
+    Args:
+        variables: weights with and without constraints.
+    """
+
+    def __init__(self, variables: Iterable[Any]):
+        self.variables = [variable for variable in variables if variable.constraint is not None]
+
+
+class _Slots:
+    """What an optimiser keeps of the variables it moves: moments, averages, sums of gradients.
+
+    Its count of updates, its learning rate and its scale of the loss are none.
+
+    Args:
+        optimizer: built.
+        movers: variables that are set back to zero when they are folded into weights.
+        free: the other ones, which are weights themselves.
+    """
+
+    def __init__(self, optimizer: Any, movers: list[Any], free: list[Any]):
+        self._fresh: list[tuple[Any, np.ndarray]] = []
+        self._averages: list[tuple[Any, Any]] = []
+        for slot in optimizer.variables:
+            name = slot.name
+            of = next((variable for variable in free if _is_slot_of(variable, name)), None)
+            is_mover = any(_is_slot_of(variable, name) for variable in movers)
+            if of is not None and name.endswith("_average"):
+                self._averages.append((slot, of))
+            # Whose it is an optimiser of one's own need not say; what all share are scalars.
+            of_unknown = of is None and len(slot.shape) > 0
+            if is_mover or of_unknown or name.endswith("gradient_accumulator"):
+                self._fresh.append((slot, np.array(ops.convert_to_numpy(slot.value))))
+
+    def reset(self) -> None:
+        """Forgets the movers, as they were before the first update."""
+        for slot, value in self._fresh:
+            slot.assign(value)
+
+    def follow(self) -> None:
+        """Has the averages of weights begin at what the weights are."""
+        for slot, variable in self._averages:
+            slot.assign(variable.value)
+
+
+def _is_slot_of(variable: Any, name: str) -> bool:
+    """Whether Keras gives a slot of `variable` this name."""
+    return name == variable.name or name.startswith(f"{variable.path.replace('/', '_')}_")
 
 
 def _isotropy(y_pred: dict[str, Tensor]) -> Tensor:
@@ -396,7 +649,10 @@ class RecentRadii(keras.metrics.Metric):
         """Returns `<transition>_radius` and `<transition>_gain` for each, and "max_deviation"."""
         weight = ops.maximum(self._weight, 1e-7)
         radius, gain = self._radius / weight, self._gain / weight
-        values = {"max_deviation": ops.max(ops.abs(radius - self._target))}
+        deviation = ops.abs(radius - self._target)
+        # Not every backend's largest of NaN and a number is NaN.
+        worst = ops.where(ops.any(ops.isnan(deviation)), np.nan, ops.max(deviation))
+        values = {"max_deviation": worst}
         for k, name in enumerate(self.transitions):
             values[f"{name}_radius"] = radius[k]
             values[f"{name}_gain"] = gain[k]

@@ -1,17 +1,19 @@
 """stabilize: pre-training to stability in one call, checked on held-out sequences."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
+from keras_lsc.arguments import integer, number, one_of, positive_integer
 from keras_lsc.callbacks import StopWhenStable
-from keras_lsc.pretrainer import LSCPretrainer, Mode
+from keras_lsc.pretrainer import LSCPretrainer, Mode, State
 from keras_lsc.stability.data import draw_rows, input_structure
 from keras_lsc.stability.measure import Probe
 from keras_lsc.stability.radius import COARSE, RadiusKind
-from keras_lsc.stability.report import SILENT_RATE, StabilityReport
+from keras_lsc.stability.report import SILENT_RATE, StabilityReport, TransitionStatistics
 from keras_lsc.stability.targets import Target
 from keras_lsc.stability.waking import wake
 
@@ -54,7 +56,7 @@ def stabilize(
     seed: int = 0,
     optimizer: Any = "adam",
     learning_rate: float | None = None,
-    callbacks: tuple[keras.callbacks.Callback, ...] = (),
+    callbacks: Sequence[keras.callbacks.Callback] | None = (),
     verbose: str | int = 0,
 ) -> StabilityReport:
     """Pre-trains a model, in place, until every transition has its target radius.
@@ -66,6 +68,7 @@ def stabilize(
     The steps of an optimiser given by name halve in every seventh of the updates (in mode
     "weights" in every two fifths): at the end it is the noise of single updates that keeps a
     radius off its target.
+    Frozen layers stay as they are, and constraints of the weights hold (see `LSCPretrainer`).
 
     Args:
         model: a built Sequential or functional `keras.Model`, recurrent or feed-forward.
@@ -78,10 +81,10 @@ def stabilize(
         max_updates: number of updates after which pre-training gives up.
         batch_size: sequences in an update, one point in each.
         samples: fewest points of the held-out measurement.
-        seed: of the choice of sequences and points and of their order.
+        seed: of the choice of sequences and points and of their order, 0 or a positive integer.
         optimizer: an optimiser or its name, as `LSCPretrainer.compile` takes it.
-        learning_rate: of an optimiser given by name.
-        callbacks: Keras callbacks of the pre-training.
+        learning_rate: of an optimiser given by name; None for the default of the mode.
+        callbacks: list or tuple of Keras callbacks of the pre-training.
         verbose: as in `keras.Model.fit`.
 
     Returns:
@@ -89,8 +92,12 @@ def stabilize(
 
     Raises:
         NotStabilizedError: a radius stayed outside the tolerance, or a spiking layer is silent or
-            saturated. The error carries the report and the model has the weights it had.
-        TypeError, ValueError: as `measure` and `LSCPretrainer` raise them.
+            saturated. The error carries the report.
+        TypeError, ValueError: as `measure` and `LSCPretrainer` raise them; or an argument is of
+            no use.
+
+        After any error, also one of a callback or an interruption, the model has the weights it
+        had.
 
     Source: arXiv 2308.12075, section 4; the scales are this project's ("How it works" in the
         README).
@@ -103,17 +110,23 @@ def stabilize(
         >>> report.max_deviation("variance") <= 0.02
         True
     """
-    if not tolerance > 0:
-        raise ValueError(f"tolerance must be a positive radius, got {tolerance!r}.")
+    tolerance = number("tolerance", tolerance, above=0)
+    max_updates = positive_integer("max_updates", max_updates)
+    batch_size = positive_integer("batch_size", batch_size)
+    samples = positive_integer("samples", samples)
+    seed = integer("seed", seed, at_least=0)
+    one_of("verbose", verbose, ("auto", 0, 1, 2))
+    watchers = _checked_callbacks(callbacks)
     pretrainer = LSCPretrainer(model, target, mode, radius, include_input=include_input, seed=seed)
     halving = max(60, _HALVING[mode] * max_updates)
     pretrainer.compile(optimizer, learning_rate, decay_updates=halving)
     probe = Probe(model, radius, pretrainer.transition_map, COARSE)
     rows = draw_rows(x, _rows_to_draw(model), seed, input_structure(model))
     training, held_out = _hold_out(rows)
-    before = model.get_weights()
+    before = State(model.variables)
     history = _History(max_updates)
     try:
+        pretrainer.apply_constraints()
         wake(pretrainer.transition_map, training)
         while True:
             pretrainer.fit(
@@ -121,7 +134,7 @@ def stabilize(
                 epochs=max_updates,
                 shuffle=False,
                 callbacks=[
-                    *callbacks,
+                    *watchers,
                     StopWhenStable(tolerance / 2, history.round_at_least),
                     history,
                 ],
@@ -130,20 +143,31 @@ def stabilize(
             is_last = history.updates >= max_updates
             report = probe.report(held_out, samples, seed)
             # Without its standard error a radius may be near enough to be worth a closer look.
-            if is_last or _largest_deviation(report, target, include_input, -2.0) <= tolerance:
+            rough = _largest_deviation(report, pretrainer, -2.0)
+            if rough <= tolerance or (is_last and math.isfinite(rough)):
                 needed = min(report.samples_for(tolerance / 3), _MOST_SAMPLES)
                 report = probe.report(held_out, needed, seed) if needed > samples else report
             errors = 0.0 if is_last else 1.0
             fires = not report.silent_or_saturated
-            if fires and _largest_deviation(report, target, include_input, errors) <= tolerance:
+            if fires and _largest_deviation(report, pretrainer, errors) <= tolerance:
                 return report
             if is_last:
-                raise NotStabilizedError(
-                    _explain(report, target, tolerance, mode, include_input, history), report
-                )
+                raise NotStabilizedError(_explain(report, pretrainer, tolerance, history), report)
     except BaseException:
-        model.set_weights(before)
+        before.restore()
         raise
+
+
+def _checked_callbacks(callbacks: Any) -> list[keras.callbacks.Callback]:
+    if callbacks is None:
+        return []
+    is_list = isinstance(callbacks, list | tuple)
+    if not is_list or not all(isinstance(one, keras.callbacks.Callback) for one in callbacks):
+        raise ValueError(
+            "callbacks must be a list or tuple of keras.callbacks.Callback objects, got "
+            f"{callbacks!r}. Put a single one in brackets, and call those that are classes."
+        )
+    return list(callbacks)
 
 
 class _Batches(keras.utils.PyDataset):
@@ -197,6 +221,10 @@ class _History(keras.callbacks.Callback):
         if self.updates >= self._round_ends:
             self.model.stop_training = True
 
+    def last_radius(self, transition: str) -> float:
+        """A transition's radius as the last updates had it."""
+        return self.logs[-1][f"{transition}_radius"]
+
     def recent_change(self, transition: str) -> float:
         """How far a transition's radius moved over the last quarter of the updates."""
         radii = [logs[f"{transition}_radius"] for logs in self.logs]
@@ -218,16 +246,16 @@ def _hold_out(rows: list[np.ndarray]) -> tuple[list[np.ndarray], list[np.ndarray
     return [array[held_out:] for array in rows], [array[:held_out] for array in rows]
 
 
-def _wanted(report: StabilityReport, target: Target, include_input: bool) -> dict[str, float]:
-    wanted = report.wanted(target)
-    return {**wanted, "input": wanted["depth"]} if include_input else wanted
+def _wanted(report: StabilityReport, pretrainer: LSCPretrainer) -> dict[str, float]:
+    wanted = report.wanted(pretrainer.target)
+    return {**wanted, "input": wanted["depth"]} if pretrainer.include_input else wanted
 
 
 def _largest_deviation(
-    report: StabilityReport, target: Target, include_input: bool, standard_errors: float
+    report: StabilityReport, pretrainer: LSCPretrainer, standard_errors: float
 ) -> float:
     """Largest |mean radius - target|, so many standard errors of the mean included."""
-    wanted = _wanted(report, target, include_input)
+    wanted = _wanted(report, pretrainer)
     rows = [row for row in report.transitions if row.kind in wanted]
     share = standard_errors / math.sqrt(report.samples)
     # NaN, where a radius is, is the largest.
@@ -235,26 +263,17 @@ def _largest_deviation(
 
 
 def _explain(
-    report: StabilityReport,
-    target: Target,
-    tolerance: float,
-    mode: Mode,
-    include_input: bool,
-    history: _History,
+    report: StabilityReport, pretrainer: LSCPretrainer, tolerance: float, history: _History
 ) -> str:
-    wanted = _wanted(report, target, include_input)
+    wanted = _wanted(report, pretrainer)
     lines = []
     for row in report.transitions:
         if row.kind not in wanted or abs(row.radius - wanted[row.kind]) <= tolerance:
             continue
-        change = history.recent_change(row.name)
-        if row.radius == 0.0:
-            reason = "its Jacobian is zero: the units are dead or saturated"
-        elif abs(change) > tolerance:
-            reason = f"it was still moving ({change:+.3f} over the last quarter)"
-        else:
-            reason = "it no longer moved: the cell saturates, or another transition holds it back"
-        lines.append(f"  {row.name}: {row.radius:.3f}, wanted {wanted[row.kind]:.3f}; {reason}")
+        lines.append(
+            f"  {row.name}: {row.radius:.3f}, wanted {wanted[row.kind]:.3f}; "
+            f"{_reason(row, wanted[row.kind], pretrainer, tolerance, history)}"
+        )
     for name, rate in report.silent_or_saturated.items():
         state = "silent" if rate < SILENT_RATE else "saturated"
         lines.append(
@@ -262,10 +281,42 @@ def _explain(
             "about its gradients on other inputs. Change its threshold, its weights or its inputs"
         )
     advice = "Allow more updates (max_updates), or a larger tolerance"
-    if mode == "scales":
+    if pretrainer.mode == "scales":
         advice += ', or let every weight move (mode="weights")'
+    held = [f"{name} on {path!r}" for path, name in pretrainer.constraints.items()]
+    if held:
+        advice += f". Constraints hold and may forbid the target: {', '.join(held)}"
     return (
-        f"{report.model!r} is not within {tolerance} of the target {target!r} after "
+        f"{report.model!r} is not within {tolerance} of the target {pretrainer.target!r} after "
         f"{history.updates} updates:\n" + "\n".join(lines) + f"\n{advice}. "
         "The model has its former weights; the report is on this error."
     )
+
+
+def _reason(
+    row: TransitionStatistics,
+    wanted: float,
+    pretrainer: LSCPretrainer,
+    tolerance: float,
+    history: _History,
+) -> str:
+    """Why a radius is not what was wanted of it."""
+    if not math.isfinite(row.radius):
+        return "it is not a number: the states or the weights overflow"
+    if row.radius == 0.0:
+        return "its Jacobian is zero: the units are dead or saturated"
+    last = history.last_radius(row.name)
+    if pretrainer.averages_weights and abs(last - wanted) < abs(row.radius - wanted) / 2:
+        return (
+            f"the updates had brought it to {last:.3f}, but the optimizer keeps averages of the "
+            "weights (use_ema=True), which lag behind"
+        )
+    change = history.recent_change(row.name)
+    if abs(change) > tolerance:
+        return f"it was still moving ({change:+.3f} over the last quarter)"
+    others = ["the cell saturates", "another transition holds it back"]
+    if pretrainer.constraints:
+        others.append("a constraint forbids it")
+    if pretrainer.holds_frozen_weights:
+        others.append("what would move it is frozen")
+    return f"it no longer moved: {', '.join(others[:-1])}, or {others[-1]}"

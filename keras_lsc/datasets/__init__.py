@@ -39,6 +39,7 @@ from keras_lsc.datasets import (
 )
 from keras_lsc.datasets.batching import Batches
 from keras_lsc.datasets.carried import CarriedState
+from keras_lsc.datasets.checks import check_count, check_flag
 from keras_lsc.datasets.cochlea import Cochlea
 from keras_lsc.datasets.curriculum import GrowingTask
 from keras_lsc.datasets.examples import Examples
@@ -192,6 +193,7 @@ def load(
         >>> x.shape, y.shape
         ((100, 16, 1), (100,))
     """
+    check_flag("masks", masks)
     examples = _read(name, split, options)
     x = examples.inputs[:]
     return (x, examples.targets, examples.mask(slice(None))) if masks else (x, examples.targets)
@@ -249,6 +251,12 @@ def batches(
         (1000, 100, 2) (1000,)
     """
     module = _task(name)
+    check_count("batch_size", batch_size, at_least=1)
+    check_count("seed", seed, at_least=0)
+    check_flag("masks", masks)
+    for argument, value in (("shuffle", shuffle), ("drop_rest", drop_rest)):
+        if value is not None:
+            check_flag(argument, value)
     if hasattr(module, "read_stream"):
         if shuffle or masks:
             given = "shuffle=True" if shuffle else "masks=True"
@@ -322,6 +330,10 @@ def vocabulary(name: str, **options: Any) -> tuple[str, ...]:
 
 
 def _task(name: str) -> ModuleType:
+    if not isinstance(name, str):
+        raise ValueError(
+            f"a dataset is chosen by its name, got {name!r}; known datasets: {', '.join(names())}."
+        )
     if name not in _TASKS:
         closest = difflib.get_close_matches(name, names(), cutoff=0.4)
         hint = f"did you mean {' or '.join(map(repr, closest))}? " if closest else ""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from numbers import Integral, Real
+from numbers import Integral, Rational, Real
 from typing import Any
 
 
 def check_split(dataset: str, split: str, known: Collection[str]) -> None:
     """Raises ValueError unless `split` is one of the dataset's splits."""
-    if split not in known:
+    # A split need not be hashable to be refused.
+    if split not in list(known):
         raise ValueError(f"{dataset} has no split {split!r}; use one of {', '.join(known)}.")
 
 
@@ -28,13 +29,24 @@ def check_count(argument: str, value: Any, at_least: int) -> None:
 
 def check_number(argument: str, value: Any, above: float, at_most: float = math.inf) -> None:
     """Raises ValueError unless `value` is a number in (above, at_most] and finite."""
-    is_number = isinstance(value, Real) and not isinstance(value, bool)
-    if not (is_number and above < float(value) <= at_most and math.isfinite(value)):
+    if not (_is_finite(value) and above < value <= at_most):
         raise ValueError(f"{argument}={value!r} is not a number in ({above:g}, {at_most:g}].")
 
 
 def check_share(argument: str, value: Any) -> None:
     """Raises ValueError unless `value` is a number in [0, 1)."""
-    is_number = isinstance(value, Real) and not isinstance(value, bool)
-    if not (is_number and 0 <= float(value) < 1):
+    if not (_is_finite(value) and 0 <= value < 1):
         raise ValueError(f"{argument}={value!r} is not a number in [0, 1).")
+
+
+def check_flag(argument: str, value: Any) -> None:
+    """Raises ValueError unless `value` is True or False."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{argument}={value!r} is neither True nor False.")
+
+
+def _is_finite(value: Any) -> bool:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return False
+    # Integers and fractions, however large, are finite.
+    return isinstance(value, Rational) or math.isfinite(value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 
-from keras_lsc.datasets.checks import check_count
+from keras_lsc.datasets.checks import check_count, check_flag
 from keras_lsc.datasets.text import DEFAULT_STEPS
 
 
@@ -49,6 +49,7 @@ class LaneBatches(keras.utils.PyDataset):
         super().__init__()
         check_count("batch_size", batch_size, at_least=1)
         check_count("steps", steps, at_least=1)
+        check_flag("drop_rest", drop_rest)
         length = (len(tokens) - 1) // batch_size
         if length < (steps if drop_rest else 1):
             raise ValueError(

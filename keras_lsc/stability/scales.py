@@ -17,7 +17,7 @@ def gate_blocks(shape: tuple[int, ...], gate_width: int | None) -> int:
     many gates side by side, as in LSTM (four) and GRU (three).
 
     Args:
-        shape: of the weight, at least two axes.
+        shape: of the weight.
         gate_width: size of the cell's state; None for the weight of any other layer.
 
     Returns:
@@ -27,10 +27,9 @@ def gate_blocks(shape: tuple[int, ...], gate_width: int | None) -> int:
         >>> gate_blocks((28, 256), 64)
         4
     """
-    columns = shape[-1]
-    if not gate_width or columns % gate_width:
+    if not shape or not gate_width or shape[-1] % gate_width:
         return 1
-    return columns // gate_width
+    return shape[-1] // gate_width
 
 
 def is_bias(variable: Any) -> bool:
@@ -71,4 +70,6 @@ def nudged(value: Tensor, nudge: Tensor) -> Tensor:
 
 
 def _per_column(blocks: Tensor, value: Tensor) -> Tensor:
+    if not value.shape:
+        return ops.reshape(blocks, ())
     return ops.repeat(blocks, value.shape[-1] // blocks.shape[0])

@@ -5,6 +5,10 @@ import numbers
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
+from keras_lsc.arguments import integer, is_too_large
+
 Target = str | float | tuple[float, float]
 
 _NAMED = ("variance", "unbalanced", "variance-unbalanced")
@@ -31,28 +35,56 @@ def resolve(target: Target, depth: int, steps: int) -> tuple[float, float]:
         >>> resolve((0.9, 0.4), depth=2, steps=28)
         (0.9, 0.4)
     """
+    depth, steps = integer("depth", depth, at_least=1), integer("steps", steps, at_least=0)
+    chosen = checked(target)
+    if isinstance(chosen, tuple):
+        return chosen
+    if not isinstance(chosen, str):
+        return chosen, chosen
+    if chosen == "variance":
+        share = 0.5 if steps else 1.0
+        return math.sqrt(1.0 - share) if steps else 1.0, math.sqrt(share)
+    time, layers = steps / (depth + steps), depth / (depth + steps)
+    if chosen == "variance-unbalanced":
+        time, layers = math.sqrt(time), math.sqrt(layers)
+    return (time, layers) if steps else (1.0, layers)
+
+
+def checked(target: Any) -> Target:
+    """Returns a target in plain Python types, as it is written to files and messages.
+
+    Args:
+        target: as `resolve` takes it; numbers and pairs of NumPy are taken as well.
+
+    Returns:
+        The name, a float, or a pair of floats.
+
+    Raises:
+        ValueError: `target` is none of these, or not positive and finite.
+
+    Example:
+        >>> checked([1, 0.5])
+        (1.0, 0.5)
+    """
     if isinstance(target, str):
-        if target not in _NAMED:
-            raise ValueError(
-                f"Unknown target {target!r}. Expected one of {', '.join(map(repr, _NAMED))}, "
-                "a positive number, or a pair (rho_t, rho_l)."
-            )
-        if target == "variance":
-            share = 0.5 if steps else 1.0
-            return math.sqrt(1.0 - share) if steps else 1.0, math.sqrt(share)
-        time, layers = steps / (depth + steps), depth / (depth + steps)
-        if target == "variance-unbalanced":
-            time, layers = math.sqrt(time), math.sqrt(layers)
-        return (time, layers) if steps else (1.0, layers)
-    pair = target if isinstance(target, Sequence) else (target, target)
-    if len(pair) != 2 or not all(_is_radius(value) for value in pair):
+        if target in _NAMED:
+            return str(target)
+        raise ValueError(
+            f"Unknown target {target!r}. Expected one of {', '.join(map(repr, _NAMED))}, "
+            "a positive number, or a pair (rho_t, rho_l)."
+        )
+    given = target.tolist() if isinstance(target, np.ndarray) else target
+    radii = tuple(given) if isinstance(given, Sequence) else (given, given)
+    if len(radii) != 2 or not all(_is_radius(radius) for radius in radii):
         raise ValueError(
             f"Target {target!r} is not a radius. Expected a positive finite number, a pair "
             f"(rho_t, rho_l) of them, or one of {', '.join(map(repr, _NAMED))}."
         )
-    return float(pair[0]), float(pair[1])
+    pair = float(radii[0]), float(radii[1])
+    return pair if isinstance(given, Sequence) else pair[0]
 
 
 def _is_radius(value: Any) -> bool:
-    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    return is_number and math.isfinite(value) and value > 0
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return False
+    return not is_too_large(value) and 0 < float(value) < math.inf

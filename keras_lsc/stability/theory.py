@@ -12,6 +12,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from keras_lsc.arguments import integer, number, positive_integer
+
+# The exponential of more is no float.
+_LARGEST_EXPONENT = 709.0
+
 
 def number_of_paths(steps: int, layers: int) -> int:
     """Number of gradient paths between grid points `steps` apart in time, `layers` in depth.
@@ -23,13 +28,31 @@ def number_of_paths(steps: int, layers: int) -> int:
     Returns:
         The binomial coefficient C(steps + layers, layers).
 
+    Raises:
+        ValueError: a number is negative, or no integer.
+
     Source: arXiv 2308.12075, section 3.
 
     Example:
         >>> number_of_paths(2, 1)
         3
     """
+    steps = integer("steps", steps, at_least=0)
+    layers = integer("layers", layers, at_least=0)
     return math.comb(steps + layers, layers)
+
+
+def _times_powers(paths: int, rho_time: float, steps: int, rho_depth: float, layers: int) -> float:
+    """paths rho_time^steps rho_depth^layers, where its factors may be too large for a float."""
+    factors = [(rho, power) for rho, power in ((rho_time, steps), (rho_depth, layers)) if power]
+    if any(rho == 0.0 for rho, _ in factors):
+        return 0.0
+    logarithm = math.log(paths) + sum(power * math.log(rho) for rho, power in factors)
+    # Where every factor is a plain float their product is closer.
+    parts = [math.log(paths), *(power * math.log(rho) for rho, power in factors)]
+    if max(map(abs, parts), default=0.0) < _LARGEST_EXPONENT / 3:
+        return float(paths) * math.prod(rho**power for rho, power in factors)
+    return math.inf if logarithm > _LARGEST_EXPONENT else math.exp(logarithm)
 
 
 def coherent_bound(rho_time: float, rho_depth: float, steps: int, layers: int) -> float:
@@ -42,7 +65,11 @@ def coherent_bound(rho_time: float, rho_depth: float, steps: int, layers: int) -
         layers: distance in depth.
 
     Returns:
-        C(steps + layers, layers) rho_time^steps rho_depth^layers.
+        C(steps + layers, layers) rho_time^steps rho_depth^layers; infinite where it is too large
+        for a float.
+
+    Raises:
+        ValueError: a radius is negative, or a distance is no integer of 0 or more.
 
     Source: arXiv 2308.12075, theorem 1.
 
@@ -50,7 +77,10 @@ def coherent_bound(rho_time: float, rho_depth: float, steps: int, layers: int) -
         >>> coherent_bound(0.5, 0.5, steps=1, layers=1)
         0.5
     """
-    return number_of_paths(steps, layers) * rho_time**steps * rho_depth**layers
+    rho_time = number("rho_time", rho_time, at_least=0)
+    rho_depth = number("rho_depth", rho_depth, at_least=0)
+    paths = number_of_paths(steps, layers)
+    return _times_powers(paths, rho_time, int(steps), rho_depth, int(layers))
 
 
 def propagate(
@@ -70,12 +100,25 @@ def propagate(
     Returns:
         `(T, L)` array of g, time first; its last entry is 1.
 
+    Raises:
+        ValueError: not as many factors in time as in depth, one that is no finite number, or no
+            positive number of steps.
+
     Example:
         >>> propagate([0.5, 0.5], [0.0, 0.5], steps=2)
         array([[0.5, 0.5],
                [0.5, 1. ]])
     """
+    steps = positive_integer("steps", steps)
     layers = len(time_factors)
+    if layers == 0 or len(depth_factors) != layers:
+        raise ValueError(
+            f"time_factors and depth_factors need one number a layer each, got {layers} and "
+            f"{len(depth_factors)}."
+        )
+    for name, factors in (("time_factors", time_factors), ("depth_factors", depth_factors)):
+        for layer, factor in enumerate(factors):
+            number(f"{name}[{layer}]", factor)
     grid = np.zeros((steps, layers))
     grid[-1, -1] = 1.0
     for t in range(steps - 1, -1, -1):
@@ -100,16 +143,16 @@ def energy_summed_over_time(rho_time: float, rho_depth: float, layers_below_top:
         rho_t^2 + rho_l^2 = 1.
 
     Raises:
-        ValueError: rho_time is not below 1, where the sum has no limit.
+        ValueError: rho_time is not below 1, where the sum has no limit; or a number is of no use.
 
     Example:
         >>> round(energy_summed_over_time(0.5**0.5, 0.5**0.5, 7), 6)
         2.0
     """
-    if not 0 <= rho_time < 1:
-        raise ValueError(
-            f"The energy summed over an endless past needs 0 <= rho_time < 1, got {rho_time!r}."
-        )
+    advice = "The energy summed over an endless past needs 0 <= rho_time < 1."
+    rho_time = number("rho_time", rho_time, at_least=0, below=1, advice=advice)
+    rho_depth = number("rho_depth", rho_depth, at_least=0)
+    layers_below_top = integer("layers_below_top", layers_below_top, at_least=0)
     lost = 1.0 - rho_time**2
     return (rho_depth**2 / lost) ** layers_below_top / lost
 
@@ -135,8 +178,9 @@ def far_corner_radius(steps: int, layers: int) -> float:
         >>> round(far_corner_radius(steps=112, layers=2), 2)
         0.98
     """
+    steps, layers = positive_integer("steps", steps), positive_integer("layers", layers)
     transitions = steps + layers - 2
-    if min(steps, layers) < 1 or transitions == 0:
+    if transitions == 0:
         raise ValueError(
             f"A grid of {steps} steps and {layers} layers has no transitions between two corners: "
             "give 1 or more of each, and 2 or more of one."
@@ -154,6 +198,9 @@ class PascalRNN:
         rho_depth: weight in depth.
         layers: number of layers L.
 
+    Raises:
+        ValueError: a weight is negative, or the number of layers is no positive integer.
+
     Source: arXiv 2308.12075, its counting example, here with unequal weights.
 
     Example:
@@ -162,12 +209,15 @@ class PascalRNN:
     """
 
     def __init__(self, rho_time: float, rho_depth: float, layers: int):
-        self.rho_time, self.rho_depth, self.layers = rho_time, rho_depth, layers
+        self.rho_time = number("rho_time", rho_time, at_least=0)
+        self.rho_depth = number("rho_depth", rho_depth, at_least=0)
+        self.layers = positive_integer("layers", layers)
 
     def gradient(self, delay: int) -> float:
         """d y_{t+delay,L} / d x_t = rho_l^L rho_t^delay C(L + delay - 1, L - 1)."""
+        delay = integer("delay", delay, at_least=0)
         paths = number_of_paths(delay, self.layers - 1)
-        return paths * self.rho_depth**self.layers * self.rho_time**delay
+        return _times_powers(paths, self.rho_time, delay, self.rho_depth, self.layers)
 
     def gradient_sum(self, steps: int | None = None) -> float:
         """Sum of the gradient over delays 0 to `steps` - 1; over all delays without it.
@@ -176,6 +226,7 @@ class PascalRNN:
             A float; over all delays (rho_l / (1 - rho_t))^L, infinite for rho_t >= 1.
         """
         if steps is not None:
+            steps = integer("steps", steps, at_least=0)
             return float(sum(self.gradient(delay) for delay in range(steps)))
         if self.rho_time >= 1:
             return math.inf
@@ -184,6 +235,8 @@ class PascalRNN:
     def run(self, inputs: np.ndarray) -> np.ndarray:
         """Top layer's outputs `(T,)` for the inputs `(T,)` of the lowest layer."""
         below = np.asarray(inputs, dtype=float)
+        if below.ndim != 1:
+            raise ValueError(f"inputs must be one number a step, got the shape {below.shape}.")
         for _ in range(self.layers):
             state, outputs = 0.0, np.empty_like(below)
             for t, x in enumerate(below):

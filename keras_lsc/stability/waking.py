@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_lsc.stability.frozen import frozen_variables
 from keras_lsc.stability.scales import is_bias
 from keras_lsc.stability.transitions import TransitionMap
 
@@ -23,7 +24,8 @@ def wake(transition_map: TransitionMap, rows: list[np.ndarray]) -> None:
 
     The radii of a silent layer are those of the tail of its surrogate, and scales that are moved
     to please them make noise of the first spikes. A constant current, the same for all neurons,
-    changes nothing else. Layers without biases, and such as no current brings to fire, are left.
+    changes nothing else. Layers without biases, frozen ones, and such as no current brings to
+    fire, are left. Constraints of the biases hold.
 
     Args:
         transition_map: of the model.
@@ -35,12 +37,17 @@ def wake(transition_map: TransitionMap, rows: list[np.ndarray]) -> None:
     if not layers:
         return
     rates = _FiringRates(transition_map)
+    frozen = frozen_variables(transition_map.model)
     few = [array[:_SEQUENCES] for array in rows]
     # From the bottom: what a layer does is the input of those above. All calls of a layer that is
     # shared have the same biases.
     for layer in {id(layer): layer for layer in layers}.values():
         columns = [index for index, other in enumerate(layers) if other is layer]
-        biases = [variable for variable in layer.trainable_variables if is_bias(variable)]
+        biases = [
+            variable
+            for variable in layer.trainable_variables
+            if is_bias(variable) and id(variable) not in frozen
+        ]
         if biases:
             _wake(biases, rates, few, columns)
 
@@ -48,11 +55,13 @@ def wake(transition_map: TransitionMap, rows: list[np.ndarray]) -> None:
 def _wake(
     biases: list[Any], rates: keras.Model, rows: list[np.ndarray], columns: list[int]
 ) -> None:
-    first = [ops.convert_to_numpy(bias) for bias in biases]
+    first = [np.array(ops.convert_to_numpy(bias)) for bias in biases]
 
     def rate_with(current: float) -> float:
         for bias, value in zip(biases, first, strict=True):
             bias.assign(value + current)
+            if bias.constraint is not None:
+                bias.assign(bias.constraint(bias.value))
         found, weights = (part[:, columns] for part in rates.predict_on_batch(rows))
         # Padding from end to end does not fire, whatever the current.
         return float((found * weights).sum() / max(weights.sum(), 1.0))

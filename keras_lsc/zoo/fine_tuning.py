@@ -12,12 +12,15 @@ import keras
 import numpy as np
 
 from keras_lsc import datasets
-from keras_lsc.datasets.checks import check_count, check_number
+from keras_lsc.arguments import flag, integer, number, one_of, positive_integer
 from keras_lsc.datasets.examples import Examples
 from keras_lsc.zoo import fitting, loading, sources
 
 _SPLITS = ("train", "validation", "test")
 _CROSS_ENTROPY = "cross_entropy"
+# Of arrays that are given without validation data, the share that is held out.
+_VALIDATION_SHARE = 0.15
+_GIVEN = "given arrays"
 
 
 @dataclass(frozen=True)
@@ -26,14 +29,14 @@ class FineTuning:
 
     Attributes:
         model: name of the network.
-        dataset: name of the task.
+        dataset: name of the task; "given arrays" where there is none.
         options: of the task.
         weights: "stabilized" or "initial", the start of a checkpoint of the zoo; "given" for a
             model or a file of one's own.
         metric: name of the task's metric in the figures below.
         history: from metric, and "val_" with it for validation, to its value at every epoch.
         validation: loss and metric on the validation split, of the weights that were kept.
-        test: the same on the test split.
+        test: the same on the test split; empty for given arrays, which have none.
         best_epoch: whose weights were kept, counted from 1; 0 where nothing was trained.
         fresh_head: whether the network was given a new last layer.
         masks: whose masks padding was skipped by: "network", "dataset", or "none" without any.
@@ -72,6 +75,7 @@ class FineTuning:
         figures = ", ".join(
             f"{name} {split[self.metric]:.4g}"
             for name, split in (("validation", self.validation), ("test", self.test))
+            if split
         )
         return (
             f"{self.model} ({self.weights}) on {self.dataset}: {self.metric.replace('_', ' ')} "
@@ -82,7 +86,8 @@ class FineTuning:
 
 def fine_tune(
     name_or_model: str | keras.Model,
-    dataset: str,
+    dataset: str | tuple[Any, Any],
+    validation_data: tuple[Any, Any] | None = None,
     *,
     epochs: int = 20,
     learning_rate: float = 1e-3,
@@ -99,7 +104,7 @@ def fine_tune(
     callbacks: Iterable[keras.callbacks.Callback] = (),
     verbose: str | int = "auto",
 ) -> tuple[keras.Model, FineTuning]:
-    """Trains a checkpoint, or a model of one's own, on a task of `keras_lsc.datasets`.
+    """Trains a checkpoint, or a model of one's own, on a task or on given arrays.
 
     Loss and metric are those of the task. The head is kept where it fits the task, else replaced.
     After every epoch the validation split decides which weights are kept; in the end the test
@@ -109,7 +114,12 @@ def fine_tune(
     Args:
         name_or_model: name of a checkpoint, or what else `keras_lsc.zoo.load` takes without a
             sha256; or a built Keras model, which is trained in place, as by `fit`.
-        dataset: one of `keras_lsc.datasets.names()`.
+        dataset: one of `keras_lsc.datasets.names()`; or a pair of arrays (x, y): inputs
+            `(rows, ...)`, and targets that are integers `(rows,)` for classes, integers
+            `(rows, steps)` for a class at every step, or floats `(rows,)` for values. A network's
+            own masks hold, and there is no test split.
+        validation_data: such a pair, for given arrays; None holds out 15 % of the rows, drawn from
+            `seed`.
         epochs: the most; 0 only measures.
         learning_rate: of Adam. (The one in a recipe is of pre-training.)
         batch_size: sequences of an update.
@@ -134,8 +144,8 @@ def fine_tune(
     Raises:
         UnknownCheckpointError, CheckpointUnavailableError, DamagedCheckpointError: as `load`.
         DatasetUnavailableError: the data is neither on this computer nor to be had.
-        ValueError: an unknown task, a network whose inputs or outputs are of another kind than
-            the task's, or an argument of no use.
+        ValueError: an unknown task, arrays that are no pair of inputs and targets, a network whose
+            inputs or outputs are of another kind than the task's, or an argument of no use.
         TypeError: neither a name nor a model, or an option that the task lacks.
         FloatingPointError: the loss is not finite in the first epoch; the weights are what they
             were.
@@ -148,20 +158,51 @@ def fine_tune(
         >>> tuning.fresh_head, sorted(tuning.test)
         (False, ['accuracy', 'loss'])
     """
-    task = datasets.info(dataset)
     _check_arguments(epochs, learning_rate, batch_size, patience, checkpoint, tensorboard)
-    chosen = _options(name_or_model, dataset, options)
-    place = {} if task.kind == "generated" else {"data_dir": data_dir, "download": download}
-    keras.utils.set_random_seed(seed)
-    given = _network(name_or_model, weights)
-    read = {**chosen, **place}
-    splits = {split: _batches(task, split, limit, batch_size, seed, read) for split in _SPLITS}
+    epochs, batch_size, patience = int(epochs), int(batch_size), int(patience)
+    seed, learning_rate = integer("seed", seed, at_least=0), float(learning_rate)
+    limit = None if limit is None else positive_integer("limit", limit)
+    one_of("weights", weights, ("stabilized", "initial"))
+    one_of("verbose", verbose, ("auto", 0, 1, 2))
+    flag("download", download)
+    if options is not None and not isinstance(options, Mapping):
+        raise ValueError(f"options must be a dictionary of the task's options, got {options!r}.")
+    if isinstance(dataset, tuple | list):
+        if options:
+            raise ValueError("options are those of a named dataset; given arrays have none.")
+        pairs = _given_pairs(dataset, validation_data, limit, seed)
+        task, chosen = _given_task(pairs), {}
+        keras.utils.set_random_seed(seed)
+        given = _network(name_or_model, weights)
+        splits = {
+            split: datasets.Batches(
+                Examples(x, y), batch_size=batch_size, shuffle=split == "train", seed=seed
+            )
+            for split, (x, y) in pairs.items()
+        }
+    else:
+        task = datasets.info(dataset)
+        if validation_data is not None:
+            raise ValueError(
+                f"validation_data goes with given arrays; {dataset!r} has a validation split."
+            )
+        chosen = _options(name_or_model, dataset, options)
+        place = {} if task.kind == "generated" else {"data_dir": data_dir, "download": download}
+        keras.utils.set_random_seed(seed)
+        given = _network(name_or_model, weights)
+        read = {**chosen, **place}
+        splits = {split: _batches(task, split, limit, batch_size, seed, read) for split in _SPLITS}
     shape = splits["train"].examples.inputs.shape[1:]
     if isinstance(name_or_model, str) and fitting.may_have_other_steps(given, shape):
         given = loading.load(name_or_model, weights=weights, input_shape=shape)
     fitting.check_inputs(given, task, shape)
-    model, is_fresh = fitting.fit_head(given, task, _outputs(task, read, splits), seed)
-    model, masks = fitting.fit_mask(model, task, splits["train"])
+    if task.name == _GIVEN:
+        outputs = _given_outputs(given, task, isinstance(name_or_model, str))
+        model, is_fresh = fitting.fit_head(given, task, outputs, seed)
+        masks = fitting.own_mask(model)
+    else:
+        model, is_fresh = fitting.fit_head(given, task, _outputs(task, read, splits), seed)
+        model, masks = fitting.fit_mask(model, task, splits["train"])
     for batches in splits.values():
         batches.masks = masks == "dataset"
     _compile(model, task, learning_rate)
@@ -190,13 +231,13 @@ def fine_tune(
     seconds = time.perf_counter() - start
     return model, FineTuning(
         model=model.name,
-        dataset=dataset,
+        dataset=task.name,
         options=chosen,
         weights=weights if _is_of_the_zoo(name_or_model) else "given",
         metric=task.metric,
         history=history,
         validation=_evaluate(model, splits["validation"]),
-        test=_evaluate(model, splits["test"]),
+        test=_evaluate(model, splits["test"]) if "test" in splits else {},
         best_epoch=stopping.best_epoch + 1 if epochs else 0,
         fresh_head=is_fresh,
         masks=masks,
@@ -217,10 +258,10 @@ def _check_arguments(
     checkpoint: str | os.PathLike[str] | None,
     tensorboard: str | os.PathLike[str] | None,
 ) -> None:
-    check_count("epochs", epochs, at_least=0)
-    check_count("batch_size", batch_size, at_least=1)
-    check_count("patience", patience, at_least=1)
-    check_number("learning_rate", learning_rate, above=0)
+    integer("epochs", epochs, at_least=0)
+    positive_integer("batch_size", batch_size)
+    positive_integer("patience", patience)
+    number("learning_rate", learning_rate, above=0)
     if checkpoint is not None and Path(checkpoint).suffix != ".keras":
         raise ValueError(
             f"checkpoint={os.fspath(checkpoint)!r} must end in .keras, the format of the model."
@@ -232,6 +273,94 @@ def _check_arguments(
                 'installed: pip install "keras-lsc[tensorflow]" tensorboard, or leave tensorboard '
                 "out."
             )
+
+
+def _given_pairs(
+    data: Any, validation_data: Any, limit: int | None, seed: int
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """The arrays of the splits "train" and "validation", the second held out if it is not given."""
+    x, y = _checked_pair("dataset", data)
+    if validation_data is not None:
+        held_out = _checked_pair("validation_data", validation_data)
+        if held_out[0].shape[1:] != x.shape[1:] or held_out[1].ndim != y.ndim:
+            raise ValueError(
+                f"validation_data has rows of shapes {held_out[0].shape[1:]} and "
+                f"{held_out[1].shape[1:]}, but the arrays given to train on {x.shape[1:]} and "
+                f"{y.shape[1:]}."
+            )
+        pairs = {"train": (x, y), "validation": held_out}
+    else:
+        if len(x) < 2:
+            raise ValueError(
+                "The arrays have a single row; at least two are needed, one of them to validate "
+                "on. Or give validation_data."
+            )
+        order = np.random.default_rng(seed).permutation(len(x))
+        count = max(1, round(_VALIDATION_SHARE * len(x)))
+        rows = {"train": np.sort(order[count:]), "validation": np.sort(order[:count])}
+        pairs = {split: (x[chosen], y[chosen]) for split, chosen in rows.items()}
+    return {split: (x[:limit], y[:limit]) for split, (x, y) in pairs.items()}
+
+
+def _checked_pair(argument: str, pair: Any) -> tuple[np.ndarray, np.ndarray]:
+    if not isinstance(pair, tuple | list) or len(pair) != 2:
+        raise ValueError(
+            f"{argument} must be a name or a pair of arrays (x, y), got {pair!r:.200}."
+        )
+    x, y = (keras.ops.convert_to_numpy(array) for array in pair)
+    for name, array in (("x", x), ("y", y)):
+        if not np.issubdtype(array.dtype, np.number) or not np.isfinite(array).all():
+            raise ValueError(
+                f"{name} of {argument} must hold finite numbers, got dtype {array.dtype}"
+                f"{' with NaN or infinite values' if array.dtype.kind == 'f' else ''}."
+            )
+    if x.ndim < 2 or y.ndim < 1 or len(x) != len(y) or not len(x):
+        raise ValueError(
+            f"{argument} must be inputs (rows, ...) and as many targets (rows,), got the shapes "
+            f"{x.shape} and {y.shape}."
+        )
+    x = x.astype("int32" if x.dtype.kind in "iu" else "float32")
+    if y.dtype.kind in "iu":
+        if y.min() < 0:
+            raise ValueError(f"y of {argument} has the class {y.min()}; classes begin at 0.")
+        return x, y.astype("int32")
+    return x, y.astype("float32")
+
+
+def _given_task(pairs: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> datasets.TaskInfo:
+    """What `keras_lsc.datasets` would know of the arrays."""
+    x, y = pairs["train"]
+    is_class = y.dtype == np.int32
+    fits = y.ndim <= 2 if is_class else y.shape[1:] in ((), (1,))
+    if not fits:
+        raise ValueError(
+            "y must be integers (rows,) or (rows, steps) for classes, or floats (rows,) for "
+            f"values; got {y.dtype} of the shape {y.shape}."
+        )
+    target: Any = "value"
+    if is_class:
+        target = "label" if y.ndim == 1 else "label per step"
+    classes = 1 + max(int(labels.max()) for _, labels in pairs.values()) if is_class else 1
+    return datasets.TaskInfo(
+        name=_GIVEN,
+        description="Arrays that were given.",
+        kind="series",
+        shape=x.shape[1:],
+        target=target,
+        outputs=classes,
+        examples={split: len(inputs) for split, (inputs, _) in pairs.items()},
+        licence="",
+        homepage="",
+        citation="",
+        dtype=str(x.dtype),
+    )
+
+
+def _given_outputs(model: keras.Model, task: datasets.TaskInfo, is_checkpoint: bool) -> int:
+    """Classes of the arrays; of a model of one's own the head says how many there may be."""
+    assert task.outputs is not None
+    has = model.output_shape[-1]
+    return has if task.classes and not is_checkpoint and has > task.outputs else task.outputs
 
 
 def _is_of_the_zoo(name_or_model: str | keras.Model) -> bool:

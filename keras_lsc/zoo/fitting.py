@@ -143,6 +143,23 @@ def fit_mask(
     return keras.Model({"x": x, "mask": mask}, outputs, name=model.name), "dataset"
 
 
+def own_mask(model: keras.Model) -> MaskSource:
+    """Whose masks hold where the data is given as arrays without any: the network's, if it has one.
+
+    Raises:
+        ValueError: the network reads its mask from an input.
+    """
+    if _takes_mask(model):
+        raise ValueError(
+            f'{model.name!r} reads {{"x": inputs, "mask": mask}}, but the arrays given have no '
+            "mask. Use a network that finds it by itself, or compile and fit the model with Keras."
+        )
+    masks = any(isinstance(layer, keras.layers.Masking) for layer in model.layers) or any(
+        getattr(layer, "mask_zero", False) for layer in model.layers
+    )
+    return "network" if masks else "none"
+
+
 def gives_logits(model: keras.Model) -> bool:
     """Whether the outputs of a network of classes are logits and no probabilities."""
     return output_activation(model) == "linear"
