@@ -289,9 +289,7 @@ def _compare(found: Mapping[str, Any], certified: Mapping[str, Any]) -> tuple[fl
     return float(np.max(differences)), problems
 
 
-def _problems_of_network(
-    model: keras.Model, recipe: Recipe, parameters: int | None
-) -> list[str]:
+def _problems_of_network(model: keras.Model, recipe: Recipe, parameters: int | None) -> list[str]:
     """What of a model is not as its recipe has it, in words; weights that are no numbers, too."""
     problems = [
         f"the weight {weight.path} has values that are not finite"

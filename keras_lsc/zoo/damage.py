@@ -27,7 +27,9 @@ class DamagedCheckpointError(OSError, ValueError):
 
 
 @contextmanager
-def as_damage(path: os.PathLike[str] | str, what: str = "is no .keras checkpoint") -> Iterator[None]:
+def as_damage(
+    path: os.PathLike[str] | str, what: str = "is no .keras checkpoint"
+) -> Iterator[None]:
     """Turns whatever is raised while an untrusted file is read into DamagedCheckpointError.
 
     Args:

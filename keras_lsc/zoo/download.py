@@ -198,10 +198,10 @@ def _receive(url: str, address: str, file: BinaryIO, sha256: str, size: int | No
                 )
             received, digest = _copy(answer, file, most, seconds)
     except urllib.error.HTTPError as error:
-        reason = f"the server answered with status {error.code} {error.reason}".rstrip()
+        reason = f"the server answered with status {error.code} {error.reason}".splitlines()[0]
         if error.code in _TRANSIENT:
             raise _Transient(reason) from error
-        raise unavailable(reason) from error
+        raise unavailable(reason.rstrip(" .")) from error
     except urllib.error.URLError as error:
         cause = error.reason if isinstance(error.reason, Exception) else error
         if isinstance(cause, CheckpointUnavailableError):
@@ -298,15 +298,19 @@ def _answer(url: str, seconds: float) -> Iterator[Any]:
     timer = threading.Timer(3 * seconds, hang_up)
     timer.daemon = True
     timer.start()
+    too_late = TimeoutError(f"no answer within {3 * seconds:g} seconds")
     try:
         answer = opener.open(request, timeout=seconds)
     except (OSError, http.client.HTTPException) as error:
         if late.is_set():
-            raise TimeoutError(f"no answer within {3 * seconds:g} seconds") from error
+            raise too_late from error
         raise
     finally:
         timer.cancel()
     with answer:
+        # Headers that end where the connection was ended look complete.
+        if late.is_set():
+            raise too_late
         yield answer
 
 

@@ -1,5 +1,6 @@
 """What is checked of a `.keras` file before anything of it is unpacked, built or called."""
 
+import copy
 import io
 import json
 import math
@@ -311,8 +312,9 @@ def check_sizes(
     sizes: list[int] = []
 
     def build() -> None:
+        given = copy.deepcopy(config)  # Keras takes things out of it
         with keras.StatelessScope(initialize_variables=False):
-            model = keras.saving.deserialize_keras_object(config, registered, safe_mode=True)
+            model = keras.saving.deserialize_keras_object(given, registered, safe_mode=True)
             sizes.append(sum(math.prod(variable.shape) for variable in model.variables))
 
     most = 2 * elements + _UNSAVED

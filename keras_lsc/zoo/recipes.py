@@ -225,13 +225,14 @@ def _target(key: str, value: Any) -> Target:
     target = tuple(value) if isinstance(value, list) else value
     if not isinstance(target, str | tuple | int | float):
         raise ValueError(f"{key} must be a radius, a pair of them or a name, got {value!r:.200}.")
-    numbers = target if isinstance(target, tuple) else (target,)
+    parts = target if isinstance(target, tuple) else (target,)
     # An integer may be larger than any float, which resolve does not expect.
-    if not isinstance(target, str):
-        numbers = tuple(number(key, each, above=0) for each in numbers)
-        target = numbers if isinstance(target, tuple) else numbers[0]
-    resolve(target, depth=1, steps=1)
-    return target
+    if any(type(part) is int and abs(part) > _LARGEST for part in parts):
+        raise ValueError(f"{key} must be at most {_LARGEST}, got {value!r:.50}.")
+    rho_time, rho_depth = resolve(target, depth=1, steps=1)
+    if isinstance(target, tuple):
+        return rho_time, rho_depth
+    return target if isinstance(target, str) else rho_time
 
 
 def _options(key: str, value: Any) -> dict[str, Any]:

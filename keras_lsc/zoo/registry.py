@@ -366,7 +366,9 @@ def _is_same(value: Any, wanted: Any) -> bool:
         wanted = tuple(wanted)
     if isinstance(value, bool) is not isinstance(wanted, bool | np.bool_):
         return False
-    return bool(np.array_equal(value, wanted)) if isinstance(wanted, np.ndarray) else value == wanted
+    return (
+        bool(np.array_equal(value, wanted)) if isinstance(wanted, np.ndarray) else value == wanted
+    )
 
 
 def refuse(name: str, known: list[str]) -> UnknownCheckpointError:

@@ -53,7 +53,9 @@ def load_undrawn(parts: Mapping[str, bytes], config: dict[str, Any], folder: Pat
     copy = folder / "model.keras"
     with zipfile.ZipFile(copy, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as new:
         for name, content in parts.items():
-            changed = json.dumps(without_drawing(config)).encode() if name == CONFIGURATION else None
+            changed = (
+                json.dumps(without_drawing(config)).encode() if name == CONFIGURATION else None
+            )
             new.writestr(name, changed or content)
     model = keras.saving.load_model(copy, compile=False, safe_mode=True)
     restore_initializers(model)
@@ -75,9 +77,7 @@ def without_drawing(config: Any) -> Any:
             "registered_name": "keras_lsc>Undrawn",
         }
     # What a model within the model was compiled with has weights of its own, and no use here.
-    return {
-        key: without_drawing(value) for key, value in config.items() if key != "compile_config"
-    }
+    return {key: without_drawing(value) for key, value in config.items() if key != "compile_config"}
 
 
 def restore_initializers(model: keras.Model) -> None:
