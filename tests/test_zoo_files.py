@@ -155,7 +155,7 @@ def test_parts_of_one_name_are_refused(tmp_path):
     path = written(tmp_path / "bad.keras")
     with zipfile.ZipFile(path, "a") as file:
         file.writestr("config.json", "{}")
-    with pytest.raises(Damaged, match="two parts 'config.json'"):
+    with pytest.raises(Damaged, match=r"two parts 'config\.json'"):
         zoo.load(str(path))
 
 

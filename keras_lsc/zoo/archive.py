@@ -71,7 +71,7 @@ def prepared(
 
 
 def to_disk(path: Path) -> None:
-    """Waits until the disk has a file: a rename that outlives a crash must not name an empty one."""
+    """Waits until the disk has a file, lest a rename that outlives a crash name an empty one."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
 

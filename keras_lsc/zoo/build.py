@@ -323,7 +323,7 @@ build_in_process(*sys.argv[1:])
 
 def _start(recipe: Recipe, folder: Path) -> _Running:
     # A file takes any amount of output; a pipe would have to be emptied all the time.
-    output = tempfile.TemporaryFile()
+    output = tempfile.TemporaryFile()  # noqa: SIM115, it is closed with the process
     process = subprocess.Popen(
         [sys.executable, "-c", _PROGRAM, json.dumps(recipe.to_dict()), str(folder)],
         env={**os.environ, "KERAS_BACKEND": keras.backend.backend()},

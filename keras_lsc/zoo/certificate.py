@@ -212,8 +212,31 @@ def remeasure(
             "Another version or a part of the dataset is prepared."
         )
     certified = certificate["stabilized"]
-    problems = _problems_of_network(model, recipe, parameters)
     report = measure(model, x, samples=certified["samples"], seed=certified["seed"])
+    return compare(name, model, certificate, report, parameters)
+
+
+def compare(
+    name: str,
+    model: keras.Model,
+    certificate: Mapping[str, Any],
+    report: StabilityReport,
+    parameters: int | None = None,
+) -> Verification:
+    """`remeasure` of what is measured already.
+
+    Args:
+        name: of the checkpoint.
+        model: the checkpoint.
+        certificate: of it.
+        report: of the model on the sequences of the certificate.
+        parameters: number of weights that it should have, where that is known.
+
+    Raises:
+        CertificateMismatchError: the certificate lacks a field or has one of no use.
+    """
+    recipe, certified = _recipe_of(name, certificate), certificate["stabilized"]
+    problems = _problems_of_network(model, recipe, parameters)
     difference, differing = _compare(report.to_dict(), certified)
     deviation = _deviation(report, recipe, problems)
     if not abs(deviation - certificate["deviation"]) <= AGREEMENT:
@@ -299,10 +322,10 @@ def _problems_of_network(model: keras.Model, recipe: Recipe, parameters: int | N
     count = model.count_params()
     if parameters is not None and count != parameters:
         problems.append(f"the model has {count:,} weights, the index says {parameters:,}")
-    sizes = _sizes_that_differ(model, recipe)
-    if sizes:
-        return [*problems, *sizes]
     try:
+        sizes = _sizes_that_differ(model, recipe)
+        if sizes:
+            return [*problems, *sizes]
         wanted = _outline(networks.build_network(recipe))
     except ValueError as error:
         return [*problems, f"the recipe makes no network ({in_short(error)})"]
@@ -333,7 +356,7 @@ def _sizes_that_differ(model: keras.Model, recipe: Recipe) -> list[str]:
         "input_shape": recipe.input_shape or datasets.info(recipe.dataset).shape,
     }
     for layer in named:
-        found[f"units of {layer.name}"] = layer.units
+        found[f"units of {layer.name}"] = getattr(layer, "units", None)
         wanted[f"units of {layer.name}"] = recipe.units
     return [
         f"the model has the {what} {found[what]}, its recipe says {wanted[what]}"

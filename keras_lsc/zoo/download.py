@@ -40,7 +40,7 @@ class CheckpointUnavailableError(OSError):
     """A checkpoint's file is neither on this computer nor to be had."""
 
 
-class _Transient(Exception):
+class _PassingError(Exception):
     """Another attempt may succeed."""
 
 
@@ -167,7 +167,7 @@ def _ask_again(attempt: Callable[[], None], address: str) -> None:
     for count in range(1, _ATTEMPTS + 1):
         try:
             return attempt()
-        except _Transient as error:
+        except _PassingError as error:
             if count == _ATTEMPTS:
                 raise CheckpointUnavailableError(
                     f"{address} could not be fetched, in {_ATTEMPTS} attempts: {error}."
@@ -200,7 +200,7 @@ def _receive(url: str, address: str, file: BinaryIO, sha256: str, size: int | No
     except urllib.error.HTTPError as error:
         reason = f"the server answered with status {error.code} {error.reason}".splitlines()[0]
         if error.code in _TRANSIENT:
-            raise _Transient(reason) from error
+            raise _PassingError(reason) from error
         raise unavailable(reason.rstrip(" .")) from error
     except urllib.error.URLError as error:
         cause = error.reason if isinstance(error.reason, Exception) else error
@@ -208,16 +208,16 @@ def _receive(url: str, address: str, file: BinaryIO, sha256: str, size: int | No
             raise cause from None
         if isinstance(cause, ssl.SSLCertVerificationError):
             raise unavailable(in_short(cause)) from error
-        raise _Transient(in_short(cause)) from error
+        raise _PassingError(in_short(cause)) from error
     except (OSError, http.client.HTTPException, ValueError) as error:
         if isinstance(error, CheckpointUnavailableError):
             raise
-        raise _Transient(in_short(error)) from error
+        raise _PassingError(in_short(error)) from error
     if received > most:
         raise unavailable(f"it has more than the {most:,} bytes that are allowed or expected")
     whole = size if stated is None else stated
     if whole is not None and received < whole:
-        raise _Transient(f"the connection ended after {received:,} of {whole:,} bytes")
+        raise _PassingError(f"the connection ended after {received:,} of {whole:,} bytes")
     if digest != sha256:
         page = " The server answered with a web page." if kind == "text/html" else ""
         raise DamagedCheckpointError(
