@@ -151,12 +151,18 @@ def is_built(recipe: Recipe, folder: Path) -> bool:
 
 def build_one(recipe: Recipe, folder: Path) -> None:
     """Builds one checkpoint and leaves it, with its entry, for `collect` to put into the index."""
-    entry = _build(recipe, lambda digest: _waiting_file(folder, digest))
+    entry = _build(recipe, lambda digest: waiting_file(folder, digest))
+    leave(recipe.name, entry, folder)
+
+
+def leave(name: str, entry: dict[str, Any], folder: Path) -> None:
+    """Leaves the entry of a finished build, whose file waits already, for `collect`."""
     with locks.locked(folder):
-        _write(folder / _BUILDING / f"{recipe.name}.json", entry)
+        _write(folder / _BUILDING / f"{name}.json", entry)
 
 
-def _waiting_file(folder: Path, digest: str) -> Path:
+def waiting_file(folder: Path, digest: str) -> Path:
+    """Where the file of a finished build waits for `collect`."""
     # Another process may build the same recipe, and its file be another one.
     return folder / _BUILDING / f"{digest}.keras"
 
@@ -208,7 +214,7 @@ def _waiting_entry(path: Path) -> dict[str, Any] | None:
 
 
 def _put_in_place(folder: Path, name: str, entry: dict[str, Any]) -> bool:
-    waiting = _waiting_file(folder, entry["sha256"])
+    waiting = waiting_file(folder, entry["sha256"])
     path = folder / sources.CHECKPOINTS / f"{name}.keras"
     if sources.is_intact(waiting, entry["sha256"]):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -289,7 +295,7 @@ def build_all(
     try:
         while pending or running:
             while pending and len(running) < jobs:
-                running.append(_start(pending.pop(0), folder))
+                running.append(start_build(pending.pop(0), folder))
             time.sleep(0.2)
             for one in [one for one in running if one.process.poll() is not None]:
                 running.remove(one)
@@ -321,7 +327,7 @@ build_in_process(*sys.argv[1:])
 """
 
 
-def _start(recipe: Recipe, folder: Path) -> _Running:
+def start_build(recipe: Recipe, folder: Path) -> _Running:
     # A file takes any amount of output; a pipe would have to be emptied all the time.
     output = tempfile.TemporaryFile()  # noqa: SIM115, it is closed with the process
     process = subprocess.Popen(

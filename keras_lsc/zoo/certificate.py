@@ -202,7 +202,7 @@ def remeasure(
         CertificateMismatchError: the certificate lacks a field or has one of no use, or `x` are
             other sequences than those of the certificate.
     """
-    recipe = _recipe_of(name, certificate)
+    _recipe_of(name, certificate)
     expected, found = certificate["certificate_data"], identity(x)
     if any(found[key] != expected[key] for key in found):
         raise CertificateMismatchError(
