@@ -2,11 +2,12 @@
 
 import builtins
 import os
+from dataclasses import replace
 from typing import Any
 
-from keras_lsc.zoo import certificate, registry, sources
-from keras_lsc.zoo.archive import DamagedCheckpointError
+from keras_lsc.zoo import archive, certificate, loading, registry, sources
 from keras_lsc.zoo.certificate import CertificateMismatchError, Verification
+from keras_lsc.zoo.damage import DamagedCheckpointError
 from keras_lsc.zoo.fine_tuning import FineTuning, fine_tune
 from keras_lsc.zoo.loading import find_info as info
 from keras_lsc.zoo.loading import load, save
@@ -47,6 +48,8 @@ def list(pattern: str = "*", *, hidden: bool = False, **filters: Any) -> builtin
 
     Raises:
         TypeError: a filter is no field of a recipe.
+        ValueError: `pattern` is no string, `hidden` no boolean.
+        DamagedCheckpointError: an index cannot be read.
 
     Example:
         >>> from keras_lsc import zoo
@@ -64,18 +67,23 @@ def verify(
 ) -> Verification:
     """Measures the radii of a checkpoint again, on this backend, and compares its certificate.
 
+    Compared are every transition with its kind, shape, radius and gain, the network with the recipe
+    it is said to be of, its weights with what is finite, and the certificate with its copy in the
+    file.
+
     Args:
         name: of a checkpoint of the zoo.
         data_dir: folder of the datasets; None means TFDS_DATA_DIR or ~/tensorflow_datasets.
         cache_dir: folder of fetched checkpoints; None for ~/.cache/keras_lsc/zoo.
 
     Returns:
-        A `Verification`: the report, the differences, and whether it passed.
+        A `Verification`: the report, the differences, what is wrong in words, and whether it
+        passed.
 
     Raises:
         UnknownCheckpointError, CheckpointUnavailableError, DamagedCheckpointError: as `load`.
         DatasetUnavailableError: the certificate's data is not on this computer.
-        CertificateMismatchError: the data at hand is other data.
+        CertificateMismatchError: the data at hand is other data, or the certificate names none.
 
     Example:
         >>> from keras_lsc import zoo
@@ -83,6 +91,11 @@ def verify(
         True
     """
     known = info(name)
-    model = load(name, cache_dir=cache_dir)
-    x = certificate.certificate_data(known.recipe, data_dir)
-    return certificate.remeasure(name, model, dict(known.certificate), x)
+    path = loading.find_file(known, cache_dir)
+    model = archive.read_model(path)
+    x = certificate.checked_data(name, known.certificate, data_dir)
+    result = certificate.remeasure(name, model, known.certificate, x, known.parameters)
+    if archive.read_certificate(path) == known.certificate:
+        return result
+    problem = "the certificate in the file is another one than that in the index"
+    return replace(result, problems=(*result.problems, problem))

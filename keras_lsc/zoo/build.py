@@ -4,28 +4,36 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import keras
 import numpy as np
 
+from keras_lsc.arguments import positive_integer
 from keras_lsc.callbacks import UpdateCounter
 from keras_lsc.datasets import DatasetUnavailableError
 from keras_lsc.stability.data import draw_rows
 from keras_lsc.stability.measure import Probe, measure
 from keras_lsc.stability.report import StabilityReport
 from keras_lsc.stabilization import NotStabilizedError, stabilize
-from keras_lsc.zoo import archive, registry, sources
+from keras_lsc.zoo import archive, locks, registry, sources
 from keras_lsc.zoo.certificate import certificate_data, make_certificate, training_data
+from keras_lsc.zoo.damage import DamagedCheckpointError, as_damage
 from keras_lsc.zoo.networks import build_network
 from keras_lsc.zoo.recipes import Recipe
 
 LICENCE = "Apache-2.0"
 _BUILDING = "building"
 _ATTEMPTS, _CLOSER = 6, 0.6
+# What is kept of the output of a build that failed, from its end.
+_LAST_WORDS = 2**16
+# Seconds until a build that was asked to end is ended.
+_GRACE = 5.0
 
 
 def build(recipe: Recipe, folder: Path) -> dict[str, Any]:
@@ -42,6 +50,11 @@ def build(recipe: Recipe, folder: Path) -> dict[str, Any]:
         NotStabilizedError: a radius is outside the recipe's tolerance on the certificate's data.
         DatasetUnavailableError: the data is not on this computer.
     """
+    return _build(recipe, lambda _: folder / sources.CHECKPOINTS / f"{recipe.name}.keras")
+
+
+def _build(recipe: Recipe, place: Callable[[str], Path]) -> dict[str, Any]:
+    """`build`, to a file that is named by its sha256."""
     start = time.perf_counter()
     keras.utils.set_random_seed(recipe.seed)
     training, validation = training_data(recipe), certificate_data(recipe)
@@ -52,11 +65,12 @@ def build(recipe: Recipe, folder: Path) -> dict[str, Any]:
     initial = measure(build_network(recipe), validation, stabilized.samples, recipe.seed)
     certificate = make_certificate(recipe, initial, stabilized, training, validation)
     certificate["deviation"] = deviation
-    path = folder / sources.CHECKPOINTS / f"{recipe.name}.keras"
-    digest = archive.write(model, path, certificate)
+    with archive.prepared(model, place("").parent, certificate) as (finished, digest):
+        size = finished.stat().st_size
+        os.replace(finished, place(digest))
     return {
         "parameters": model.count_params(),
-        "bytes": path.stat().st_size,
+        "bytes": size,
         "sha256": digest,
         "licence": LICENCE,
         "updates": updates.updates,
@@ -136,11 +150,21 @@ def is_built(recipe: Recipe, folder: Path) -> bool:
 
 
 def build_one(recipe: Recipe, folder: Path) -> None:
-    """Builds one checkpoint and leaves its entry for `collect` to put into the index."""
-    entry = build(recipe, folder)
-    waiting = folder / _BUILDING
-    waiting.mkdir(parents=True, exist_ok=True)
-    _write(waiting / f"{recipe.name}.json", entry)
+    """Builds one checkpoint and leaves it, with its entry, for `collect` to put into the index."""
+    entry = _build(recipe, lambda digest: waiting_file(folder, digest))
+    leave(recipe.name, entry, folder)
+
+
+def leave(name: str, entry: dict[str, Any], folder: Path) -> None:
+    """Leaves the entry of a finished build, whose file waits already, for `collect`."""
+    with locks.locked(folder):
+        _write(folder / _BUILDING / f"{name}.json", entry)
+
+
+def waiting_file(folder: Path, digest: str) -> Path:
+    """Where the file of a finished build waits for `collect`."""
+    # Another process may build the same recipe, and its file be another one.
+    return folder / _BUILDING / f"{digest}.keras"
 
 
 def build_in_process(recipe: str, folder: str) -> None:
@@ -157,22 +181,88 @@ def build_in_process(recipe: str, folder: str) -> None:
 
 
 def collect(folder: Path) -> None:
-    """Moves the entries of finished builds into the index."""
+    """Moves finished checkpoints in place and their entries into the index.
+
+    One process at a time does so. Where it is killed, the next call goes on; an entry is removed
+    from those that wait after it stands in the index. One that cannot be read is removed.
+    """
+    waiting = folder / _BUILDING
+    if not waiting.is_dir():
+        return
     index = folder / registry.INDEX
-    entries = registry.read_index(index)
-    finished = sorted((folder / _BUILDING).glob("*.json"))
-    for path in finished:
-        entries[path.stem] = json.loads(path.read_text(encoding="utf-8"))
-    if finished:
-        _write(index, dict(sorted(entries.items())))
-    for path in finished:
-        path.unlink()
+    with locks.locked(folder):
+        finished = sorted(waiting.glob("*.json"))
+        found = {path: _waiting_entry(path) for path in finished}
+        entries = registry.read_index(index)
+        for path, entry in found.items():
+            if entry is not None and _put_in_place(folder, path.stem, entry):
+                entries[path.stem] = entry
+        if found:
+            _write(index, dict(sorted(entries.items())))
+        for path in found:
+            path.unlink()
+
+
+def _waiting_entry(path: Path) -> dict[str, Any] | None:
+    try:
+        with as_damage(path):
+            entry = json.loads(path.read_text(encoding="utf-8"))
+        registry.check_entry(path, path.stem, entry)
+    except DamagedCheckpointError:
+        return None
+    return entry
+
+
+def _put_in_place(folder: Path, name: str, entry: dict[str, Any]) -> bool:
+    waiting = waiting_file(folder, entry["sha256"])
+    path = folder / sources.CHECKPOINTS / f"{name}.keras"
+    if sources.is_intact(waiting, entry["sha256"]):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(waiting, path)
+        return True
+    # It was moved by a process that was killed before it could say so.
+    return sources.is_intact(path, entry["sha256"])
 
 
 def _write(path: Path, content: Any) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    try:
+        temporary.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        archive.to_disk(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@dataclass
+class _Running:
+    """A build in a process of its own, and what it prints."""
+
+    recipe: Recipe
+    process: subprocess.Popen[bytes]
+    output: IO[bytes]
+
+    def last_words(self) -> str:
+        """What it printed last."""
+        size = self.output.seek(0, os.SEEK_END)
+        self.output.seek(max(0, size - _LAST_WORDS))
+        return self.output.read().decode("utf-8", errors="replace").strip()
+
+    def end(self) -> None:
+        """Ends the process if it still runs."""
+        self.process.terminate()
+        try:
+            self.process.wait(_GRACE)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.close()
+
+    def close(self) -> None:
+        """Lets go of its files."""
+        if self.process.stdin is not None:
+            self.process.stdin.close()
+        self.output.close()
 
 
 def build_all(
@@ -183,6 +273,8 @@ def build_all(
 ) -> int:
     """Builds checkpoints in processes of their own, `jobs` at a time.
 
+    Several processes may do so in one folder. The builds end with this process, however it ends.
+
     Args:
         recipes: of the checkpoints; those that are built already are left out.
         folder: of the zoo.
@@ -191,41 +283,58 @@ def build_all(
 
     Returns:
         How many failed.
+
+    Raises:
+        ValueError: `jobs` is no positive integer.
     """
+    jobs = positive_integer("jobs", jobs)
     collect(folder)
     pending = [recipe for recipe in recipes if not is_built(recipe, folder)]
-    running: list[tuple[Recipe, subprocess.Popen[str]]] = []
+    running: list[_Running] = []
     failures = 0
     try:
         while pending or running:
             while pending and len(running) < jobs:
-                recipe = pending.pop(0)
-                running.append((recipe, _start(recipe, folder)))
+                running.append(start_build(pending.pop(0), folder))
             time.sleep(0.2)
-            for recipe, process in [pair for pair in running if pair[1].poll() is not None]:
-                running.remove((recipe, process))
-                output = process.communicate()[0]
+            for one in [one for one in running if one.process.poll() is not None]:
+                running.remove(one)
                 problem = None
-                if process.returncode:
+                if one.process.returncode:
                     failures += 1
-                    problem = output.strip() or f"exit code {process.returncode}"
+                    problem = one.last_words() or f"exit code {one.process.returncode}"
+                one.close()
                 collect(folder)
-                finished(recipe, problem)
+                finished(one.recipe, problem)
     finally:
-        for _, process in running:
-            process.terminate()
+        for one in running:
+            one.process.terminate()
+        for one in running:
+            one.end()
     return failures
 
 
-def _start(recipe: Recipe, folder: Path) -> subprocess.Popen[str]:
-    program = (
-        "import sys; from keras_lsc.zoo.build import build_in_process; "
-        "build_in_process(*sys.argv[1:])"
-    )
-    return subprocess.Popen(
-        [sys.executable, "-c", program, json.dumps(recipe.to_dict()), str(folder)],
+# Before anything slow is imported, a thread waits for the end of the parent, which has the other
+# end of the pipe: nothing is ever written to it.
+_PROGRAM = """
+import os, sys, threading
+def wait():
+    os.read(0, 1)
+    os._exit(1)
+threading.Thread(target=wait, daemon=True).start()
+from keras_lsc.zoo.build import build_in_process
+build_in_process(*sys.argv[1:])
+"""
+
+
+def start_build(recipe: Recipe, folder: Path) -> _Running:
+    # A file takes any amount of output; a pipe would have to be emptied all the time.
+    output = tempfile.TemporaryFile()  # noqa: SIM115, it is closed with the process
+    process = subprocess.Popen(
+        [sys.executable, "-c", _PROGRAM, json.dumps(recipe.to_dict()), str(folder)],
         env={**os.environ, "KERAS_BACKEND": keras.backend.backend()},
-        stdout=subprocess.PIPE,
+        stdin=subprocess.PIPE,
+        stdout=output,
         stderr=subprocess.STDOUT,
-        text=True,
     )
+    return _Running(recipe, process, output)

@@ -29,7 +29,7 @@ def write_pages(folder: Path) -> int:
     cards = folder / CARDS
     cards.mkdir(exist_ok=True)
     for old in cards.iterdir():
-        if old.stem not in entries:
+        if old.is_file() and old.stem not in entries:
             old.unlink()
     for info in known:
         (cards / f"{info.name}.md").write_text(card(info), encoding="utf-8")

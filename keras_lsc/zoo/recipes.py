@@ -2,16 +2,22 @@
 
 import itertools
 import json
-import math
+import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from keras_lsc.arguments import flag, number, one_of, positive_integer
 from keras_lsc.stability.targets import Target, resolve
 
 _TARGET_NAMES = {"variance": "var", "unbalanced": "unb", "variance-unbalanced": "varunb"}
+
+
+# What a number in a recipe may be at most: more units or sequences than any computer holds.
+_LARGEST = 2**31 - 1
+_DEEPEST = 20
 
 
 class RecipeError(ValueError):
@@ -80,23 +86,42 @@ class Recipe:
         return json.loads(json.dumps(asdict(self)))
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "Recipe":
-        """Makes a recipe from `to_dict`."""
-        return cls(**{key: _hashable(value) for key, value in values.items()})
+    def from_dict(cls, values: Mapping[str, Any]) -> "Recipe":
+        """Makes a recipe from `to_dict`.
+
+        Raises:
+            RecipeError: a field is missing, unknown, or of no use.
+        """
+        return _checked(dict(values), "a recipe")
 
 
 def target_name(target: Target) -> str:
-    """How a target is written in the name of a checkpoint.
+    """How a target is written in the name of a checkpoint: another for every target.
+
+    Numbers below 1 begin with the 0 before their point, which is left out; in others it is a "p".
+    Very small and very large ones have their power of ten after an "e", or "em" where that is
+    negative. So no name has a character that a file, or a module of torch, cannot have.
+
+    Args:
+        target: as `keras_lsc.stabilize` takes it.
+
+    Returns:
+        Letters, digits, and a "-" between the numbers of a pair.
 
     Example:
-        >>> [target_name(target) for target in ("variance", 1.0, 0.5, (0.9, 0.4))]
-        ['var', '1', '05', '09-04']
+        >>> [target_name(target) for target in ("variance", 1.0, 0.5, (0.9, 0.4), 1.5, 15.0, 1e-7)]
+        ['var', '1', '05', '09-04', '1p5', '15', '1em7']
     """
     if isinstance(target, str):
         return _TARGET_NAMES[target]
     if isinstance(target, tuple | list):
         return "-".join(target_name(radius) for radius in target)
-    return f"{target:g}".replace(".", "")
+    # The shortest decimal number that is this float and no other.
+    digits, _, power = repr(float(target)).partition("e")
+    digits = digits.removesuffix(".0")
+    digits = digits.replace(".", "", 1) if digits.startswith("0.") else digits.replace(".", "p")
+    sign = "m" if power.startswith("-") else ""
+    return f"{digits}e{sign}{power.lstrip('+-0')}" if power else digits
 
 
 def read_recipes(folder: Path) -> dict[str, Recipe]:
@@ -127,46 +152,141 @@ def read_recipes(folder: Path) -> dict[str, Recipe]:
 def _recipes_of(path: Path) -> Iterator[Recipe]:
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
+    except OSError as error:
+        raise RecipeError(f"{path} cannot be read: {error}.") from error
+    # Of ValueError are what is no UTF-8 or no TOML, and integers of thousands of digits.
+    except (ValueError, RecursionError) as error:
         raise RecipeError(f"{path} is no TOML file: {error}.") from error
     networks = content.pop("network", [])
-    if not networks:
+    if not (isinstance(networks, list) and networks and all(type(n) is dict for n in networks)):
         raise RecipeError(f"{path} has no [[network]] table.")
     known = {item.name for item in fields(Recipe)} | {"depths", "targets"}
     for network in networks:
         values = {**content, **network}
-        unknown = sorted(values.keys() - known)
-        if unknown:
-            raise RecipeError(
-                f"{path} has the unknown key {unknown[0]!r}. Known keys: "
-                f"{', '.join(sorted(known))}."
-            )
-        depths = values.pop("depths", [values.pop("depth", None)])
-        targets = values.pop("targets", [values.pop("target", None)])
+        _check_known(values, known, str(path))
+        depths = _several(values, "depth", path)
+        targets = _several(values, "target", path)
         for depth, target in itertools.product(depths, targets):
-            chosen = {**values, "depth": depth, "target": target}
-            yield _checked({key: _hashable(value) for key, value in chosen.items()}, path)
+            yield _checked({**values, "depth": depth, "target": target}, str(path))
 
 
-def _hashable(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+def _several(values: dict[str, Any], key: str, path: Path) -> list[Any]:
+    single = values.pop(key, None)
+    given = values.pop(f"{key}s", [single])
+    if not (isinstance(given, list) and given):
+        raise RecipeError(f"{path}: {key}s must be a list of some, got {given!r:.200}.")
+    return given
 
 
-def _checked(values: dict[str, Any], path: Path) -> Recipe:
-    missing = [
-        key for key in ("cell", "dataset", "depth", "units", "target") if not values.get(key)
-    ]
-    if missing:
-        raise RecipeError(f"{path} gives no {missing[0]!r} for a network.")
-    counts = ("depth", "units", "sequences", "samples", "most_samples", "batch_size", "max_updates")
-    for key in counts:
-        if key in values and not (isinstance(values[key], int) and values[key] > 0):
-            raise RecipeError(f"{path}: {key} must be a positive integer, got {values[key]!r}.")
+def _check_known(values: dict[str, Any], known: set[str], where: str) -> None:
+    unknown = sorted(str(key) for key in values.keys() - known)
+    if unknown:
+        raise RecipeError(
+            f"{where} has the unknown key {unknown[0]!r:.200}. Known keys: "
+            f"{', '.join(sorted(known))}."
+        )
+
+
+def _checked(values: dict[str, Any], where: str) -> Recipe:
+    """Makes a recipe of values of any origin.
+
+    Raises:
+        RecipeError: names `where` and the key that is of no use.
+    """
+    _check_known(values, {item.name for item in fields(Recipe)}, where)
+    for key in ("cell", "dataset", "depth", "units", "target"):
+        if values.get(key) is None:
+            raise RecipeError(f"{where} gives no {key!r} for a network.")
     try:
-        resolve(values["target"], depth=1, steps=1)
+        return Recipe(**{key: _CHECKS[key](key, value) for key, value in values.items()})
     except ValueError as error:
-        raise RecipeError(f"{path}: {error}") from error
-    recipe = Recipe(**values)
-    if not 0 < recipe.tolerance < math.inf:
-        raise RecipeError(f"{path}: tolerance must be a positive radius, got {recipe.tolerance!r}.")
-    return recipe
+        raise RecipeError(f"{where}: {error}") from error
+
+
+def _count(key: str, value: Any) -> int:
+    count = positive_integer(key, value)
+    if count > _LARGEST:
+        raise ValueError(f"{key} must be at most {_LARGEST}, got {value!r:.50}.")
+    return count
+
+
+def _seed(key: str, value: Any) -> int:
+    return 0 if type(value) is int and value == 0 else _count(key, value)
+
+
+def _part_of_a_name(key: str, value: Any) -> str:
+    # Names of files are made of it.
+    if isinstance(value, str) and re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,60}", value):
+        return value
+    raise ValueError(f"{key} must be a name of letters, digits and _, got {value!r:.200}.")
+
+
+def _target(key: str, value: Any) -> Target:
+    target = tuple(value) if isinstance(value, list) else value
+    if not isinstance(target, str | tuple | int | float):
+        raise ValueError(f"{key} must be a radius, a pair of them or a name, got {value!r:.200}.")
+    parts = target if isinstance(target, tuple) else (target,)
+    # An integer may be larger than any float, which resolve does not expect.
+    if any(type(part) is int and abs(part) > _LARGEST for part in parts):
+        raise ValueError(f"{key} must be at most {_LARGEST}, got {value!r:.50}.")
+    rho_time, rho_depth = resolve(target, depth=1, steps=1)
+    if isinstance(target, tuple):
+        return rho_time, rho_depth
+    return target if isinstance(target, str) else rho_time
+
+
+def _options(key: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{key} must be a table of options of the dataset, got {value!r:.200}.")
+    return {str(name): _json(f"{key}.{name}", part, 0) for name, part in value.items()}
+
+
+def _json(key: str, value: Any, depth: int) -> Any:
+    """Returns an option of JSON types."""
+    if value is None or isinstance(value, bool | str):
+        return value
+    if isinstance(value, int | float) and abs(value) < 2**63:
+        return value
+    if isinstance(value, list | tuple) and depth < _DEEPEST:
+        return [_json(key, part, depth + 1) for part in value]
+    if isinstance(value, dict) and depth < _DEEPEST:
+        return {str(name): _json(key, part, depth + 1) for name, part in value.items()}
+    raise ValueError(f"{key} must be a JSON value, got {value!r:.200}.")
+
+
+def _shape(key: str, value: Any) -> tuple[int, ...]:
+    if not (isinstance(value, list | tuple) and 0 < len(value) < _DEEPEST):
+        raise ValueError(f"{key} must be a list of sizes, got {value!r:.200}.")
+    return tuple(_count(key, size) for size in value)
+
+
+def _or_none(check: Callable[[str, Any], Any]) -> Callable[[str, Any], Any]:
+    return lambda key, value: None if value is None else check(key, value)
+
+
+def _positive(key: str, value: Any) -> float:
+    return number(key, value, above=0)
+
+
+_CHECKS: dict[str, Callable[[str, Any], Any]] = {
+    "cell": _part_of_a_name,
+    "dataset": _part_of_a_name,
+    "depth": _count,
+    "units": _count,
+    "target": _target,
+    "mode": lambda key, value: one_of(key, value, ("scales", "weights")),
+    "options": _options,
+    "input_shape": _or_none(_shape),
+    "embedding": _or_none(_count),
+    "sequences": _count,
+    "certificate_sequences": _count,
+    "samples": _count,
+    "most_samples": _count,
+    "tolerance": _positive,
+    "pretraining_tolerance": _positive,
+    "batch_size": _count,
+    "max_updates": _count,
+    "learning_rate": _or_none(_positive),
+    "seed": _seed,
+    "hidden": flag,
+}

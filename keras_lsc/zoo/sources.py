@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import keras
-
 from keras_lsc.version import __version__
-from keras_lsc.zoo import archive, registry
+from keras_lsc.zoo import archive, download, registry
+from keras_lsc.zoo.damage import in_short
+from keras_lsc.zoo.download import CheckpointUnavailableError as CheckpointUnavailableError
 
 FOLDER_VARIABLE = "KERAS_LSC_ZOO"
 URL_VARIABLE = "KERAS_LSC_ZOO_URL"
@@ -22,10 +22,6 @@ RELEASE_URL = (
 _INSTALLED = Path(__file__).parent / "installed"
 _CHECKOUT = Path(__file__).parents[2] / "zoo"
 _HUB = re.compile(r"hf://(?P<repo>[^/@]+/[^/@]+)@(?P<revision>[^/]+)/(?P<file>.+\.keras)")
-
-
-class CheckpointUnavailableError(OSError):
-    """A checkpoint's file is neither on this computer nor to be had."""
 
 
 def default_cache() -> Path:
@@ -50,42 +46,51 @@ def entries() -> dict[str, dict[str, Any]]:
     return known
 
 
-def find(name: str, sha256: str, cache_dir: Path | None) -> Path:
+def find(name: str, sha256: str, cache_dir: Path | None, size: int | None = None) -> Path:
     """Returns the file of a checkpoint, fetched where it is not on this computer.
 
     Args:
         name: of the checkpoint.
         sha256: of its file.
-        cache_dir: folder of fetched files; None for `default_cache()`.
+        cache_dir: folder of fetched files; None for `default_cache()`. A damaged file there is
+            fetched again.
+        size: of its file, where that is known.
 
     Raises:
         CheckpointUnavailableError: it is not on this computer and could not be fetched from
             KERAS_LSC_ZOO_URL, or without that from `RELEASE_URL`.
-        DamagedCheckpointError: the file has another sha256.
+        DamagedCheckpointError: the file of a folder, or what was fetched, has another sha256.
     """
     cache = Path(cache_dir) if cache_dir else default_cache()
     file = f"{name}.keras"
     looked_in = []
-    for path in _candidates(file, cache):
+    for path in _installed(file):
         if path.is_file():
             archive.check(path, sha256)
             return path
         looked_in.append(str(path.parent))
+    if is_intact(cache / file, sha256):
+        return cache / file
+    looked_in.append(str(cache))
     base = os.environ.get(URL_VARIABLE) or RELEASE_URL
     try:
-        return fetch(f"{base.rstrip('/')}/{file}", sha256, cache)
+        return fetch(f"{base.rstrip('/')}/{file}", sha256, cache, size)
     except CheckpointUnavailableError as error:
         raise CheckpointUnavailableError(
-            f"The file {file} is in none of {', '.join(looked_in)}, and {error} Set "
+            f"The file {file} is, intact, in none of {', '.join(looked_in)}, and {error} Set "
             f"{FOLDER_VARIABLE} to a folder that has it, or {URL_VARIABLE} to another address "
             "that it can be fetched from."
         ) from error
 
 
-def _candidates(file: str, cache: Path) -> Iterator[Path]:
+def _installed(file: str) -> Iterator[Path]:
     for folder in folders():
         yield folder / CHECKPOINTS / file
-    yield cache / file
+
+
+def is_intact(path: Path, sha256: str) -> bool:
+    """Whether there is such a file, and it is the expected one."""
+    return path.is_file() and archive.sha256(path) == sha256
 
 
 def is_address(name: str) -> bool:
@@ -93,13 +98,16 @@ def is_address(name: str) -> bool:
     return name.startswith(("hf://", "https://", "http://"))
 
 
-def fetch(address: str, sha256: str | None, cache_dir: Path | None) -> Path:
-    """Fetches a checkpoint by its address.
+def fetch(
+    address: str, sha256: str | None, cache_dir: Path | None, size: int | None = None
+) -> Path:
+    """Fetches a checkpoint by its address, unless the cache has it intact.
 
     Args:
         address: `https://.../name.keras` or `hf://owner/repo@revision/name.keras`.
         sha256: of the file; mandatory, an address says nothing of what it gives.
         cache_dir: folder of fetched files; None for `default_cache()`.
+        size: of the file, where that is known.
 
     Returns:
         Path of the file, checked.
@@ -109,67 +117,62 @@ def fetch(address: str, sha256: str | None, cache_dir: Path | None) -> Path:
         CheckpointUnavailableError: it could not be fetched.
         DamagedCheckpointError: what was fetched has another sha256.
     """
-    if not (sha256 and re.fullmatch(r"[0-9a-f]{64}", sha256)):
+    if not (isinstance(sha256, str) and re.fullmatch(r"[0-9a-f]{64}", sha256)):
         raise ValueError(
             f"Loading {address} needs sha256=, the 64 hexadecimal digits of the file it should "
-            f"be; got {sha256!r}."
+            f"be; got {sha256!r:.200}."
         )
     cache = Path(cache_dir) if cache_dir else default_cache()
     if address.startswith("hf://"):
         return _fetch_from_hub(address, sha256, cache)
-    if not address.startswith("https://"):
-        raise ValueError(f"{address} is not safe to load from; expected https:// or hf://.")
-    name = address.rsplit("/", 1)[-1]
-    folder = cache / sha256[:16]
-    path = folder / name
-    if path.is_file():
-        archive.check(path, sha256)
-        return path
-    # Where the folder is absent Keras would quietly use another one.
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        fetched = keras.utils.get_file(
-            fname=name,
-            origin=address,
-            file_hash=sha256,
-            hash_algorithm="sha256",
-            cache_dir=folder,
-            cache_subdir="",
-        )
-    except ValueError as error:  # what Keras raises for another hash
-        raise archive.DamagedCheckpointError(f"{address}: {error}") from error
-    except Exception as error:
-        if not _is_of_the_network(error):
-            raise
-        raise CheckpointUnavailableError(f"{address} could not be fetched: {error}.") from error
-    archive.check(Path(fetched), sha256)
-    return Path(fetched)
-
-
-def _is_of_the_network(error: Exception) -> bool:
-    # Keras wraps what urllib raises in a bare Exception that begins so.
-    return isinstance(error, OSError) or str(error).startswith("URL fetch failure")
+    download.parse(address)
+    # Names of one sha256 share a folder: two addresses may end in the same name.
+    path = cache / sha256[:16] / download.file_name(address)
+    if not is_intact(path, sha256):
+        download.fetch(address, path, sha256, size)
+    return path
 
 
 def _fetch_from_hub(address: str, sha256: str, cache: Path) -> Path:
     parts = _HUB.fullmatch(address)
-    if parts is None:
+    if parts is None or ".." in parts["file"].split("/"):
         raise ValueError(
             f"{address} is no checkpoint on the hub; expected "
             "hf://owner/repository@revision/name.keras."
         )
+    path = _from_hub(address, parts, cache, force=False)
+    if not is_intact(path, sha256):
+        # What lies in the cache of the hub may have been cut off there.
+        path = _from_hub(address, parts, cache, force=True)
+        archive.check(path, sha256)
+    return path
+
+
+def _from_hub(address: str, parts: re.Match[str], cache: Path, force: bool) -> Path:
     try:
         from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import HfHubHTTPError
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
     except ImportError as error:
         raise ImportError(
             'Loading from hf:// needs huggingface_hub: pip install "keras-lsc[hub]".'
         ) from error
     try:
-        path = hf_hub_download(
-            parts["repo"], parts["file"], revision=parts["revision"], cache_dir=cache / "hub"
+        return Path(
+            hf_hub_download(
+                parts["repo"],
+                parts["file"],
+                revision=parts["revision"],
+                cache_dir=cache / "hub",
+                force_download=force,
+            )
         )
-    except (HfHubHTTPError, OSError) as error:
-        raise CheckpointUnavailableError(f"{address} could not be fetched: {error}") from error
-    archive.check(Path(path), sha256)
-    return Path(path)
+    # Its own errors, and those of the library below it, which differs from version to version.
+    except (*_bases(HfHubHTTPError), HFValidationError, OSError) as error:
+        raise CheckpointUnavailableError(
+            f"{address} could not be fetched: {in_short(error)}."
+        ) from error
+
+
+def _bases(error: type[Exception]) -> list[type[Exception]]:
+    general = (Exception, BaseException, object)
+    return [base for base in error.__mro__ if issubclass(base, Exception) and base not in general]

@@ -6,13 +6,15 @@ initialiser for every shape.
 
 import json
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-CONFIGURATION = "config.json"
+from keras_lsc.zoo.guard import CONFIGURATION
+
 _CHEAP = ("Zeros", "Ones", "Constant", "Identity")
 
 
@@ -37,23 +39,24 @@ class Undrawn(keras.initializers.Initializer):
         return {"original": self.original}
 
 
-def load_undrawn(path: Path, folder: Path) -> keras.Model:
-    """Loads a `.keras` file with every initialiser in place and none of them called.
+def load_undrawn(parts: Mapping[str, bytes], config: dict[str, Any], folder: Path) -> keras.Model:
+    """Loads the parts of a `.keras` file with every initialiser in place and none of them called.
 
     Args:
-        path: of the file.
-        folder: where a copy of the file is written.
+        parts: of the file, checked.
+        config: that of the model.
+        folder: where a file with these parts is written.
 
     Returns:
         The model, as `keras.saving.load_model` gives it.
     """
-    copy = folder / path.name
-    with zipfile.ZipFile(path) as old, zipfile.ZipFile(copy, "w") as new:
-        for name in old.namelist():
-            content = old.read(name)
-            if name == CONFIGURATION:
-                content = json.dumps(without_drawing(json.loads(content))).encode()
-            new.writestr(name, content)
+    copy = folder / "model.keras"
+    with zipfile.ZipFile(copy, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as new:
+        for name, content in parts.items():
+            changed = (
+                json.dumps(without_drawing(config)).encode() if name == CONFIGURATION else None
+            )
+            new.writestr(name, changed or content)
     model = keras.saving.load_model(copy, compile=False, safe_mode=True)
     restore_initializers(model)
     return model
@@ -65,7 +68,7 @@ def without_drawing(config: Any) -> Any:
         return [without_drawing(part) for part in config]
     if not isinstance(config, dict):
         return config
-    if config.get("module") == "keras.initializers" and config["class_name"] not in _CHEAP:
+    if config.get("module") == "keras.initializers" and config.get("class_name") not in _CHEAP:
         # By hand: serialize_keras_object imports TensorFlow where it is installed.
         return {
             "module": __name__,
@@ -73,7 +76,8 @@ def without_drawing(config: Any) -> Any:
             "config": {"original": config},
             "registered_name": "keras_lsc>Undrawn",
         }
-    return {key: without_drawing(value) for key, value in config.items()}
+    # What a model within the model was compiled with has weights of its own, and no use here.
+    return {key: without_drawing(value) for key, value in config.items() if key != "compile_config"}
 
 
 def restore_initializers(model: keras.Model) -> None:
