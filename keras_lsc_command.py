@@ -5,6 +5,7 @@ process. So the backend is chosen here, outside of the package, before that.
 """
 
 import importlib.util
+import json
 import os
 import sys
 from pathlib import Path
@@ -19,9 +20,14 @@ def main() -> None:
         problem = 'the command needs typer and rich; install them: pip install "keras-lsc[cli]"'
     if problem is not None:
         sys.exit(f"keras-lsc: error: {problem}")
-    from keras_lsc.cli import main as run
+    try:
+        from keras_lsc.cli import main as run
 
-    run()
+        run()
+    except KeyboardInterrupt:
+        # Importing a backend takes seconds in which a command may be broken off as well.
+        sys.stderr.write("keras-lsc: interrupted\n")
+        sys.exit(130)
 
 
 def choose_backend(arguments: list[str]) -> str | None:
@@ -36,10 +42,8 @@ def choose_backend(arguments: list[str]) -> str | None:
     Returns:
         What is wrong with the choice, or None.
     """
-    name = _asked_for(arguments) or os.environ.get("KERAS_BACKEND")
+    name = _asked_for(arguments) or os.environ.get("KERAS_BACKEND") or _configured()
     if not name:
-        if _has_configuration():
-            return None
         installed = [backend for backend in BACKENDS if _is_installed(backend)]
         if not installed:
             return (
@@ -59,17 +63,25 @@ def choose_backend(arguments: list[str]) -> str | None:
 
 
 def _asked_for(arguments: list[str]) -> str | None:
+    # Of an option that is given twice the last holds, as in the commands themselves.
+    name = None
     for position, argument in enumerate(arguments):
         if argument == "--backend":
-            return "".join(arguments[position + 1 : position + 2])
-        if argument.startswith("--backend="):
-            return argument.removeprefix("--backend=")
-    return None
+            name = "".join(arguments[position + 1 : position + 2])
+        elif argument.startswith("--backend="):
+            name = argument.removeprefix("--backend=")
+    return name
 
 
-def _has_configuration() -> bool:
+def _configured() -> str | None:
+    """The backend in Keras' configuration file; None where there is none that Keras would read."""
     home = os.environ.get("KERAS_HOME") or Path("~/.keras").expanduser()
-    return (Path(home) / "keras.json").is_file()
+    try:
+        content = json.loads((Path(home) / "keras.json").read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    name = content.get("backend") if isinstance(content, dict) else None
+    return name if isinstance(name, str) else None
 
 
 def _is_installed(module: str) -> bool:

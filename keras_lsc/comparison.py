@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from keras_lsc import datasets
+from keras_lsc.arguments import number
 from keras_lsc.datasets.checks import check_count
 from keras_lsc.zoo import archive, loading, sources
 

@@ -1,0 +1,955 @@
+"""Whether `measure` tells the truth of the models that users bring: brute force beside it."""
+
+import math
+
+import keras
+import numpy as np
+import pytest
+import truth
+from harness import OscillatorCell, randomized
+from keras import layers as L  # noqa: N812 - as its users write it
+from keras import ops
+
+import keras_lsc
+from keras_lsc import layers as lsc
+
+ROWS, STEPS, FEATURES, UNITS = 8, 5, 3, 4
+RELATIVE = 2e-3
+# Below this a relative error says nothing.
+NEAR_ZERO = 0.05
+
+
+def normal(*shape, seed=0):
+    return np.random.default_rng([seed, *shape]).standard_normal(shape).astype("float32")
+
+
+def sequence(features=FEATURES, steps=STEPS, seed=0):
+    return normal(ROWS, steps, features, seed=seed)
+
+
+def tokens(words=9, steps=6, padded=True):
+    """Words from 1 on; of the rows, some end, some begin and one is interrupted by padding."""
+    ids = np.random.default_rng(0).integers(1, words, (ROWS, steps))
+    if padded:
+        ids[1, 3:] = ids[2, :4] = ids[3, 2:4] = ids[5, 1:] = 0
+    return ids.astype("int32")
+
+
+def rnn(units=UNITS, **options):
+    return L.SimpleRNN(units, return_sequences=True, **options)
+
+
+def gru(units=UNITS, **options):
+    return L.GRU(units, return_sequences=True, **options)
+
+
+def lstm(units=UNITS, **options):
+    return L.LSTM(units, return_sequences=True, **options)
+
+
+def stacked(*stack, features=FEATURES, steps=STEPS):
+    return keras.Sequential([keras.Input((steps, features)), *stack]), sequence(features, steps)
+
+
+def between(*stage):
+    """What stands between two recurrent layers."""
+    return lambda: stacked(rnn(), *(make() for make in stage), rnn(3))
+
+
+def wired(wire, features=FEATURES):
+    """A functional model of one sequence."""
+
+    def make():
+        x = keras.Input((STEPS, features))
+        return keras.Model(x, wire(x)), sequence(features)
+
+    return make
+
+
+def residual(merge):
+    def wire(x):
+        y = rnn()(x)
+        return rnn(3)(merge()([y, L.Dense(UNITS)(y)]))
+
+    return wired(wire)
+
+
+CASES = {}
+
+
+def case(*names):
+    """Registers a model and its inputs under a name."""
+
+    def register(make):
+        CASES[" ".join(names) or make.__name__.replace("_", " ")] = make
+        return make
+
+    return register
+
+
+# What may stand between two recurrent layers.
+
+BETWEEN = {
+    "nothing": [],
+    "dense": [lambda: L.Dense(UNITS)],
+    "dense relu": [lambda: L.Dense(6, activation="relu")],
+    "dense stack": [lambda: L.Dense(5, activation="gelu"), lambda: L.Dense(4, "softplus")],
+    "time distributed": [lambda: L.TimeDistributed(L.Dense(5, activation="tanh"))],
+    "dropout": [lambda: L.Dropout(0.5)],
+    "spatial dropout": [lambda: L.SpatialDropout1D(0.5)],
+    "alpha dropout": [lambda: L.AlphaDropout(0.5)],
+    "gaussian dropout": [lambda: L.GaussianDropout(0.5)],
+    "gaussian noise": [lambda: L.GaussianNoise(0.5)],
+    "identity": [L.Identity],
+    "activity regularization": [lambda: L.ActivityRegularization(l2=0.1)],
+    "activation": [lambda: L.Activation("silu")],
+    "relu": [L.ReLU],
+    "bounded relu": [lambda: L.ReLU(max_value=0.6, negative_slope=0.1, threshold=0.1)],
+    "leaky relu": [L.LeakyReLU],
+    "prelu": [L.PReLU],
+    "prelu shared": [lambda: L.PReLU(shared_axes=[1])],
+    "elu": [L.ELU],
+    "softmax": [L.Softmax],
+    "softmax over time": [lambda: L.Softmax(axis=1)],
+    "rescaling": [lambda: L.Rescaling(2.0, offset=0.3)],
+    "layer norm": [L.LayerNormalization],
+    "layer norm over time": [lambda: L.LayerNormalization(axis=1)],
+    "layer norm over both": [lambda: L.LayerNormalization(axis=[1, 2])],
+    "batch norm": [L.BatchNormalization],
+    "batch norm of steps": [lambda: L.BatchNormalization(axis=1)],
+    "rms norm": [L.RMSNormalization],
+    "group norm": [lambda: L.GroupNormalization(groups=2)],
+    "unit norm": [L.UnitNormalization],
+    "spectral norm": [lambda: L.SpectralNormalization(L.Dense(5))],
+    "convolution causal": [lambda: L.Conv1D(5, 3, padding="causal", activation="tanh")],
+    "convolution same": [lambda: L.Conv1D(5, 2, padding="same")],
+    "convolution dilated": [lambda: L.Conv1D(4, 2, padding="causal", dilation_rate=2)],
+    "convolution grouped": [lambda: L.Conv1D(4, 3, padding="same", groups=2)],
+    "separable convolution": [lambda: L.SeparableConv1D(5, 3, padding="same")],
+    "depthwise convolution": [
+        lambda: L.DepthwiseConv1D(3, padding="same", depth_multiplier=2)
+    ],
+    "einsum of features": [lambda: L.EinsumDense("btf,fg->btg", (None, 5), bias_axes="g")],
+    "einsum of steps": [lambda: L.EinsumDense("btf,ts->bsf", (STEPS, UNITS))],
+    "dense along time": [
+        lambda: L.Permute((2, 1)),
+        lambda: L.Dense(STEPS, activation="tanh"),
+        lambda: L.Permute((2, 1)),
+    ],
+    "reshape": [L.Flatten, lambda: L.Dense(2 * STEPS), lambda: L.Reshape((STEPS, 2))],
+    "mean repeated": [L.GlobalAveragePooling1D, lambda: L.RepeatVector(STEPS)],
+    "up and down": [lambda: L.UpSampling1D(2), lambda: L.AveragePooling1D(2)],
+    "pooling without stride": [lambda: L.MaxPooling1D(2, strides=1), lambda: L.ZeroPadding1D((1, 0))],
+    "masking": [L.Masking],
+    "firing rate regularizer": [lsc.FiringRateRegularizer],
+}  # fmt: skip
+for name, stage in BETWEEN.items():
+    case("between:", name)(between(*stage))
+
+
+@keras.saving.register_keras_serializable(package="test_truth")
+class Squash(keras.Layer):
+    """A layer of a user's that treats every step by itself, and says nothing about it."""
+
+    def build(self, input_shape):
+        self.height = self.add_weight(shape=(input_shape[-1],), name="height")
+
+    def call(self, inputs):
+        return self.height * ops.tanh(2.0 * inputs)
+
+
+@keras.saving.register_keras_serializable(package="test_truth")
+class Mix(keras.Layer):
+    """A layer of a user's that mixes the steps."""
+
+    def call(self, inputs):
+        return inputs + 0.5 * ops.tanh(ops.cumsum(inputs, axis=1))
+
+
+case("between: own layer")(between(Squash))
+case("between: own layer that mixes steps")(between(Mix))
+case("between: lambda")(between(lambda: L.Lambda(lambda x: 0.5 * x * x)))
+
+
+def attending(make):
+    return wired(lambda x: rnn(3)(make(rnn()(x))))
+
+
+case("between: multi-head attention")(
+    attending(lambda y: L.MultiHeadAttention(2, 3)(y, y)))  # fmt: skip
+case("between: causal multi-head attention")(
+    attending(lambda y: L.MultiHeadAttention(1, 3, use_bias=False)(y, y, use_causal_mask=True)))  # fmt: skip
+case("between: attention")(attending(lambda y: L.Attention(use_scale=True)([y, y])))
+case("between: causal attention")(
+    attending(lambda y: L.Attention()([y, y], use_causal_mask=True)))  # fmt: skip
+case("between: additive attention")(attending(lambda y: L.AdditiveAttention()([y, y])))
+case("between: transformer block")(attending(
+    lambda y: L.LayerNormalization()(L.Add()([y, L.MultiHeadAttention(1, 4)(y, y)]))))  # fmt: skip
+case("between: operations")(attending(lambda y: y * 2.0 + ops.tanh(y)))
+case("between: some features")(attending(lambda y: y[:, :, 1:]))
+case("between: reversed steps")(attending(lambda y: y[:, ::-1]))
+case("between: gate of a mean")(attending(
+    lambda y: L.Multiply()([y, L.Dense(4, "sigmoid")(L.GlobalAveragePooling1D(keepdims=False)(y))[:, None]])))  # fmt: skip
+
+# Merges, as residuals and as skips.
+
+MERGES = {
+    "add": L.Add,
+    "average": L.Average,
+    "maximum": L.Maximum,
+    "minimum": L.Minimum,
+    "multiply": L.Multiply,
+    "subtract": L.Subtract,
+    "concatenate": L.Concatenate,
+    "concatenate steps apart": lambda: lambda ys: L.Concatenate(axis=1)(ys)[:, :STEPS],
+    "dot of features": lambda: L.Dot(axes=(2, 2)),
+    "dot normalised": lambda: L.Dot(axes=(2, 2), normalize=True),
+}
+for name, merge in MERGES.items():
+    case("merge:", name)(residual(merge))
+
+
+@case("merge: skip of a layer")
+def _():
+    def wire(x):
+        first = rnn(name="first")(x)
+        second = gru(name="second")(first)
+        return rnn(3, name="third")(L.Add()([first, second]))
+
+    return wired(wire)()
+
+
+@case("merge: skip of the input")
+def _():
+    return wired(lambda x: gru(3)(L.Concatenate()([x, rnn()(x)])))()
+
+
+@case("merge: dense network")
+def _():
+    def wire(x):
+        parts = [x]
+        for _ in range(3):
+            y = rnn(3)(L.Concatenate()(parts) if len(parts) > 1 else x)
+            parts.append(y)
+        return parts[-1]
+
+    return wired(wire)()
+
+
+@case("merge: two branches")
+def _():
+    return wired(
+        lambda x: gru(3)(L.Maximum()([rnn(name="left")(x), lstm(name="right")(L.Dense(2)(x))]))
+    )()
+
+
+# Recurrent layers and their options.
+
+RECURRENT = {
+    "lstm": lambda: [lstm(), lstm()],
+    "lstm without bias": lambda: [lstm(use_bias=False), lstm(3, use_bias=False)],
+    "lstm other activations": lambda: [
+        lstm(activation="relu", recurrent_activation="hard_sigmoid"),
+        lstm(activation="softsign"),
+    ],
+    "gru": lambda: [gru(), gru()],
+    "gru reset before": lambda: [gru(reset_after=False), gru(3, reset_after=False)],
+    "gru without bias": lambda: [gru(use_bias=False), gru(use_bias=False, reset_after=False)],
+    "gru other activations": lambda: [gru(activation="elu", recurrent_activation="tanh"), gru()],
+    "simple rnn linear": lambda: [rnn(activation="linear"), rnn(activation="linear")],
+    "simple rnn relu": lambda: [rnn(activation="relu", use_bias=False), rnn(activation="sigmoid")],
+    "dropout inside": lambda: [gru(dropout=0.5, recurrent_dropout=0.5), lstm(dropout=0.5)],
+    "unrolled": lambda: [gru(unroll=True), rnn(unroll=True)],
+    "backwards below": lambda: [rnn(go_backwards=True), gru(3)],
+    "backwards above": lambda: [rnn(), gru(3, go_backwards=True)],
+    "backwards both": lambda: [lstm(go_backwards=True), rnn(go_backwards=True)],
+    "last output": lambda: [gru(), L.LSTM(3), L.Dense(2)],
+    "rnn of cells": lambda: [
+        L.RNN(L.LSTMCell(4), return_sequences=True),
+        L.RNN(L.GRUCell(3), return_sequences=True),
+        L.RNN(L.SimpleRNNCell(3)),
+    ],
+    "stacked cells": lambda: [
+        L.RNN(L.StackedRNNCells([L.GRUCell(3), L.LSTMCell(4)]), return_sequences=True),
+        L.RNN([L.SimpleRNNCell(3), L.SimpleRNNCell(4)], return_sequences=True),
+    ],
+    "stacked lstm cells backwards": lambda: [
+        rnn(), L.RNN([L.LSTMCell(3), L.LSTMCell(3)], go_backwards=True)
+    ],
+    **{
+        f"bidirectional {mode}": lambda mode=mode: [
+            rnn(), L.Bidirectional(gru(3), merge_mode=mode), rnn(3)
+        ]
+        for mode in ("concat", "sum", "ave", "mul")
+    },
+    "bidirectional lstm": lambda: [L.Bidirectional(lstm(3)), L.Bidirectional(L.LSTM(2))],
+    "bidirectional unlike": lambda: [
+        rnn(),
+        L.Bidirectional(gru(3), backward_layer=lstm(3, go_backwards=True), merge_mode="sum"),
+    ],
+}  # fmt: skip
+for name, make in RECURRENT.items():
+    case("recurrent:", name)(lambda make=make: stacked(*make()))
+
+
+@case("recurrent: states returned")
+def _():
+    def wire(x):
+        y, h, c = lstm(return_state=True)(x)
+        top, last = L.GRU(4, return_sequences=True, return_state=True)(L.Dense(3)(y))
+        return [top, last, h, c]
+
+    return wired(wire)()
+
+
+@case("recurrent: initial state")
+def _():
+    x, start = keras.Input((STEPS, FEATURES)), keras.Input((2,))
+    h, c = L.Dense(4, name="h")(start), L.Dense(4, name="c")(start)
+    y = lstm()(x, initial_state=[h, c])
+    return keras.Model([x, start], gru(3)(y)), [sequence(), normal(ROWS, 2)]
+
+
+@case("recurrent: bidirectional initial state")
+def _():
+    x, start = keras.Input((STEPS, FEATURES)), keras.Input((2,))
+    states = [L.Dense(3, name=name)(start) for name in ("ahead", "back")]
+    y = L.Bidirectional(gru(3))(rnn()(x), initial_state=states)
+    return keras.Model([x, start], y), [sequence(), normal(ROWS, 2)]
+
+
+@case("recurrent: encoder and decoder")
+def _():
+    source, target = keras.Input((STEPS, FEATURES)), keras.Input((4, 2))
+    y, *_ = lstm(return_state=True, name="first")(source)
+    _, h, c = L.LSTM(4, return_state=True, name="encoder")(y)
+    z = lstm(name="decoder")(target, initial_state=[h, c])
+    z = lstm(3, name="second")(z)
+    return keras.Model([source, target], L.Dense(2)(z)), [sequence(), sequence(2, 4)]
+
+
+@case("recurrent: decoder that attends")
+def _():
+    source, target = keras.Input((STEPS, FEATURES)), keras.Input((STEPS, 2))
+    memory, state = gru(return_state=True, name="encoder")(source)
+    y = gru(name="decoder")(target, initial_state=state)
+    y = L.Concatenate()([y, L.Attention()([y, memory])])
+    return keras.Model([source, target], gru(3, name="top")(y)), [sequence(), sequence(2)]
+
+
+# Masks.
+
+
+def reading(*stack, **options):
+    """Layers above an embedding of padded words."""
+
+    def make():
+        ids = keras.Input((6,), dtype="int32")
+        y = L.Embedding(9, 3, mask_zero=True)(ids)
+        for layer in stack:
+            y = layer()(y)
+        return keras.Model(ids, y), tokens(**options)
+
+    return make
+
+
+MASKED = {
+    "nothing padded": [rnn, gru],
+    "two layers": [rnn, lambda: L.GRU(3)],
+    "three layers": [gru, lstm, rnn],
+    "dense": [rnn, lambda: L.Dense(5, activation="tanh"), rnn],
+    "norm": [rnn, L.LayerNormalization, L.BatchNormalization, rnn],
+    "dropout and relu": [rnn, lambda: L.Dropout(0.5), L.LeakyReLU, rnn],
+    "time distributed": [rnn, lambda: L.TimeDistributed(L.Dense(4)), rnn],
+    "norm that loses the mask": [rnn, L.RMSNormalization, rnn],
+    "convolution that loses the mask": [rnn, lambda: L.Conv1D(4, 2, padding="causal"), rnn],
+    "zero output": [lambda: rnn(zero_output_for_mask=True), lambda: L.Dense(3), lambda: gru(zero_output_for_mask=True)],
+    "backwards": [rnn, lambda: L.GRU(3, go_backwards=True)],
+    "bidirectional": [lambda: L.Bidirectional(gru(3)), lambda: L.Bidirectional(L.LSTM(2))],
+    "stacked cells": [lambda: L.RNN([L.GRUCell(3), L.LSTMCell(3)], return_sequences=True), rnn],
+    "own cell": [lambda: L.RNN(OscillatorCell(4), return_sequences=True), rnn],
+    "spiking": [lambda: lsc.LIF(4, return_sequences=True), lambda: lsc.ALIF(4)],
+    "linear recurrent": [lambda: lsc.LRU(4, return_sequences=True), lambda: lsc.LRUBlock(4)],
+    "readout": [lambda: lsc.LIF(4, return_sequences=True), lambda: lsc.LeakyReadout(3)],
+    "pooled": [rnn, rnn, L.GlobalAveragePooling1D, lambda: L.Dense(2)],
+}  # fmt: skip
+for name, stack in MASKED.items():
+    case("mask:", name)(reading(*stack, padded=name != "nothing padded"))
+
+
+def embedding_model():
+    words = keras.Input((6,), dtype="int32")
+    return keras.Model(words, L.Embedding(9, 3, mask_zero=True)(words), name="embedder")
+
+
+@case("mask: from a nested model")
+def _():
+    ids = keras.Input((6,), dtype="int32")
+    return keras.Model(ids, L.GRU(3)(rnn()(embedding_model()(ids)))), tokens()
+
+
+@case("mask: into a nested model")
+def _():
+    ids = keras.Input((6,), dtype="int32")
+    above = keras.Sequential([keras.Input((6, 3)), rnn(), L.Dense(3), L.GRU(3)])
+    return keras.Model(ids, above(embedding_model()(ids))), tokens()
+
+
+@case("mask: through a nested model")
+def _():
+    ids = keras.Input((6,), dtype="int32")
+    middle = keras.Sequential([keras.Input((6, 3)), gru(), L.Dropout(0.3)])
+    y = L.Embedding(9, 3, mask_zero=True)(ids)
+    return keras.Model(ids, rnn(3)(L.Dense(4)(middle(y)))), tokens()
+
+
+def mask_input():
+    return keras.Input((6,), dtype="bool", name="mask"), tokens() != 0
+
+
+@case("mask: argument of a layer")
+def _():
+    x, (mask, given) = keras.Input((6, 3)), mask_input()
+    y = rnn()(x, mask=mask)
+    return keras.Model([x, mask], L.GRU(3)(L.Dense(4)(y))), [sequence(steps=6), given]
+
+
+@case("mask: argument of both layers")
+def _():
+    x, (mask, given) = keras.Input((6, 3)), mask_input()
+    y = L.Conv1D(4, 2, padding="same")(rnn()(x, mask=mask))
+    return keras.Model([x, mask], L.GRU(3)(y, mask=mask)), [sequence(steps=6), given]
+
+
+@case("mask: argument of a nested model")
+def _():
+    x, (mask, given) = keras.Input((6, 3)), mask_input()
+    inner = keras.Sequential([keras.Input((6, 3)), rnn(), L.Dense(3), rnn()])
+    return keras.Model([x, mask], inner(x, mask=mask)), [sequence(steps=6), given]
+
+
+@case("mask: argument of a nested functional model")
+def _():
+    x, (mask, given) = keras.Input((6, 3)), mask_input()
+    z = keras.Input((6, 3))
+    inner = keras.Model(z, rnn()(gru()(z)))
+    return keras.Model([x, mask], rnn(3)(inner(x, mask=mask))), [sequence(steps=6), given]
+
+
+@case("mask: given beside the sequence")
+def _():
+    x, (mask, given) = keras.Input((6, 3), name="x"), mask_input()
+    y = L.GRU(3)(rnn()(lsc.GivenMask()([x, mask])))
+    return keras.Model({"x": x, "mask": mask}, y), {"x": sequence(steps=6), "mask": given}
+
+
+@case("mask: computed by operations")
+def _():
+    ids = keras.Input((6,), dtype="int32")
+    y = L.Embedding(9, 3)(ids)
+    mask = ops.not_equal(ids, 0)
+    return keras.Model(ids, L.GRU(3)(rnn()(y, mask=mask), mask=mask)), tokens()
+
+
+@case("mask: masking layer")
+def _():
+    x = sequence(steps=6) * (tokens() != 0)[..., None]
+    return keras.Sequential([keras.Input((6, 3)), L.Masking(), rnn(), L.GRU(3)]), x
+
+
+@case("mask: masking of another value")
+def _():
+    x = np.where((tokens() != 0)[..., None], sequence(steps=6), -1.0).astype("float32")
+    model = keras.Sequential([keras.Input((6, 3)), L.Masking(-1.0), gru(), L.Dense(3), rnn()])
+    return model, x
+
+
+@case("mask: residual")
+def _():
+    ids = keras.Input((6,), dtype="int32")
+    y = rnn()(L.Embedding(9, 3, mask_zero=True)(ids))
+    return keras.Model(ids, rnn(3)(L.Add()([y, L.Dense(4)(y)]))), tokens()
+
+
+@case("mask: concatenated with what has none")
+def _():
+    ids = keras.Input((6,), dtype="int32")
+    y = rnn()(L.Embedding(9, 3, mask_zero=True)(ids))
+    return keras.Model(ids, rnn(3)(L.Concatenate()([y, L.Conv1D(2, 1)(y)]))), tokens()
+
+
+@case("mask: multi-head attention")
+def _():
+    ids = keras.Input((6,), dtype="int32")
+    y = rnn()(L.Embedding(9, 3, mask_zero=True)(ids))
+    return keras.Model(ids, rnn(3)(L.MultiHeadAttention(1, 3)(y, y))), tokens()
+
+
+@case("mask: attention")
+def _():
+    ids = keras.Input((6,), dtype="int32")
+    y = rnn()(L.Embedding(9, 3, mask_zero=True)(ids))
+    return keras.Model(ids, rnn(3)(L.Attention()([y, y]))), tokens()
+
+
+@case("mask: of encoder and decoder")
+def _():
+    source, target = keras.Input((6,), dtype="int32"), keras.Input((4,), dtype="int32")
+    _, h = L.GRU(4, return_state=True)(rnn()(L.Embedding(9, 3, mask_zero=True)(source)))
+    y = gru()(L.Embedding(9, 2, mask_zero=True)(target), initial_state=h)
+    return keras.Model([source, target], rnn(3)(y)), [tokens(), tokens()[:, :4]]
+
+
+# Inputs as they come.
+
+RASTER = (np.random.default_rng(1).random((ROWS, STEPS, 4)) < 0.5).astype("uint8")
+
+
+def given(stack, x):
+    return lambda: (keras.Sequential([keras.Input(x.shape[1:]), *(make() for make in stack)]), x)
+
+
+INTEGERS = {
+    "bytes into spiking": ([lambda: lsc.LIF(4, return_sequences=True), lambda: lsc.ALIF(4)], RASTER),
+    "bytes into linear recurrent blocks": (
+        [lambda: lsc.LRUBlock(4, return_sequences=True), lambda: lsc.LRUBlock(4)], RASTER
+    ),
+    "long integers": ([gru, lambda: L.Dense(3), rnn], RASTER.astype("int64") * 3),
+    "booleans": ([lstm, rnn], RASTER.astype(bool)),
+    "doubles": ([rnn, gru], RASTER * 0.7),
+    "integers into own cell": ([lambda: L.RNN(OscillatorCell(4), return_sequences=True), rnn], RASTER),
+    "integers into dense": ([lambda: L.Dense(4, "tanh"), lambda: L.Dense(3)], RASTER[:, 0]),
+    "integers into convolutions": (
+        [lambda: L.Conv1D(3, 2, activation="tanh"), L.Flatten, lambda: L.Dense(2)], RASTER
+    ),
+}  # fmt: skip
+for name, (stack, x) in INTEGERS.items():
+    case("input:", name)(given(stack, x))
+
+
+@case("input: floats as words")
+def _():
+    model, ids = reading(rnn, gru)()
+    return model, ids.astype("float32")
+
+
+def two_inputs(as_dictionary):
+    x, y = keras.Input((STEPS, 3), name="zeta"), keras.Input((STEPS, 2), name="alpha")
+    z = gru(3)(L.Concatenate()([rnn()(x), y]))
+    return keras.Model({"first": x, "second": y} if as_dictionary else [x, y], z)
+
+
+ARRAYS = (sequence(3), sequence(2))
+GIVEN = {
+    "list": (False, list(ARRAYS)),
+    "tuple": (False, ARRAYS),
+    "dictionary of names": (False, {"alpha": ARRAYS[1], "zeta": ARRAYS[0]}),
+    "dictionary of the structure": (True, {"second": ARRAYS[1], "first": ARRAYS[0]}),
+    "dictionary with more": (
+        True,
+        {"first": ARRAYS[0], "id": np.arange(ROWS), "second": ARRAYS[1]},
+    ),
+}
+for name, (as_dictionary, x) in GIVEN.items():
+    case("input:", name)(lambda d=as_dictionary, x=x: (two_inputs(d), x))
+
+
+# Nested and shared.
+
+
+def block(features=FEATURES, units=UNITS, steps=STEPS):
+    x = keras.Input((steps, features))
+    return keras.Model(x, L.Dense(units)(gru(units)(x)), name="block")
+
+
+@case("nested: sequential in functional")
+def _():
+    inner = keras.Sequential([keras.Input((STEPS, 3)), rnn(), L.Dense(3)])
+    return wired(lambda x: rnn(3)(inner(L.Dense(3)(x))))()
+
+
+@case("nested: functional in sequential")
+def _():
+    return stacked(rnn(), block(UNITS), rnn(3))
+
+
+@case("nested: three deep")
+def _():
+    inner = keras.Sequential([keras.Input((STEPS, 4)), L.Dense(4, "tanh"), block(4)])
+    middle = keras.Sequential([keras.Input((STEPS, 3)), rnn(), inner])
+    return stacked(middle, rnn(3))
+
+
+@case("nested: called twice")
+def _():
+    shared = block(UNITS)
+    return wired(lambda x: shared(L.Dropout(0.1)(shared(rnn()(x)))))()
+
+
+@case("nested: siamese")
+def _():
+    one, other, shared = keras.Input((STEPS, 3)), keras.Input((STEPS, 3)), block()
+    y = rnn(3)(L.Concatenate()([shared(one), shared(other)]))
+    return keras.Model([one, other], y), [sequence(), sequence(seed=1)]
+
+
+@case("nested: two inputs and two outputs")
+def _():
+    x, y = keras.Input((STEPS, 3)), keras.Input((STEPS, 2))
+    inner = keras.Model([x, y], [rnn()(x), gru()(L.Concatenate()([x, y]))])
+    a, b = keras.Input((STEPS, 2)), keras.Input((STEPS, 3))
+    return keras.Model([a, b], rnn(3)(L.Subtract()(inner([b, a])))), [sequence(2), sequence()]
+
+
+@case("nested: integers into floats")
+def _():
+    x, inner = keras.Input((STEPS, 4), dtype="int32"), block(4)
+    return keras.Model(x, rnn(3)(inner(x))), RASTER
+
+
+@case("shared: layer called twice")
+def _():
+    shared = lstm(3, name="shared")
+    return wired(lambda x: shared(L.Dense(3)(shared(x))))()
+
+
+@case("shared: layer on two inputs")
+def _():
+    one, other, shared = keras.Input((STEPS, 3)), keras.Input((STEPS, 3)), gru(name="shared")
+    y = rnn(3, name="top")(L.Multiply()([shared(one), shared(other)]))
+    return keras.Model([one, other], y), [sequence(), sequence(seed=1)]
+
+
+@case("shared: dense between")
+def _():
+    shared = L.Dense(4, activation="tanh")
+    return wired(lambda x: rnn(3)(shared(rnn()(shared(rnn()(x))))))()
+
+
+@case("shared: bidirectional called twice")
+def _():
+    shared = L.Bidirectional(rnn(2), name="shared")
+    return wired(lambda x: shared(shared(x)), features=4)()
+
+
+# Cells of users.
+
+
+@keras.saving.register_keras_serializable(package="test_truth")
+class NestedCell(keras.Layer):
+    """States in a nest: `[[u, u], u]`."""
+
+    def __init__(self, units, **kwargs):
+        super().__init__(**kwargs)
+        self.units = self.output_size = units
+        self.state_size = [[units, units], units]
+
+    def build(self, input_shape):
+        n = self.units
+        self.into = self.add_weight(shape=(input_shape[-1], n), name="into")
+        self.mix = self.add_weight(shape=(3, n, n), name="mix")
+
+    def call(self, inputs, states):
+        (fast, slow), memory = states
+        fast = ops.tanh(inputs @ self.into + fast @ self.mix[0] + memory @ self.mix[1])
+        slow = 0.9 * slow + 0.1 * fast
+        memory = ops.tanh(memory @ self.mix[2] + slow)
+        return fast + memory, [[fast, slow], memory]
+
+    def get_initial_state(self, batch_size=None):
+        zeros = ops.zeros((batch_size, self.units))
+        return [[zeros, zeros], zeros]
+
+
+@keras.saving.register_keras_serializable(package="test_truth")
+class MatrixCell(keras.Layer):
+    """A state that is a matrix, as of linear attention, and a vector; they start at ones."""
+
+    def __init__(self, units, **kwargs):
+        super().__init__(**kwargs)
+        self.units = self.output_size = units
+        self.state_size = [(units, 2), units]
+
+    def build(self, input_shape):
+        self.key = self.add_weight(shape=(input_shape[-1], 2), name="key")
+        self.value = self.add_weight(shape=(input_shape[-1], self.units), name="value")
+
+    def call(self, inputs, states):
+        matrix, mean = states
+        key = ops.tanh(inputs @ self.key)
+        change = ops.expand_dims(inputs @ self.value, -1) * ops.expand_dims(key, 1)
+        matrix = ops.tanh(0.8 * matrix + change * ops.expand_dims(ops.sigmoid(mean), -1))
+        mean = 0.5 * mean + ops.sum(matrix * ops.expand_dims(key, 1), axis=-1)
+        return mean, [matrix, mean]
+
+    def get_initial_state(self, batch_size=None):
+        return [ops.ones((batch_size, self.units, 2)), ops.ones((batch_size, self.units))]
+
+
+@keras.saving.register_keras_serializable(package="test_truth")
+class MinimalCell(keras.Layer):
+    """The cell of Keras' own documentation, with a bare integer as state size."""
+
+    def __init__(self, units, **kwargs):
+        super().__init__(**kwargs)
+        self.units = self.state_size = units
+
+    def build(self, input_shape):
+        self.kernel = self.add_weight(shape=(input_shape[-1], self.units), name="kernel")
+        self.recurrent = self.add_weight(shape=(self.units, self.units), name="recurrent")
+
+    def call(self, inputs, states):
+        output = ops.tanh(inputs @ self.kernel + states[0] @ self.recurrent)
+        return output, [output]
+
+
+OWN = {
+    "minimal": MinimalCell,
+    "two sizes": OscillatorCell,
+    "nested states": NestedCell,
+    "matrix as state": MatrixCell,
+}
+for name, cell in OWN.items():
+    case("own cell:", name)(
+        lambda cell=cell: stacked(
+            L.RNN(cell(3), return_sequences=True), L.Dense(3), L.RNN(cell(4), return_sequences=True)
+        )
+    )
+case("own cell: in a stack")(
+    lambda: stacked(L.RNN([L.GRUCell(3), MinimalCell(3)], return_sequences=True), rnn())
+)
+case("own cell: nested states in a stack")(
+    lambda: stacked(L.RNN([NestedCell(3), L.LSTMCell(3)], return_sequences=True), rnn())
+)
+case("own cell: both directions")(
+    lambda: stacked(rnn(), L.Bidirectional(L.RNN(OscillatorCell(3), return_sequences=True)))
+)
+
+# The layers of the package.
+
+
+def lif(units=UNITS, **options):
+    return lsc.LIF(units, return_sequences=True, **options)
+
+
+def alif(units=UNITS, **options):
+    return lsc.ALIF(units, return_sequences=True, **options)
+
+
+SPIKING = {
+    **{
+        f"lif {reset}": lambda reset=reset: [lif(reset=reset), lif(reset=reset)]
+        for reset in ("subtractive", "multiplicative-1", "multiplicative-2")
+    },
+    "lif refractory": lambda: [lif(refractory=1), lif(refractory=2)],
+    "lif refractory multiplicative": lambda: [
+        lif(refractory=2, reset="multiplicative-1"),
+        lif(3, refractory=1, reset="multiplicative-2", output="voltage"),
+    ],
+    "lif without reset gradient": lambda: [
+        lif(reset_gradient=False), lif(reset_gradient=False, reset="multiplicative-2")
+    ],
+    "lif without recurrence": lambda: [lif(recurrent=False), lif(3, recurrent=False)],
+    "lif without recurrence or bias": lambda: [
+        lif(recurrent=False, use_bias=False, reset_gradient=False), lif(recurrent=False)
+    ],
+    "lif voltage": lambda: [lif(output="voltage"), lif(3, output="voltage")],
+    "lif backwards": lambda: [lif(go_backwards=True), lif()],
+    "lif cells": lambda: [
+        L.RNN(lsc.LIFCell(4), return_sequences=True),
+        L.RNN([lsc.LIFCell(3), lsc.ALIFCell(4)], return_sequences=True),
+    ],
+    "lif both directions": lambda: [lif(), L.Bidirectional(lif(3), merge_mode="sum")],
+    "alif": lambda: [alif(), alif()],
+    "alif refractory": lambda: [alif(refractory=2), alif(3, refractory=1)],
+    "alif other resets": lambda: [
+        alif(reset="multiplicative-1"), alif(reset="multiplicative-2", reset_gradient=False)
+    ],
+    "alif without recurrence": lambda: [alif(recurrent=False), alif(recurrent=False, beta=-0.5)],
+    "surrogates one": lambda: [
+        lif(surrogate=lsc.Surrogate(shape, dampening=0.8, sharpness=0.7))
+        for shape in ("rectangular", "triangular", "exponential", "gaussian")
+    ],
+    "surrogates two": lambda: [
+        lif(surrogate=lsc.Surrogate(shape, dampening=0.9, sharpness=1.5, tail=3.0))
+        for shape in ("sigmoid_derivative", "fast_sigmoid", "cauchy", "q_pseudo_spike")
+    ],
+    "lru": lambda: [
+        lsc.LRU(4, return_sequences=True), L.Activation("gelu"), lsc.LRU(4, return_sequences=True)
+    ],
+    "lru wide state": lambda: [
+        lsc.LRU(3, state_units=5, return_sequences=True), lsc.LRU(4, state_units=2)
+    ],
+    "lru backwards": lambda: [lsc.LRU(4, return_sequences=True, go_backwards=True), lsc.LRU(4)],
+    "lru blocks": lambda: [
+        L.Dense(4), lsc.LRUBlock(4, return_sequences=True, dropout=0.3), lsc.LRUBlock(4, state_units=3)
+    ],
+    "readout": lambda: [lif(), lsc.LeakyReadout(4, return_sequences=True), lsc.LeakyReadout(3)],
+    "readout without bias": lambda: [rnn(), lsc.LeakyReadout(3, use_bias=False)],
+    "rate regularizer": lambda: [alif(), lsc.FiringRateRegularizer(), L.Dense(3), lif()],
+}  # fmt: skip
+
+
+def with_current(stack):
+    model, x = stacked(*stack)
+    return model, 3.0 * x  # enough for neurons to fire
+
+
+for name, make in SPIKING.items():
+    case("package:", name)(lambda make=make: with_current(make()))
+
+
+# Feed-forward models.
+
+
+def forward(*stack, shape=(5,)):
+    return lambda: (
+        keras.Sequential([keras.Input(shape), *(make() for make in stack)]),
+        normal(ROWS, *shape),
+    )
+
+
+def forward_wired(wire, shape=(4,)):
+    def make():
+        x = keras.Input(shape)
+        return keras.Model(x, wire(x)), normal(ROWS, *shape)
+
+    return make
+
+
+def residual_block(x):
+    return L.Add()([x, L.Dense(4)(L.Activation("relu")(L.Dense(6)(x)))])
+
+
+FORWARD = {
+    "dense": forward(lambda: L.Dense(4, "tanh"), lambda: L.Dense(4, "relu"), lambda: L.Dense(3)),
+    "activations": forward(
+        lambda: L.Dense(4, "gelu"), lambda: L.Dense(4, "selu"), lambda: L.Dense(4, "softsign"),
+        lambda: L.Dense(4), lambda: L.Activation("elu"), lambda: L.Dense(3, "silu"),
+    ),
+    "one layer": forward(lambda: L.Dense(5)),
+    "softmax": forward(lambda: L.Dense(4, "tanh"), lambda: L.Dense(3, "softmax")),
+    "softmax layer": forward(lambda: L.Dense(4, "tanh"), lambda: L.Dense(3), L.Softmax),
+    "sigmoid": forward(lambda: L.Dense(4, "sigmoid"), lambda: L.Dense(1, "sigmoid")),
+    "norms": forward(
+        lambda: L.Dense(4), L.BatchNormalization, L.ReLU, lambda: L.Dropout(0.5),
+        lambda: L.Dense(4), L.LayerNormalization, L.ELU, lambda: L.Dense(4), L.PReLU,
+        lambda: L.Dense(2),
+    ),
+    "spectral norm": forward(lambda: L.SpectralNormalization(L.Dense(4)), L.ReLU, lambda: L.Dense(3)),
+    "convolution 1d": forward(
+        lambda: L.Conv1D(3, 2, activation="tanh"), lambda: L.MaxPooling1D(2),
+        lambda: L.Conv1D(2, 2, padding="same"), L.Flatten, lambda: L.Dense(3),
+        shape=(7, 2),
+    ),
+    "convolution 2d": forward(
+        lambda: L.Conv2D(2, 3, strides=2, padding="same", activation="relu"),
+        lambda: L.AveragePooling2D(2), lambda: L.Conv2D(3, 1, activation="tanh"),
+        L.GlobalAveragePooling2D, lambda: L.Dense(3, "softmax"),
+        shape=(8, 8, 1),
+    ),
+    "separable": forward(
+        lambda: L.DepthwiseConv2D(2, activation="tanh"), lambda: L.SeparableConv2D(2, 2),
+        L.GlobalMaxPooling2D, lambda: L.Dense(2),
+        shape=(4, 4, 2),
+    ),
+    "dense along a sequence": forward(
+        lambda: L.TimeDistributed(L.Dense(3, activation="tanh")), lambda: L.Dense(2),
+        lambda: L.EinsumDense("btf,tfg->bg", (4,)),
+        shape=(3, 2),
+    ),
+    "residual": forward_wired(lambda x: L.Dense(2)(residual_block(residual_block(x)))),
+    "projected shortcut": forward_wired(
+        lambda x: L.Dense(2)(L.Add()([L.Dense(3)(L.Dense(5, "tanh")(x)), L.Dense(3)(x)]))
+    ),
+    "attention": forward_wired(
+        lambda x: L.Dense(2)(L.Add()([x, L.MultiHeadAttention(2, 2)(x, x)])), shape=(3, 4)
+    ),
+    "gated": forward_wired(
+        lambda x: L.Dense(2)(L.Multiply()([L.Dense(4, "sigmoid")(x), L.Dense(4)(x)]))
+    ),
+    "two heads": forward_wired(
+        lambda x: [L.Dense(2, "softmax")(y := L.Dense(4, "tanh")(x)), L.Dense(3)(y)]
+    ),
+    "nested": forward_wired(
+        lambda x: L.Dense(2)(
+            keras.Sequential([keras.Input((4,)), L.Dense(4, "tanh"), L.Dense(4, "relu")])(x)
+        )
+    ),
+    "operations": forward_wired(lambda x: L.Dense(2)(ops.tanh(L.Dense(4)(x) * 2.0) + x)),
+}  # fmt: skip
+for name, make in FORWARD.items():
+    case("forward:", name)(make)
+
+
+@case("forward: words")
+def _():
+    model = keras.Sequential(
+        [
+            keras.Input((6,), dtype="int32"),
+            L.Embedding(9, 3, mask_zero=True),
+            L.GlobalAveragePooling1D(),
+            L.Dense(4, "tanh"),
+            L.Dense(3),
+        ]
+    )
+    return model, tokens()
+
+
+@case("forward: two inputs")
+def _():
+    x, y = keras.Input((3,)), keras.Input((2,))
+    z = L.Concatenate()([L.Dense(4, "tanh")(x), L.Dense(3, "tanh")(y)])
+    return keras.Model([x, y], L.Dense(2)(z)), [normal(ROWS, 3), normal(ROWS, 2)]
+
+
+@case("forward: shared dense")
+def _():
+    shared = L.Dense(4, activation="tanh", name="shared")
+    return forward_wired(lambda x: L.Dense(3)(shared(shared(x))))()
+
+
+# -------------------------------------------------------------------------------------------
+
+
+def check(model, x, samples=ROWS, spread=0.7):
+    """Fails unless every transition of the model is measured as it is."""
+    randomized(model, spread)
+    expected = truth.facts(model, x, samples)
+    report = keras_lsc.measure(model, x, samples=samples)
+    pairs = matched(expected, report.transitions)
+    wrong = [
+        f"{fact.name}: {figure} {getattr(row, figure):.5f}, in truth {getattr(fact, figure):.5f}"
+        for fact, row in pairs
+        for figure in ("radius", "gain")
+        if not is_close(getattr(row, figure), getattr(fact, figure))
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def is_close(found, true):
+    return abs(found - true) <= RELATIVE * max(abs(true), NEAR_ZERO)
+
+
+def matched(expected, rows):
+    """Pairs of what is true and what was measured: by name, or where names differ by value."""
+    assert len({row.name for row in rows}) == len(rows), [row.name for row in rows]
+    assert sorted(fact.kind for fact in expected) == sorted(row.kind for row in rows), (
+        f"{[fact.name for fact in expected]} in truth, {[row.name for row in rows]} measured"
+    )
+    once = {fact.name for fact in expected if sum(f.name == fact.name for f in expected) == 1}
+    by_name = {row.name: row for row in rows}
+    pairs = [(fact, by_name[fact.name]) for fact in expected if fact.name in once & set(by_name)]
+    rest = [fact for fact in expected if fact.name not in once & set(by_name)]
+    used = {row.name for _, row in pairs}
+    others = [row for row in rows if row.name not in used]
+    for kind in ("time", "depth", "input"):
+        facts = sorted((f for f in rest if f.kind == kind), key=lambda f: (f.radius, f.gain))
+        left = sorted((r for r in others if r.kind == kind), key=lambda r: (r.radius, r.gain))
+        pairs.extend(zip(facts, left, strict=True))
+    return pairs
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_transition_is_measured_as_it_is(name):
+    check(*CASES[name]())
