@@ -113,7 +113,6 @@ BETWEEN = {
     "softmax over time": [lambda: L.Softmax(axis=1)],
     "rescaling": [lambda: L.Rescaling(2.0, offset=0.3)],
     "layer norm": [L.LayerNormalization],
-    "layer norm over time": [lambda: L.LayerNormalization(axis=1)],
     "layer norm over both": [lambda: L.LayerNormalization(axis=[1, 2])],
     "batch norm": [L.BatchNormalization],
     "batch norm of steps": [lambda: L.BatchNormalization(axis=1)],
@@ -140,6 +139,15 @@ BETWEEN = {
     "mean repeated": [L.GlobalAveragePooling1D, lambda: L.RepeatVector(STEPS)],
     "up and down": [lambda: L.UpSampling1D(2), lambda: L.AveragePooling1D(2)],
     "pooling without stride": [lambda: L.MaxPooling1D(2, strides=1), lambda: L.ZeroPadding1D((1, 0))],
+    "padding and cropping": [lambda: L.ZeroPadding1D((1, 0)), lambda: L.Cropping1D((0, 1))],
+    "maximum of steps": [lambda: L.MaxPooling1D(2)],
+    "mean of steps": [lambda: L.Dense(4), lambda: L.AveragePooling1D(2, padding="same")],
+    "strided convolution": [lambda: L.Conv1D(4, 3, strides=2, padding="same")],
+    "strided causal convolution": [lambda: L.Conv1D(4, 2, strides=2, padding="causal")],
+    "convolution without padding": [lambda: L.Conv1D(4, 3, activation="tanh")],
+    "cropping": [lambda: L.Cropping1D((1, 2))],
+    "padding": [lambda: L.ZeroPadding1D((1, 2))],
+    "upsampling": [lambda: L.UpSampling1D(2)],
     "masking": [L.Masking],
     "firing rate regularizer": [lsc.FiringRateRegularizer],
 }  # fmt: skip
@@ -187,7 +195,7 @@ case("between: transformer block")(attending(
     lambda y: L.LayerNormalization()(L.Add()([y, L.MultiHeadAttention(1, 4)(y, y)]))))  # fmt: skip
 case("between: operations")(attending(lambda y: y * 2.0 + ops.tanh(y)))
 case("between: some features")(attending(lambda y: y[:, :, 1:]))
-case("between: reversed steps")(attending(lambda y: y[:, ::-1]))
+case("between: reversed steps")(attending(lambda y: ops.flip(y, axis=1)))
 case("between: gate of a mean")(attending(
     lambda y: L.Multiply()([y, L.Dense(4, "sigmoid")(L.GlobalAveragePooling1D(keepdims=False)(y))[:, None]])))  # fmt: skip
 
@@ -207,6 +215,20 @@ MERGES = {
 }
 for name, merge in MERGES.items():
     case("merge:", name)(residual(merge))
+
+
+@case("between: pooling and recurrent layers in turn")
+def _():
+    return stacked(rnn(), L.MaxPooling1D(2), gru(3), L.AveragePooling1D(2), rnn(3), steps=8)
+
+
+@case("merge: pooled and strided side by side")
+def _():
+    def wire(x):
+        y = rnn()(x)
+        return gru(3)(L.Add()([L.MaxPooling1D(2)(y), L.Conv1D(4, 2, strides=2)(y)]))
+
+    return wired(wire)()
 
 
 @case("merge: skip of a layer")
@@ -249,7 +271,7 @@ RECURRENT = {
     "lstm": lambda: [lstm(), lstm()],
     "lstm without bias": lambda: [lstm(use_bias=False), lstm(3, use_bias=False)],
     "lstm other activations": lambda: [
-        lstm(activation="relu", recurrent_activation="hard_sigmoid"),
+        lstm(activation="elu", recurrent_activation="hard_sigmoid"),
         lstm(activation="softsign"),
     ],
     "gru": lambda: [gru(), gru()],
@@ -451,6 +473,22 @@ def _():
     return keras.Model(ids, L.GRU(3)(rnn()(y, mask=mask), mask=mask)), tokens()
 
 
+@case("mask: rows of padding alone")
+def _():
+    model, ids = reading(rnn, lambda: L.Dense(3), gru)()
+    ids[[0, 6]] = 0
+    return model, ids
+
+
+@case("mask: rows of padding alone, nested and spiking")
+def _():
+    ids = keras.Input((6,), dtype="int32")
+    y = lif()(embedding_model()(ids))
+    words = tokens()
+    words[:3] = 0
+    return keras.Model(ids, lsc.LRUBlock(4)(y)), words
+
+
 @case("mask: masking layer")
 def _():
     x = sequence(steps=6) * (tokens() != 0)[..., None]
@@ -497,7 +535,7 @@ def _():
     source, target = keras.Input((6,), dtype="int32"), keras.Input((4,), dtype="int32")
     _, h = L.GRU(4, return_state=True)(rnn()(L.Embedding(9, 3, mask_zero=True)(source)))
     y = gru()(L.Embedding(9, 2, mask_zero=True)(target), initial_state=h)
-    return keras.Model([source, target], rnn(3)(y)), [tokens(), tokens()[:, :4]]
+    return keras.Model([source, target], rnn(3)(y)), [tokens(), tokens(steps=7)[:, 3:]]
 
 
 # Inputs as they come.
@@ -722,7 +760,7 @@ case("own cell: nested states in a stack")(
     lambda: stacked(L.RNN([NestedCell(3), L.LSTMCell(3)], return_sequences=True), rnn())
 )
 case("own cell: both directions")(
-    lambda: stacked(rnn(), L.Bidirectional(L.RNN(OscillatorCell(3), return_sequences=True)))
+    lambda: stacked(rnn(), L.Bidirectional(L.RNN(MatrixCell(3), return_sequences=True)))
 )
 
 # The layers of the package.

@@ -16,6 +16,12 @@ Input: the same by the layer's own input, where no recurrent layer is below. Fee
 d(input of a weighted layer)/d(input of the weighted layer before it), and the last one up to the
 outputs, before a last softmax or sigmoid.
 
+Where the layers between change the number of steps, step t above is held against step t below if
+there are as many and that one has an effect on it, and against the last one that has otherwise; where none
+has, there is no transition. Which steps have an effect is found out by changing them.
+
+Where a function has a kink (relu at exactly 0) there is no truth; keep the models away from it.
+
 Points. Written down again from the description of `measure`, so that the same ones are taken: of
 the data, the rows `default_rng(seed).permutation(len(x))[:samples]`; then, from
 `default_rng([seed, 1])`, a permutation of these rows, repeated up to the number of samples, and
@@ -440,19 +446,49 @@ class Recurrent:
                 if key in self.run.program.inputs or key[:3] in self.run.records
             }
 
-            def through(z, p, source=source, known=known):
-                rows = at[p]
-                moved = {key: value[rows] for key, value in known.items()}
-                sequence = moved[source].data.copy()
-                sequence[np.arange(len(p)), step[p]] = z
+            def target_at(sequence, p, source=source, known=known):
+                """What the layer above reads at its step, for other outputs of that below."""
+                moved = {key: value[at[p]] for key, value in known.items()}
                 moved[source] = Value(sequence, moved[source].mask)
                 inputs = [moved[key].data for key in self.run.program.inputs]
                 again = Run(self.run.program, inputs, moved)
-                return output(again.get(target).data[np.arange(len(p)), step[p]], p)
+                return again.get(target).data[np.arange(len(p)), step[p]]
 
-            start = self.run.get(source).data[at, step]
+            sequence = self.run.get(source).data[at]
+            below = step
+            if self._changes_steps(source, target):
+                below = last_with_effect(target_at, sequence, step, self.run.get(target).data)
+            exists = np.flatnonzero(below >= 0)
+
+            def through(
+                z, p, sequence=sequence, below=below, exists=exists, target_at=target_at
+            ):
+                p = exists[p]
+                moved = sequence[p]
+                moved[np.arange(len(p)), below[p]] = z
+                return output(target_at(moved, p), p)
+
+            start = sequence[exists, below[exists]]
             found.append(Fact(name, "depth", layer, jacobians(through, start, self.stencil)))
         return found
+
+    def _changes_steps(self, source: tuple, target: tuple) -> bool:
+        """Whether a tensor on the way has another number of steps than `source`."""
+        steps = self.run.get(source).data.shape[1]
+        return any(
+            self.run.get(key).data.shape[1:2] != (steps,) for key in self._way(source, target)
+        )
+
+    def _way(self, source: tuple, key: tuple) -> set[tuple]:
+        """All tensors that `source` leads to, without a recurrent layer, and that lead to `key`."""
+        key = self.run.program.resolve(key)
+        if key == source:
+            return {key}
+        call = self.run.program.calls.get(key[:3])
+        if call is None or is_recurrent(call.layer):
+            return set()
+        way = set().union(*(self._way(source, ref) for ref in call.refs()))
+        return way | {key} if way else way
 
     def _sources(self, target: tuple) -> list[tuple]:
         """Output sequences of recurrent layers that `target` is made of by other layers alone."""
@@ -470,6 +506,24 @@ class Recurrent:
                 pending.extend(call.refs())
         order = [call.key for call in self.calls]
         return sorted(found, key=lambda key: order.index(key[:3]))
+
+
+def last_with_effect(target_at, sequence, step, target) -> np.ndarray:
+    """For every point the step below to hold against its step above, -1 where there is none."""
+    points, length = sequence.shape[:2]
+    p = np.repeat(np.arange(points), length)
+    k = np.tile(np.arange(length), points)
+    effect = np.zeros((points, length), dtype=bool)
+    base = target_at(sequence, np.arange(points))
+    # Far away to both sides: also through a maximum, and out of the flat part of a relu.
+    for change in (-9.0, 9.0):
+        moved = sequence[p]
+        moved[np.arange(len(p)), k] += change
+        effect |= np.any(target_at(moved, p) != base[p], axis=-1).reshape(points, length)
+    last = np.where(effect.any(axis=1), length - 1 - np.argmax(effect[:, ::-1], axis=1), -1)
+    if target.shape[1] != length:
+        return last
+    return np.where(effect[np.arange(points), step], step, last)
 
 
 def split(z: np.ndarray, shapes: list[tuple]) -> list[np.ndarray]:
@@ -648,7 +702,12 @@ def run_recurrent(layer: Any, args: Any, kwargs: dict) -> tuple[list[Value], Rec
     sequence = args[0]
     if isinstance(sequence, list | tuple):
         sequence, start = sequence[0], list(sequence[1:])
-    mask = sequence.mask if given is None else given.data.astype(bool)
+        out_mask = mask = sequence.mask
+    else:
+        # Keras hands a mask on by itself only where the sequence is the only tensor given.
+        out_mask, mask = sequence.mask, sequence.mask if start is None else None
+    if given is not None:
+        out_mask = mask = given.data.astype(bool)
     x = sequence.data.astype("float64")
     both = isinstance(layer, keras.layers.Bidirectional)
     if both:
@@ -673,8 +732,7 @@ def run_recurrent(layer: Any, args: Any, kwargs: dict) -> tuple[list[Value], Rec
             result = sequence_out[:, -1]
         outputs.append(result)
         last_states.extend(end)
-    out_mask = mask if layer.return_sequences else None
-    values = [Value(merged(layer, outputs), out_mask)]
+    values = [Value(merged(layer, outputs), out_mask if layer.return_sequences else None)]
     if layer.return_state:
         values.extend(Value(state) for state in last_states)
     return values, Record(x, mask, passes)
@@ -969,6 +1027,7 @@ def sigmoid(x):
 
 
 def gelu(x):
+    """What `keras.ops.gelu` is; `keras.activations.gelu` is exact."""
     return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
 
 
@@ -993,6 +1052,7 @@ ACTIVATIONS = {
     "exponential": np.exp,
     "leaky_relu": lambda x: np.where(x > 0, x, 0.2 * x),
     "softmax": softmax,
+    "gelu": lambda x: 0.5 * x * (1 + np.vectorize(math.erf)(x / math.sqrt(2))),
 }
 
 
@@ -1012,7 +1072,7 @@ def run_layer(layer: Any, args: Any, kwargs: dict, activate: bool = True) -> tup
     if name == "WithMask":
         return [Value(args[0].data, args[1].data.astype(bool))], True
     if not isinstance(layer, keras.Layer):
-        return [Value(OPERATIONS[name](*plain(args), **plain(kwargs)))], True
+        return [Value(OPERATIONS[name](layer, *plain(args), **plain(kwargs)))], True
     first = args[0] if args else next(iter(kwargs.values()))
     given = kwargs.pop("mask", None)
     mask = tree.map_structure(lambda v: v.mask, first)
@@ -1242,12 +1302,25 @@ def depthwise_convolution(layer, x):
 
 
 def pooling(reduce):
+    """Of the taps of a window those that are no padding count."""
+
     def pool(layer, x):
         sizes = pair(layer.pool_size, range(x.ndim - 2))
-        assert layer.padding == "valid"
-        return reduce([at for _, at in windows(x, layer, sizes)])
+        axes = range(1, 1 + len(sizes))
+        counted = padded(np.ones_like(x), layer, axes, sizes)
+        taps = [at for _, at in windows(padded(x, layer, axes, sizes), layer, sizes)]
+        inside = [at > 0 for _, at in windows(counted, layer, sizes)]
+        return reduce(np.stack(taps), np.stack(inside))
 
     return pool
+
+
+def largest(taps, inside):
+    return np.where(inside, taps, -np.inf).max(axis=0)
+
+
+def mean(taps, inside):
+    return (taps * inside).sum(axis=0) / inside.sum(axis=0)
 
 
 def global_average(layer, x, mask=None):
@@ -1385,10 +1458,10 @@ LAYERS = {
     "SeparableConv2D": separable_convolution,
     "DepthwiseConv1D": depthwise_convolution,
     "DepthwiseConv2D": depthwise_convolution,
-    "MaxPooling1D": pooling(lambda taps: np.max(taps, axis=0)),
-    "MaxPooling2D": pooling(lambda taps: np.max(taps, axis=0)),
-    "AveragePooling1D": pooling(lambda taps: np.mean(taps, axis=0)),
-    "AveragePooling2D": pooling(lambda taps: np.mean(taps, axis=0)),
+    "MaxPooling1D": pooling(largest),
+    "MaxPooling2D": pooling(largest),
+    "AveragePooling1D": pooling(mean),
+    "AveragePooling2D": pooling(mean),
     "GlobalAveragePooling1D": global_average,
     "GlobalAveragePooling2D": lambda layer, x: x.mean(axis=(1, 2)),
     "GlobalMaxPooling1D": lambda layer, x: x.max(axis=1),
@@ -1399,6 +1472,7 @@ LAYERS = {
     "RepeatVector": lambda layer, x: np.repeat(x[:, None], layer.n, axis=1),
     "UpSampling1D": upsampling,
     "ZeroPadding1D": zero_padding,
+    "Cropping1D": lambda layer, x: x[:, layer.cropping[0] : x.shape[1] - layer.cropping[1]],
     "Embedding": embedding,
     "Masking": masking,
     "GivenMask": lambda layer, inputs: inputs[0],
@@ -1414,20 +1488,29 @@ LAYERS = {
     "Concatenate": lambda layer, xs: np.concatenate(xs, axis=layer.axis),
     "Dot": dot,
 }
+def numpy_function(function):
+    return lambda operation, *args: function(*args)
+
+
 OPERATIONS = {
-    "Add": np.add,
-    "Subtract": np.subtract,
-    "Multiply": np.multiply,
-    "TrueDivide": np.divide,
-    "Divide": np.divide,
-    "Negative": np.negative,
-    "Tanh": np.tanh,
-    "Sigmoid": sigmoid,
-    "Relu": ACTIVATIONS["relu"],
-    "Exp": np.exp,
-    "Square": np.square,
-    "NotEqual": np.not_equal,
-    "GetItem": lambda x, key: x[tuple(key) if isinstance(key, list) else key],
+    "Add": numpy_function(np.add),
+    "Subtract": numpy_function(np.subtract),
+    "Multiply": numpy_function(np.multiply),
+    "TrueDivide": numpy_function(np.divide),
+    "Tanh": numpy_function(np.tanh),
+    "Sigmoid": numpy_function(sigmoid),
+    "Relu": numpy_function(ACTIVATIONS["relu"]),
+    "Square": numpy_function(np.square),
+    "NotEqual": numpy_function(np.not_equal),
+    "LogicalOr": numpy_function(np.logical_or),
+    "ConvertToTensor": numpy_function(np.asarray),
+    "GetItem": lambda _, x, key: x[tuple(key) if isinstance(key, list) else key],
+    "ExpandDims": lambda operation, x: np.expand_dims(x, operation.axis),
+    "Flip": lambda operation, x: np.flip(x, operation.axis),
+    "Any": lambda operation, x: np.any(x, tuple(operation.axis), keepdims=operation.keepdims),
+    "Concatenate": lambda operation, xs: np.concatenate(xs, axis=operation.axis),
+    "ZerosLike": lambda operation, x: np.zeros_like(x, dtype=operation.dtype),
+    "OnesLike": lambda operation, x: np.ones_like(x, dtype=operation.dtype),
 }
 
 
