@@ -16,9 +16,9 @@ Input: the same by the layer's own input, where no recurrent layer is below. Fee
 d(input of a weighted layer)/d(input of the weighted layer before it), and the last one up to the
 outputs, before a last softmax or sigmoid.
 
-Where the layers between change the number of steps, step t above is held against step t below if
-there are as many and that one has an effect on it, and against the last one that has otherwise; where none
-has, there is no transition. Which steps have an effect is found out by changing them.
+Where layers between change the number of steps, step t above is held against step t below if
+there are as many and that one has an effect on it, and otherwise against the last one that has;
+where none has, there is no transition. Which steps have an effect is found out by changing them.
 
 Where a function has a kink (relu at exactly 0) there is no truth; keep the models away from it.
 
@@ -97,9 +97,7 @@ def check_outputs(model: keras.Model, program: "Program", run: "Run", rows: list
     by_name = dict(zip([symbolic.name for symbolic in model.inputs], rows, strict=True))
     names = tree.map_structure(lambda symbolic: symbolic.name, structure_of(model))
     given = tree.map_structure(lambda name: keras.ops.convert_to_tensor(by_name[name]), names)
-    for found, key in zip(
-        tree.flatten(model(given, training=False)), program.outputs, strict=True
-    ):
+    for found, key in zip(tree.flatten(model(given, training=False)), program.outputs, strict=True):
         np.testing.assert_allclose(
             run.get(key).data, to_numpy(found), rtol=2e-3, atol=2e-4, err_msg=f"output {key}"
         )
@@ -268,9 +266,7 @@ def config_leaves(config: Any) -> list[tuple]:
     """[name, index, output] triples of a nest of them, in the order of `keras.tree.flatten`."""
     if isinstance(config, list | tuple) and len(config) == 3 and isinstance(config[0], str):
         return [tuple(config)]
-    parts = (
-        [config[key] for key in sorted(config)] if isinstance(config, dict) else list(config)
-    )
+    parts = [config[key] for key in sorted(config)] if isinstance(config, dict) else list(config)
     return [leaf for part in parts for leaf in config_leaves(part)]
 
 
@@ -433,9 +429,7 @@ class Recurrent:
                 return output(z.reshape(-1, *shape), p).reshape(len(p), -1)
 
             flat = x.reshape(len(x), -1)
-            return [
-                Fact(f"{layer}.input", "input", layer, jacobians(by_input, flat, self.stencil))
-            ]
+            return [Fact(f"{layer}.input", "input", layer, jacobians(by_input, flat, self.stencil))]
         found = []
         for source in below:
             lower = source[1]
@@ -460,9 +454,7 @@ class Recurrent:
                 below = last_with_effect(target_at, sequence, step, self.run.get(target).data)
             exists = np.flatnonzero(below >= 0)
 
-            def through(
-                z, p, sequence=sequence, below=below, exists=exists, target_at=target_at
-            ):
+            def through(z, p, sequence=sequence, below=below, exists=exists, target_at=target_at):
                 p = exists[p]
                 moved = sequence[p]
                 moved[np.arange(len(p)), below[p]] = z
@@ -717,7 +709,9 @@ def run_recurrent(layer: Any, args: Any, kwargs: dict) -> tuple[list[Value], Rec
         ]
     else:
         passes = [Pass(layer, layer.name)]
-    states = None if start is None else [leaf.data.astype("float64") for leaf in tree.flatten(start)]
+    states = (
+        None if start is None else [leaf.data.astype("float64") for leaf in tree.flatten(start)]
+    )
     outputs, last_states = [], []
     for k, one in enumerate(passes):
         own = states
@@ -1046,8 +1040,9 @@ ACTIVATIONS = {
     "softplus": lambda x: np.logaddexp(x, 0),
     "softsign": lambda x: x / (1 + np.abs(x)),
     "elu": lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))),
-    "selu": lambda x: 1.0507009873554805
-    * np.where(x > 0, x, 1.6732632423543772 * np.expm1(np.minimum(x, 0))),
+    "selu": lambda x: (
+        1.0507009873554805 * np.where(x > 0, x, 1.6732632423543772 * np.expm1(np.minimum(x, 0)))
+    ),
     "silu": lambda x: x * sigmoid(x),
     "exponential": np.exp,
     "leaky_relu": lambda x: np.where(x > 0, x, 0.2 * x),
@@ -1488,6 +1483,8 @@ LAYERS = {
     "Concatenate": lambda layer, xs: np.concatenate(xs, axis=layer.axis),
     "Dot": dot,
 }
+
+
 def numpy_function(function):
     return lambda operation, *args: function(*args)
 
