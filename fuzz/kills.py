@@ -254,7 +254,9 @@ def kill_collects(count: int, chance: random.Random, folder: Path) -> Iterator[s
         both[1].tells(0.05)
         told.append(both[1].kill())
         try:
-            for name, number in (line["left"] for lines in told for line in lines if "left" in line):
+            for name, number in (
+                line["left"] for lines in told for line in lines if "left" in line
+            ):
                 wanted[name] = max(number, wanted.get(name, 0))
             require("failed" not in str(told), str(told))
             building.collect(folder)

@@ -20,12 +20,7 @@ from typing import Any
 import numpy as np
 
 from keras_lsc import datasets
-<<<<<<< HEAD
 from keras_lsc.arguments import integer, number, positive_integer, text
-=======
-from keras_lsc.arguments import number
-from keras_lsc.datasets.checks import check_count
->>>>>>> truth
 from keras_lsc.zoo import archive, loading, sources
 
 BACKENDS = ("jax", "tensorflow", "torch")

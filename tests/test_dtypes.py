@@ -130,7 +130,7 @@ def test_eigenvalues_stay_inside_the_unit_circle(policy):
         weight.assign(np.full(weight.shape, -40.0))
     real, imag = (to_numpy(part).astype("float64") for part in layer.cell.eigenvalues())
     assert 0.999999 < np.hypot(real, imag).max() < 1.0
-    with pytest.raises(ValueError, match="float32 does not tell it from 1; got 0.9999999"):
+    with pytest.raises(ValueError, match=r"float32 does not tell it from 1; got 0\.9999999"):
         layers.LRU(2, max_radius=0.9999999, dtype=policy)
 
 
@@ -242,5 +242,5 @@ def test_parts_have_the_policies_that_they_are_given():
         assert layer.cell.norm.dtype_policy.name == "float32"
         assert layer.cell.gate.dtype_policy.name == "mixed_bfloat16"
     assert "part_dtypes" not in layers.LRUBlock(UNITS, dtype="mixed_bfloat16").get_config()
-    with pytest.raises(ValueError, match="part_dtypes must be a dictionary .* keys among lru"):
+    with pytest.raises(ValueError, match=r"part_dtypes must be a dictionary .* keys among lru"):
         layers.LRUBlock(UNITS, part_dtypes={"head": "float32"})

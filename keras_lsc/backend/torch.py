@@ -42,8 +42,9 @@ def no_gradient(function: Callable[[], Any]) -> Any:
         return function()
 
 
-def is_concrete(_: Tensor) -> bool:
+def is_concrete(x: Tensor) -> bool:
     """Returns whether the value of x is known now, outside of a function that is compiled."""
+    del x
     return not torch.compiler.is_compiling()
 
 

@@ -5,20 +5,16 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 
-from keras_lsc import backend
 from keras_lsc.stability.data import draw_rows, input_structure
+from keras_lsc.stability.jacobians import JacobianProbe
 from keras_lsc.stability.measure import (
     check_points,
     chunks_of_points,
     refuse_no_points,
     refuse_non_finite_weights,
 )
-from keras_lsc.stability.radius import in_precision
 from keras_lsc.stability.transitions import TransitionMap
-
-Tensor = Any
 
 
 @dataclass(frozen=True)
@@ -72,7 +68,7 @@ def eigenvalues(
         (4, 8)
     """
     samples, seed = check_points(samples, seed)
-    probe = _JacobianProbe(model)
+    probe = JacobianProbe(TransitionMap(model))
     refuse_non_finite_weights(model)
     rows = draw_rows(x, samples, seed, input_structure(model))
     chunks = [probe.predict_on_batch(part) for part in chunks_of_points(rows, samples, seed)]
@@ -99,29 +95,3 @@ def eigenvalues(
             np.linalg.eigvals(matrices),
         )
     return spectra
-
-
-class _JacobianProbe(keras.Model):
-    """A model whose output is the Jacobians `(points, n_out, n_in)` of another, by name.
-
-    And the weight of every point, as in `Transition`.
-    """
-
-    def __init__(self, model: keras.Model):
-        transition_map = TransitionMap(model)
-        super().__init__(name=f"jacobian_probe_of_{model.name}", autocast=False)
-        self.model = model
-        self.transition_map = transition_map
-        self.built = True
-        if keras.backend.backend() == "tensorflow":
-            self.jit_compile = False  # as in Probe
-
-    def call(self, inputs: list[Tensor]) -> dict[str, dict[str, Tensor]]:
-        *x, position = inputs
-        points = self.transition_map.sample(x, position)
-        jacobians, weights = {}, {}
-        for row in self.transition_map.transitions:
-            jacobians[row.name] = backend.jacobian(*in_precision(*row.linearize(points)))
-            weight = row.weight(points)
-            weights[row.name] = ops.ones_like(position) if weight is None else weight
-        return {"jacobian": jacobians, "weight": weights}

@@ -1,6 +1,6 @@
 """Measures the radii of a model at random points of its inputs."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, get_args
 
 import keras
@@ -8,7 +8,9 @@ import numpy as np
 from keras import ops
 
 from keras_lsc import arguments
+from keras_lsc.stability import lapack
 from keras_lsc.stability.data import draw_rows, input_structure
+from keras_lsc.stability.jacobians import JacobianProbe
 from keras_lsc.stability.radius import (
     EXACT,
     Accuracy,
@@ -31,6 +33,7 @@ class Probe(keras.Model):
         radius: "spectral", "rms" or "norm".
         transition_map: the model's transitions, if they were found before.
         accuracy: of the radii.
+        transitions: which are measured, by index; all without it.
     """
 
     def __init__(
@@ -39,6 +42,7 @@ class Probe(keras.Model):
         radius: RadiusKind = "spectral",
         transition_map: TransitionMap | None = None,
         accuracy: Accuracy = EXACT,
+        transitions: Sequence[int] | None = None,
     ):
         transition_map = transition_map or TransitionMap(model)
         # Its inputs are those of the model, which casts them itself.
@@ -47,6 +51,9 @@ class Probe(keras.Model):
         self.radius = radius
         self.transition_map = transition_map
         self.accuracy = accuracy
+        rows = transition_map.transitions
+        self.rows = [rows[k] for k in (range(len(rows)) if transitions is None else transitions)]
+        self._certifier = Certifier(transition_map, radius, accuracy)
         self.built = True
         if keras.backend.backend() == "tensorflow":
             self.jit_compile = False  # XLA takes minutes to compile what runs for seconds
@@ -54,23 +61,23 @@ class Probe(keras.Model):
     def call(self, inputs: list[Tensor]) -> dict[str, Tensor]:
         """Returns "radius" and "gain", and the Jacobians' sizes "n_out" and "n_in".
 
-        All are `(points, transitions)`, and so is "weight": 1 where there is such a transition, 0
-        where there is none. With spiking layers also "rate" and "rate_weight",
-        `(points, layers)`.
+        All are `(points, transitions)`, and so are "weight", 1 where there is such a transition and
+        0 where there is none, and "is_certain", whether the radius is known to be close. With
+        spiking layers also "rate" and "rate_weight", `(points, layers)`.
         """
         *x, position = inputs
         points = self.transition_map.sample(x, position)
         columns: dict[str, list[Tensor]] = {"radius": [], "gain": [], "n_out": [], "n_in": []}
+        columns["is_certain"] = []
         ones = ops.ones_like(position)
-        linearized = [row.linearize(points) for row in self.transition_map.transitions]
+        linearized = [row.linearize(points) for row in self.rows]
         for measured in radii_and_gains(linearized, self.radius, self.accuracy):
             columns["radius"].append(measured.radius)
             columns["gain"].append(measured.gain)
+            columns["is_certain"].append(measured.is_certain)
             for name, size in zip(("n_out", "n_in"), measured.shape, strict=True):
                 columns[name].append(ops.full_like(measured.radius, size))
-        columns["weight"] = _or_ones(
-            [row.weight(points) for row in self.transition_map.transitions], ones
-        )
+        columns["weight"] = _or_ones([row.weight(points) for row in self.rows], ones)
         rates = points.firing_rates()
         if rates:
             columns["rate"] = rates
@@ -83,7 +90,10 @@ class Probe(keras.Model):
         Raises:
             ValueError: every sequence is padding from end to end.
         """
-        chunks = [self.predict_on_batch(part) for part in chunks_of_points(rows, samples, seed)]
+        chunks = [
+            self._certifier.make_certain(self.predict_on_batch(part), part)
+            for part in chunks_of_points(rows, samples, seed)
+        ]
         result = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
         statistics = []
         for k, transition in enumerate(self.transition_map.transitions):
@@ -100,6 +110,7 @@ class Probe(keras.Model):
                     radius=float(radius.mean()),
                     radius_std=float(radius.std()),
                     gain=float(np.sqrt(np.square(gain).mean())),
+                    uncertain=int((~result["is_certain"][valid, k]).sum()),
                 )
             )
         rates = {}
@@ -115,6 +126,83 @@ class Probe(keras.Model):
             radius_kind=self.radius,
             firing_rates=rates,
         )
+
+
+class Certifier:
+    """Measures again, by other means, the points for whose radii powers cannot vouch.
+
+    Above the size that is formed more products are taken first. What is still not certain, up to
+    a size of 1024, LAPACK finds on the host; larger radii stay what they were, estimates.
+
+    Args:
+        transition_map: of the model.
+        radius: "spectral", "rms" or "norm".
+        accuracy: that the radii were measured with.
+    """
+
+    _PRODUCTS = 256
+    _LARGEST = 1024
+
+    def __init__(self, transition_map: TransitionMap, radius: RadiusKind, accuracy: Accuracy):
+        self._map = transition_map
+        self._radius = radius
+        self._accuracy = accuracy._replace(krylov=self._PRODUCTS)
+        self._may_take_more = accuracy.krylov < self._PRODUCTS
+        # Compiled functions, by the transitions they are of.
+        self._closer: dict[tuple[int, ...], Probe] = {}
+        self._formed: dict[tuple[int, ...], JacobianProbe] = {}
+
+    def make_certain(
+        self, result: dict[str, np.ndarray], part: list[np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        """Returns what a `Probe` predicted of some points, with radii in place of estimates.
+
+        Args:
+            result: of the probe.
+            part: what it was given.
+        """
+        # What a backend hands out cannot always be written to.
+        result = {name: np.array(values) for name, values in result.items()}
+        # A radius that is not finite is refused elsewhere.
+        result["is_certain"] |= ~np.isfinite(result["radius"]) | (result["weight"] == 0)
+        sides = np.maximum(result["n_out"], result["n_in"])[0]
+        if self._may_take_more:
+            large = sides > self._accuracy.dense_limit
+            for column, closer in self._again(result, large, part):
+                better = ~result["is_certain"][:, column]
+                result["radius"][better, column] = closer["radius"][better]
+                result["is_certain"][better, column] = closer["is_certain"][better]
+        unsure = self._unsure(result, sides <= self._LARGEST)
+        if unsure:
+            if unsure not in self._formed:
+                self._formed[unsure] = JacobianProbe(self._map, unsure)
+            matrices = self._formed[unsure].predict_on_batch(part)["jacobian"]
+            ask = lapack.norms if self._radius == "norm" else lapack.radii
+            for column in unsure:
+                asked = ~result["is_certain"][:, column]
+                of_column = matrices[self._map.transitions[column].name]
+                result["radius"][asked, column] = ask(of_column[asked])
+                result["is_certain"][asked, column] = True
+        return result
+
+    def _again(
+        self, result: dict[str, np.ndarray], large: np.ndarray, part: list[np.ndarray]
+    ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+        unsure = self._unsure(result, large)
+        if not unsure:
+            return
+        if unsure not in self._closer:
+            self._closer[unsure] = Probe(
+                self._map.model, self._radius, self._map, self._accuracy, unsure
+            )
+        found = self._closer[unsure].predict_on_batch(part)
+        for k, column in enumerate(unsure):
+            yield column, {name: found[name][:, k] for name in ("radius", "is_certain")}
+
+    @staticmethod
+    def _unsure(result: dict[str, np.ndarray], among: np.ndarray) -> tuple[int, ...]:
+        is_unsure = (~result["is_certain"]).any(axis=0) & among
+        return tuple(int(column) for column in np.flatnonzero(is_unsure))
 
 
 def _or_ones(weights: list[Tensor | None], ones: Tensor) -> list[Tensor]:

@@ -371,46 +371,48 @@ def _probed_gain(products: _Products, deflate: bool, probes: int = 8) -> Tensor:
     """RMS gain from |u^T M| for random u, other ones at every point.
 
     Hutchinson's estimate of the Frobenius norm, which is far off where few directions hold most of
-    it. With `deflate` these are found first and taken exactly, and only the rest is estimated
-    (Hutch++, arXiv 2010.09649).
+    it. With `deflate` the value is that of Hutch++ (arXiv 2010.09649), which finds these first,
+    takes them exactly, and estimates only the rest; the gradient is that of the plain estimate.
     """
-    pullback, y = products.pullback, products.y
-    n_out, n_in = y.shape[-1], products.x.shape[-1]
-    directions = _directions_of_points(2 * probes if deflate else probes, y)
-    energy = 0.0
-    basis: list[Tensor] = []
-    if deflate:
-        rows = [pullback(direction) for direction in directions[probes:]]
-        basis = backend.no_gradient(lambda: _orthonormal(rows))
-        pushforward = products.pushforward()
-        energy = sum(ops.sum(ops.square(pushforward(v)), axis=-1) for v in basis)
-    for direction in directions[:probes]:
-        rest = _beside(pullback(direction), basis)
-        energy = energy + ops.sum(ops.square(rest), axis=-1) / probes
-    return safe_sqrt(_energy_per_gain(n_out, n_in) * energy)
+    n_out, n_in = products.y.shape[-1], products.x.shape[-1]
+    directions = _directions_of_points(2 * probes if deflate else probes, products.y)
+    rows = ops.stack([products.pullback(directions[k]) for k in range(probes)])
+    energy = ops.sum(ops.square(rows), axis=(0, 2)) / probes
+    gain = safe_sqrt(_energy_per_gain(n_out, n_in) * energy)
+    if not deflate:
+        return gain
+    held, basis = backend.no_gradient(lambda: _range_of_rows(products, directions[probes:]))
+    rest = ops.stop_gradient(rows)
+    rest = rest - ops.einsum("pmk,pmn->kpn", ops.einsum("kpn,pmn->pmk", rest, basis), basis)
+    energy = held + ops.sum(ops.square(rest), axis=(0, 2)) / probes
+    closer = safe_sqrt(_energy_per_gain(n_out, n_in) * energy)
+    return closer + (gain - ops.stop_gradient(gain))
 
 
-def _orthonormal(vectors: list[Tensor]) -> list[Tensor]:
-    """An orthonormal basis of the span of vectors; zeros for those that add nothing to it."""
-    basis: list[Tensor] = []
-    for vector in vectors:
-        rest = _beside(_beside(vector, basis), basis)
-        basis.append(normalized(ops.where(is_rounding(rest, vector), 0.0, rest))[0])
-    return basis
+def _range_of_rows(products: _Products, directions: Tensor) -> tuple[Tensor, Tensor]:
+    """An orthonormal basis `(points, k, n)` of random rows u^T M, and the energy of M on it."""
+    pushforward = products.pushforward()
+    count, (points, n) = directions.shape[0], ops.shape(products.x)[:2]
+    basis = ops.zeros((points, count, n), dtype=ops.dtype(products.x))
+
+    def body(k: Tensor, carry: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        energy, basis = carry
+        row = rest = products.pullback(ops.take(directions, k, axis=0))
+        for _ in range(2):  # once is not enough in float32
+            overlap = ops.einsum("pmn,pn->pm", basis, rest)
+            rest = rest - ops.einsum("pm,pmn->pn", overlap, basis)
+        vector = normalized(ops.where(is_rounding(rest, row), 0.0, rest))[0]
+        energy = energy + ops.sum(ops.square(pushforward(vector)), axis=-1)
+        return energy, ops.slice_update(basis, [0, k, 0], vector[:, None, :])
+
+    return ops.fori_loop(0, count, body, (ops.zeros_like(products.x[:, 0]), basis))
 
 
-def _beside(vector: Tensor, basis: list[Tensor]) -> Tensor:
-    for direction in basis:
-        vector = vector - ops.sum(direction * vector, axis=-1, keepdims=True) * direction
-    return vector
-
-
-def _directions_of_points(count: int, like: Tensor, points: int = 32) -> list[Tensor]:
-    """Random vectors `(points, n)`: so many different ones, then the same again."""
+def _directions_of_points(count: int, like: Tensor, points: int = 32) -> Tensor:
+    """Random vectors `(count, points, n)`: those of so many points differ, then they repeat."""
     drawn = np.random.default_rng(0).standard_normal((count, points, like.shape[-1]))
     turn = ops.arange(ops.shape(like)[0]) % points
-    drawn = ops.convert_to_tensor(drawn, dtype=ops.dtype(like))
-    return [ops.take(drawn[k], turn, axis=0) for k in range(count)]
+    return ops.take(ops.convert_to_tensor(drawn, dtype=ops.dtype(like)), turn, axis=1)
 
 
 def _krylov_radius(products: _Products, gain: Tensor, accuracy: Accuracy) -> _Spectral:

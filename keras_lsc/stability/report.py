@@ -29,6 +29,7 @@ class TransitionStatistics:
         radius: mean radius.
         radius_std: standard deviation of the radius over the points.
         gain: root mean square gain.
+        uncertain: number of points whose radius is an estimate that nothing vouches for.
     """
 
     name: str
@@ -39,6 +40,7 @@ class TransitionStatistics:
     radius: float
     radius_std: float
     gain: float
+    uncertain: int = 0
 
     @property
     def isotropy(self) -> float:
@@ -221,6 +223,9 @@ class StabilityReport:
         note = f"{self.radius_kind} radius, mean over {self.samples} points, seed {self.seed}"
         if self.outliers:
             note += "\n! isotropy below 0.5: the radius is that of an outlier, not of the spectrum"
+        uncertain = [row.name for row in self.transitions if row.uncertain]
+        if uncertain:
+            note += f"\nestimates, too large for an eigensolver: {', '.join(uncertain)}"
         if self.non_finite:
             names = ", ".join(row.name for row in self.non_finite)
             note += f"\nnot finite, states or derivatives overflow: {names}"

@@ -1,0 +1,43 @@
+"""The Jacobians of a model's transitions, formed."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_lsc import backend
+from keras_lsc.stability.radius import in_precision
+from keras_lsc.stability.transitions import TransitionMap
+
+Tensor = Any
+
+
+class JacobianProbe(keras.Model):
+    """A model whose output is the Jacobians of another, so `predict` compiles and runs it.
+
+    Args:
+        transition_map: of the model.
+        transitions: which of them, by index; all without it.
+    """
+
+    def __init__(self, transition_map: TransitionMap, transitions: Sequence[int] | None = None):
+        super().__init__(name=f"jacobian_probe_of_{transition_map.model.name}", autocast=False)
+        rows = transition_map.transitions
+        self.model = transition_map.model
+        self.transition_map = transition_map
+        self.rows = [rows[k] for k in (range(len(rows)) if transitions is None else transitions)]
+        self.built = True
+        if keras.backend.backend() == "tensorflow":
+            self.jit_compile = False  # XLA takes minutes to compile what runs for seconds
+
+    def call(self, inputs: list[Tensor]) -> dict[str, dict[str, Tensor]]:
+        """Returns "jacobian" `(points, n_out, n_in)` and "weight" `(points,)`, each by name."""
+        *x, position = inputs
+        points = self.transition_map.sample(x, position)
+        jacobians, weights = {}, {}
+        for row in self.rows:
+            jacobians[row.name] = backend.jacobian(*in_precision(*row.linearize(points)))
+            weight = row.weight(points)
+            weights[row.name] = ops.ones_like(position) if weight is None else weight
+        return {"jacobian": jacobians, "weight": weights}
