@@ -15,23 +15,32 @@ Tensor = Any
 
 # What is left of the second vector of a range beside the first where the range is a line.
 _LINE = 1e-3
+_SHARP = 3e-6
 # Two real leaders of opposite sign are one radius, and no gradient is its own; nor is that of two
 # that nearly coincide.
 _TIE = 1e-3
 # A certain value is this close, if the next eigenvalue is so far off, as a share of the radius;
 # and each residual alone, over the overlap, says that the vectors are not those of two that
-# nearly coincide.
+# nearly coincide: less so where the powers parted them sharply.
 _CLOSE = 5e-4
 _NEXT = 0.1
-_ALONE = 0.05
+_ALONE, _ALONE_IF_SHARP = 0.05, 0.5
 
 
 class Basis(NamedTuple):
-    """Two orthonormal columns `(..., n, 2)` of a range, and how many dimensions the range has."""
+    """Two orthonormal columns of a range, and how many dimensions the range has.
+
+    Attributes:
+        vectors: `(..., n, 2)`.
+        is_line: whether one holds the range.
+        is_plane: whether the two do.
+        is_sharp: whether next to nothing is left beside the line or the plane.
+    """
 
     vectors: Tensor
     is_line: Tensor
     is_plane: Tensor
+    is_sharp: Tensor
 
 
 def basis_of(vectors: Tensor, tolerance: float) -> Basis:
@@ -51,7 +60,8 @@ def basis_of(vectors: Tensor, tolerance: float) -> Basis:
     beside_plane = normalized(_without(_without(third, first), second))[1]
     is_line = beside_line[..., 0] < _LINE
     is_plane = ops.logical_or(is_line, beside_plane[..., 0] < tolerance)
-    return Basis(ops.stack([first, second], axis=-1), is_line, is_plane)
+    is_sharp = ops.where(is_line, beside_line[..., 0], beside_plane[..., 0]) < _SHARP
+    return Basis(ops.stack([first, second], axis=-1), is_line, is_plane, is_sharp)
 
 
 def normalized(vectors: Tensor) -> tuple[Tensor, Tensor]:
@@ -168,7 +178,9 @@ def is_certain(
     distance = ops.where(is_regular, _NEXT * value, 1.0)
     narrowest = ops.where(is_regular, narrowest, 1.0)
     error = (of_right * of_left / distance + rounding) / narrowest
-    is_alone = ops.maximum(of_right, of_left) < _ALONE * value * narrowest
+    is_sharp = ops.logical_and(left.is_sharp, right.is_sharp)
+    apart = ops.where(is_sharp, _ALONE_IF_SHARP, _ALONE)
+    is_alone = ops.maximum(of_right, of_left) < apart * value * narrowest
     is_close = ops.logical_and(is_alone, error < _CLOSE * value)
     return ops.logical_and(is_regular, is_close)
 

@@ -3,11 +3,12 @@
 There is no eigensolver here: none has a gradient on every backend, XLA lacks one on some devices,
 and on others it can wait for threads that wait for it. The spectral radius is the growth rate of
 M, M^2, M^4, ...: matrix products only, for complex pairs, defective and zero matrices alike, and
-M^N spans the dominant eigenspaces. What rounding does to powers of a matrix that is far from
-normal is followed beside them, so that a value which they cannot vouch for is known as such.
+M^N spans the dominant eigenspaces. What rounding makes of the powers of a matrix that is far from
+normal grows with them, so a value counts as certain only where there is more to vouch for it.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,8 +22,10 @@ _SIZE = 2.0**20
 _NO_ENERGY = 1e-36
 # Matrices outside of these sizes are brought to 1 first; rounding would cost others nothing but
 # the zeros that cancel exactly.
-_SAFE_SIZES = (2.0**-20, 2.0**20)
+_SAFE_SIZES = (2.0**-10, 2.0**10)
 _PROBES = 3
+# How far from commuting with its transpose, relative to its square, a matrix is normal.
+_NORMAL = 1e-4
 
 
 class Powers(NamedTuple):
@@ -91,36 +94,28 @@ def powers(matrices: Tensor, squarings: int, certify: bool = False) -> Powers:
         traces of the powers give, 0 for nilpotent matrices, and it is not certain.
     """
     n, dtype = matrices.shape[-1], ops.dtype(matrices)
-    probes = _probes(n, dtype)
-    epsilon = float(np.finfo(dtype).eps) / 2
-    raised, rate, former, lower = matrices, 0.0, 0.0, None
-    noise, stretch = epsilon, 1.0
-    is_zero = is_gone = None
-    for k in range(squarings + 1):
-        energy = ops.sum(ops.square(raised), axis=(-2, -1))
-        vanishes = energy < _NO_ENERGY
-        is_zero = vanishes if is_zero is None else is_zero
-        is_gone = vanishes if is_gone is None else ops.logical_or(is_gone, vanishes)
-        norm = ops.sqrt(ops.where(is_gone, 1.0, energy))
-        step = ops.log(norm) - (2 * math.log(_SIZE) if k else 0.0)
-        former, rate = rate, rate + step / 2.0**k
-        if certify and k:
-            # Rounding of the factors, stretched from both sides, and that of the product.
-            noise = (2.0 * stretch * noise + epsilon) / ops.exp(step)
-        raised = raised * (_SIZE / norm)[..., None, None]
-        bound = _from_trace(ops.trace(raised, axis1=-2, axis2=-1) / _SIZE, n, rate, 2.0**k)
-        bound = ops.where(is_gone, -np.inf, bound)
-        lower = bound if lower is None else ops.maximum(lower, bound)
-        if certify:
-            stretch = _stretch(raised, probes)
-        if k < squarings:
-            raised = ops.matmul(raised, raised)
-    unit = raised / _SIZE
+    is_zero = ops.max(ops.abs(matrices), axis=(-2, -1)) == 0.0
+    nothing = ops.zeros_like(matrices[..., 0, 0])
+
+    def body(_: Tensor, carry: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        state = carry[:-1]
+        unit, *state = _at_size(ops.matmul(carry[-1], carry[-1]), state)
+        return (*state, unit)
+
+    # The exponent, the rates of the last power and of the one before, the lower bound, and
+    # whether nothing is left of the powers.
+    start = (ops.ones((), dtype), nothing, nothing, nothing - np.inf, nothing > 0.0)
+    unit, *state = _at_size(matrices * _SIZE**2, start)
+    *state, unit = ops.fori_loop(0, squarings, body, (*state, unit))
+    _, rate, former, lower, is_gone = state
+    unit = unit / _SIZE
     value = ops.exp(ops.where(is_gone, lower, 2.0 * rate - former))
     certain = None
     if certify:
-        close = _bounds_are_close(unit, rate, value, noise, 2.0**squarings)
-        certain = ops.logical_or(is_zero, ops.logical_and(close, ops.logical_not(is_gone)))
+        certain = _bounds_are_close(unit, rate, value, 2.0**squarings)
+        certain = ops.logical_and(certain, _is_normal(matrices))
+        certain = ops.logical_or(is_zero, ops.logical_and(certain, ops.logical_not(is_gone)))
+    probes = _probes(n, dtype)
     return Powers(
         value,
         ops.matmul(unit, probes),
@@ -130,12 +125,32 @@ def powers(matrices: Tensor, squarings: int, certify: bool = False) -> Powers:
     )
 
 
+def _at_size(raised: Tensor, state: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """A power brought to the norm `_SIZE`, and what is known of the powers with it.
+
+    `raised` is the square of the power before, or M, times `_SIZE` twice.
+    """
+    exponent, rate, _, lower, is_gone = state
+    energy = ops.sum(ops.square(raised), axis=(-2, -1))
+    is_gone = ops.logical_or(is_gone, energy < _NO_ENERGY)
+    norm = ops.sqrt(ops.where(is_gone, 1.0, energy))
+    next_rate = rate + (ops.log(norm) - 2 * math.log(_SIZE)) / exponent
+    unit = raised * (_SIZE / norm)[..., None, None]
+    bound = _from_trace(_trace(unit) / _SIZE, unit.shape[-1], next_rate, exponent)
+    lower = ops.where(is_gone, lower, ops.maximum(lower, bound))
+    return unit, 2.0 * exponent, next_rate, rate, lower, is_gone
+
+
+def _trace(matrices: Tensor) -> Tensor:
+    return ops.trace(matrices, axis1=-2, axis2=-1)
+
+
 def _probes(n: int, dtype: str) -> Tensor:
     directions = np.random.default_rng(0).standard_normal((n, _PROBES))
     return ops.convert_to_tensor(directions, dtype=dtype)
 
 
-def _from_trace(trace: Tensor, n: int, rate: Tensor, exponent: float) -> Tensor:
+def _from_trace(trace: Tensor, n: int, rate: Tensor, exponent: Tensor | float) -> Tensor:
     """Logarithm of (|trace M^N| / n)^(1/N), which no eigenvalue's largest modulus is below.
 
     `trace` is that of the power at norm 1, `rate` the logarithm of its norm over N.
@@ -145,28 +160,31 @@ def _from_trace(trace: Tensor, n: int, rate: Tensor, exponent: float) -> Tensor:
     return ops.where(is_none, -np.inf, rate + logarithm)
 
 
-def _stretch(raised: Tensor, probes: Tensor) -> Tensor:
-    """How much the power at norm 1 lengthens a vector at most, by a step of power iteration."""
-    image = ops.matmul(raised, probes)
-    back = ops.matmul(ops.swapaxes(raised, -1, -2), image)
-    lengths = [safe_sqrt(ops.sum(ops.square(part / _SIZE), axis=-2)) for part in (image, back)]
-    shorter = ops.where(lengths[0] == 0.0, 1.0, lengths[0])
-    return ops.minimum(ops.max(lengths[1] / shorter, axis=-1) / _SIZE, 1.0)
+def _is_normal(matrices: Tensor) -> Tensor:
+    """Whether M commutes with its transpose, as far as random vectors tell.
+
+    Powers of such a matrix do not amplify what rounding made of the ones before.
+    """
+    transposed = ops.swapaxes(matrices, -1, -2)
+    probes = _probes(matrices.shape[-1], ops.dtype(matrices))
+    backward = ops.matmul(transposed, ops.matmul(matrices, probes))
+    forward = ops.matmul(matrices, ops.matmul(transposed, probes))
+    apart, size = (ops.sum(ops.square(x), axis=(-2, -1)) for x in (backward - forward, backward))
+    return apart <= _NORMAL**2 * size
 
 
-def _bounds_are_close(
-    unit: Tensor, rate: Tensor, value: Tensor, noise: Tensor, exponent: float
-) -> Tensor:
+def _bounds_are_close(unit: Tensor, rate: Tensor, value: Tensor, exponent: float) -> Tensor:
     """Whether the growth rate is hardly above what the traces of M^N and M^2N allow at least."""
     n = unit.shape[-1]
-    trace = ops.trace(unit, axis1=-2, axis2=-1)
+    trace = _trace(unit)
     trace_of_square = ops.sum(unit * ops.swapaxes(unit, -1, -2), axis=(-2, -1))
     lower = ops.maximum(
         _from_trace(trace, n, rate, exponent),
         _from_trace(trace_of_square, n, rate, 2.0 * exponent),
     )
-    is_known = ops.maximum(ops.abs(trace), ops.abs(trace_of_square)) > 4.0 * noise
+    # Rounding doubles with every squaring, and is a part of the trace.
+    noise = 4.0 * exponent * float(np.finfo(ops.dtype(unit)).eps) / 2
+    is_known = ops.maximum(ops.abs(trace), ops.abs(trace_of_square)) > noise
     # With fewer squarings less is asked for.
     tolerance = max(1e-3, 10.0 / exponent)
-    is_close = value * (1.0 - tolerance) < ops.exp(lower)
-    return ops.logical_and(ops.logical_and(is_known, noise < 0.1), is_close)
+    return ops.logical_and(is_known, value * (1.0 - tolerance) < ops.exp(lower))
