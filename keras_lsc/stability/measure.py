@@ -131,8 +131,8 @@ class Probe(keras.Model):
 class Certifier:
     """Measures again, by other means, the points for whose radii powers cannot vouch.
 
-    Above the size that is formed more products are taken first. What is still not certain, up to
-    a size of 1024, LAPACK finds on the host; larger radii stay what they were, estimates.
+    LAPACK finds them on the host, up to a size of 1024. Above 512, where that takes seconds a
+    point, more products are taken first; radii above 1024 that these leave open stay estimates.
 
     Args:
         transition_map: of the model.
@@ -141,7 +141,7 @@ class Certifier:
     """
 
     _PRODUCTS = 256
-    _LARGEST = 1024
+    _LARGE, _LARGEST = 512, 1024
 
     def __init__(self, transition_map: TransitionMap, radius: RadiusKind, accuracy: Accuracy):
         self._map = transition_map
@@ -167,8 +167,7 @@ class Certifier:
         result["is_certain"] |= ~np.isfinite(result["radius"]) | (result["weight"] == 0)
         sides = np.maximum(result["n_out"], result["n_in"])[0]
         if self._may_take_more:
-            large = sides > self._accuracy.dense_limit
-            for column, closer in self._again(result, large, part):
+            for column, closer in self._again(result, sides > self._LARGE, part):
                 better = ~result["is_certain"][:, column]
                 result["radius"][better, column] = closer["radius"][better]
                 result["is_certain"][better, column] = closer["is_certain"][better]
