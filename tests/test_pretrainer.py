@@ -585,4 +585,4 @@ def test_a_scalar_weight_is_moved_as_others_are():
     pretrainer = keras_lsc.LSCPretrainer(model, 0.5)
     pretrainer.compile()
     pretrainer.fit(sequences(16, 5, 3), batch_size=8, verbose=0)
-    assert float(leak.value) < 1.0
+    assert float(leak.numpy()) < 1.0
