@@ -70,6 +70,6 @@ def nudged(value: Tensor, nudge: Tensor) -> Tensor:
 
 
 def _per_column(blocks: Tensor, value: Tensor) -> Tensor:
-    if not value.shape:
+    if len(value.shape) == 0:  # a shape of TensorFlow's is true, whatever it holds
         return ops.reshape(blocks, ())
     return ops.repeat(blocks, value.shape[-1] // blocks.shape[0])
