@@ -250,7 +250,8 @@ def compare_backends(
     samples = positive_integer("samples", samples)
     repeats = positive_integer("repeats", repeats)
     seed = integer("seed", seed, at_least=0)
-    timeout = number("timeout", timeout, above=0)
+    # Python waits at most as many milliseconds as an int of C has.
+    timeout = number("timeout", timeout, above=0, at_most=1e6, advice="It is in seconds.")
     file = _file(name, cache_dir)
     machine = _machine()
     data, x, y = _data(name, dataset, options or {}, batch_size, data_dir)

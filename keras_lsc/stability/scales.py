@@ -27,7 +27,7 @@ def gate_blocks(shape: tuple[int, ...], gate_width: int | None) -> int:
         >>> gate_blocks((28, 256), 64)
         4
     """
-    if not shape or not gate_width or shape[-1] % gate_width:
+    if len(shape) == 0 or not gate_width or shape[-1] % gate_width:
         return 1
     return shape[-1] // gate_width
 
