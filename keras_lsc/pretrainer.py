@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_lsc.arguments import flag, integer, number, one_of, positive_integer
-from keras_lsc.stability.data import in_order
+from keras_lsc.stability.data import in_order, input_structure
 from keras_lsc.stability.frozen import frozen_variables
 from keras_lsc.stability.radius import ROUGH, RadiusKind, check_radius_kind, radii_and_gains
 from keras_lsc.stability.scales import (
@@ -22,7 +22,7 @@ from keras_lsc.stability.scales import (
     shifted_first,
 )
 from keras_lsc.stability.targets import Target, checked, resolve
-from keras_lsc.stability.transitions import TransitionMap
+from keras_lsc.stability.transitions import TransitionMap, mean_over_points
 from keras_lsc.stability.waking import RATES
 
 Tensor = Any
@@ -102,7 +102,8 @@ class LSCPretrainer(keras.Model):
         target = checked(target)
         transition_map = TransitionMap(model)
         refuse_non_finite_weights(model)
-        super().__init__(name=name)
+        # Its inputs are those of the model, which casts them itself.
+        super().__init__(name=name, autocast=False)
         self.model = model
         self.target = target
         self.mode = mode
@@ -298,7 +299,7 @@ class LSCPretrainer(keras.Model):
             "rate" at the sampled steps, `(layers,)`, and for one with constraints "violation", how
             far off each such weight is before its constraint, relative and squared, `(weights,)`.
         """
-        inputs = in_order(x, self.model.inputs)
+        inputs = in_order(x, input_structure(self.model))
         batch = ops.shape(inputs[0])[0]
         spread = ops.cast(ops.arange(batch), "float32") * _GOLDEN + self._phase
         position = spread - ops.floor(spread)
@@ -311,13 +312,15 @@ class LSCPretrainer(keras.Model):
                 self.radius,
                 **ROUGH._asdict(),
             )
-            result = {
-                "radius": ops.stack([ops.mean(row.radius) for row in measured]),
-                "gain": ops.stack([ops.sqrt(ops.mean(row.gain**2)) for row in measured]),
-            }
+            weights = [row.weight(points) for row in self._driven]
+            weighted = list(zip(measured, weights, strict=True))
+            radii = [mean_over_points(row.radius, weight) for row, weight in weighted]
+            energies = [mean_over_points(row.gain**2, weight) for row, weight in weighted]
+            result = {"radius": ops.stack(radii), "gain": ops.sqrt(ops.stack(energies))}
             spikes = self.transition_map.spikes(points)
         if spikes:
-            result["rate"] = ops.stack([ops.mean(layer) for layer in spikes])
+            firing = zip(spikes, points.firing_weights(), strict=True)
+            result["rate"] = ops.stack([mean_over_points(*layer) for layer in firing])
         if violation:
             result["violation"] = ops.stack(violation)
         if training:

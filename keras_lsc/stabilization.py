@@ -10,7 +10,7 @@ import numpy as np
 from keras_lsc.arguments import integer, number, one_of, positive_integer
 from keras_lsc.callbacks import StopWhenStable
 from keras_lsc.pretrainer import LSCPretrainer, Mode, State
-from keras_lsc.stability.data import draw_rows
+from keras_lsc.stability.data import draw_rows, input_structure
 from keras_lsc.stability.measure import Probe
 from keras_lsc.stability.radius import COARSE, RadiusKind
 from keras_lsc.stability.report import SILENT_RATE, StabilityReport, TransitionStatistics
@@ -121,7 +121,8 @@ def stabilize(
     halving = max(60, _HALVING[mode] * max_updates)
     pretrainer.compile(optimizer, learning_rate, decay_updates=halving)
     probe = Probe(model, radius, pretrainer.transition_map, COARSE)
-    training, held_out = _hold_out(draw_rows(x, _rows_to_draw(model), seed, model.inputs))
+    rows = draw_rows(x, _rows_to_draw(model), seed, input_structure(model))
+    training, held_out = _hold_out(rows)
     before = State(model.variables)
     history = _History(max_updates)
     try:

@@ -64,12 +64,12 @@ def last_step_repeated():
     )
 
 
-def pooled():
+def transposed():
     return keras.Sequential(
         [
             keras.Input((6, 4)),
             layers.GRU(3, return_sequences=True, name="below"),
-            layers.MaxPooling1D(2, name="pool"),
+            layers.Conv1DTranspose(3, 2, strides=2, name="transposed"),
             layers.GRU(3, name="above"),
         ]
     )
@@ -112,7 +112,11 @@ WRONG_MODELS = {
         ValueError,
         ["'encoder'", "'decoder'", "'repeat'", "return_sequences=True"],
     ),
-    "pooled": (pooled, ValueError, ["'below'", "'above'", "'pool'", "from 6 to 3"]),
+    "transposed": (
+        transposed,
+        ValueError,
+        ["'below'", "'above'", "'transposed'", "from 6 to 12"],
+    ),
     "two outputs": (two_outputs, ValueError, ["'both'", "merge_mode=None", '"concat"']),
     "convolutional": (convolutional, ValueError, ["'images'", "ConvLSTM2D", "not supported"]),
     "hidden": (hidden, ValueError, ["'box'", "Hiding", "'deep_inside'", "directly"]),

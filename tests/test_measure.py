@@ -17,7 +17,8 @@ from harness import (
 from keras import layers
 
 import keras_lsc
-from keras_lsc.stability.data import draw_rows
+from keras_lsc.stability.data import draw_rows, input_structure
+from keras_lsc.stability.measure import Probe
 
 _PROGRAM = """
 import json, sys, keras, numpy as np, keras_lsc
@@ -111,10 +112,11 @@ class Batches(keras.utils.PyDataset):
         return part, np.full(len(part), np.nan)
 
 
-def of_tensorflow(x):
+def of_tensorflow(x, count=None):
     import tensorflow as tf
 
-    return tf.data.Dataset.from_tensor_slices((x, np.full(len(x), np.nan))).batch(7)
+    labels = np.full(count or len(x), np.nan)
+    return tf.data.Dataset.from_tensor_slices((x, labels)).batch(7)
 
 
 def of_torch(x):
@@ -198,6 +200,225 @@ def test_model_made_with_a_dictionary_of_inputs(two_inputs):
     report = keras_lsc.measure(model, by_name, samples=16)
     as_list = keras_lsc.measure(two_input_model(), list(two_inputs), samples=16)
     np.testing.assert_allclose(radii(report), radii(as_list), rtol=1e-5)
+
+
+def keyed_model(name="sequence_input"):
+    """Takes its inputs by keys that are not the names of the tensors."""
+    sequence, start = keras.Input((5, 4), name=name), keras.Input((6,), name="start_input")
+    layer = recurrent_layer("gru", 6, return_sequences=True, name="gru")
+    return randomized(
+        keras.Model({"x": sequence, "a": start}, layer(sequence, initial_state=start))
+    )
+
+
+@pytest.mark.parametrize("kind", ["arrays", "py_dataset", "generator", "tensorflow", "torch"])
+def test_inputs_by_the_keys_of_the_model(kind, two_inputs):
+    if kind in ("tensorflow", "torch") and keras.backend.backend() != kind:
+        pytest.skip(f"a dataset of {kind} is tested on the {kind} backend")
+    x, start = two_inputs
+    # Keys that are no inputs, before and after the others, are left out, as labels are.
+    given = {"0": x[:, 0], "a": start, "x": x, "z": start[:, :2]}
+    data = {
+        "arrays": lambda: given,
+        "py_dataset": lambda: DictionaryBatches(given),
+        "generator": lambda: (
+            ({k: v[i : i + 8] for k, v in given.items()}, start[i : i + 8]) for i in (0, 8, 16)
+        ),
+        "tensorflow": lambda: of_tensorflow(given, len(x)),
+        "torch": lambda: of_torch_rows([({k: v[i] for k, v in given.items()}, 0.0)
+                                        for i in range(len(x))]),
+    }[kind]()  # fmt: skip
+    rows = draw_rows(data, 24, 0, input_structure(keyed_model()))
+    assert [row.shape for row in rows] == [(24, 6), (24, 5, 4)]
+    start_of = {row.tobytes(): k for k, row in enumerate(start)}
+    assert [start_of[row.tobytes()] for row in rows[0]] == [
+        np.flatnonzero((x == row).all(axis=(1, 2)))[0] for row in rows[1]
+    ]
+
+
+class DictionaryBatches(keras.utils.PyDataset):
+    def __init__(self, arrays):
+        super().__init__()
+        self.arrays = arrays
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        part = slice(10 * index, 10 * index + 10)
+        return {k: v[part] for k, v in self.arrays.items()}, np.zeros(10)
+
+
+def of_torch_rows(rows):
+    import torch
+
+    return torch.utils.data.DataLoader(rows, batch_size=7)
+
+
+def test_keys_names_and_order_give_one_report(two_inputs):
+    model = keyed_model()
+    x, start = two_inputs
+    expected = keras_lsc.measure(model, {"x": x, "a": start}, samples=16)
+    by_name = {"sequence_input": x, "start_input": start}
+    assert keras_lsc.measure(model, by_name, samples=16) == expected
+    assert keras_lsc.measure(model, [start, x], samples=16) == expected
+    with pytest.raises(ValueError, match="keys"):
+        keras_lsc.measure(model, {"x": x, "b": start})
+
+
+def test_nested_inputs_and_an_axis_of_one(rng):
+    x, start = keras.Input((5, 1)), keras.Input((6,))
+    layer = recurrent_layer("gru", 6, return_sequences=True)
+    model = randomized(keras.Model({"b": [x], "a": (start,)}, layer(x, initial_state=start)))
+    data = sequences(rng, features=1), rng.standard_normal((8, 6)).astype("float32")
+    expected = keras_lsc.measure(model, {"a": (data[1],), "b": [data[0]]}, samples=8)
+    squeezed = {"a": [data[1]], "b": (data[0][..., 0],), "c": data[1]}
+    assert keras_lsc.measure(model, squeezed, samples=8) == expected
+
+
+@pytest.mark.parametrize("layer", ["LIF", "LRUBlock", "GRU"])
+def test_every_dtype_is_cast_as_the_model_casts_it(layer, rng):
+    model = keras.Sequential(
+        [keras.Input((6, 4)), getattr(keras_lsc.layers, layer)(4, name="layer")]
+    )
+    x = rng.integers(0, 2, (16, 6, 4))
+    expected = keras_lsc.measure(model, x.astype("float32"), samples=8)
+    for dtype in ("uint8", "int64", "bool", "float16", "float64"):
+        assert keras_lsc.measure(model, x.astype(dtype), samples=8) == expected
+
+
+def test_inputs_are_not_rounded_to_the_global_policy(rng):
+    """Only the layers' own policy decides, as it does in the model."""
+    model, x = recurrent_model("gru"), sequences(rng)
+    expected = keras_lsc.measure(model, x, samples=8)
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        assert keras_lsc.measure(model, x, samples=8) == expected
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
+def padded_model():
+    return randomized(
+        keras.Sequential(
+            [
+                keras.Input((6, 4)),
+                layers.Masking(),
+                recurrent_layer("gru", 4, return_sequences=True),
+                keras_lsc.layers.LIF(4, name="spiking"),
+            ]
+        )
+    )
+
+
+def test_padding_from_end_to_end_is_left_out(rng):
+    """Rows are drawn without regard to what they hold, so every second of 32 points counts."""
+    model, x = padded_model(), np.tile(sequences(rng, batch=1, steps=6), (16, 1, 1))
+    x[:, 5] = 0.0
+    expected = keras_lsc.measure(model, x[:1, :], samples=300, seed=1)
+    x[::2] = 0.0
+    report = keras_lsc.measure(model, x, samples=300, seed=1)
+    for row, same in zip(report.transitions, expected.transitions, strict=True):
+        # Other steps are looked at; those of the padding, as they were, halved the spread below.
+        assert row.radius == pytest.approx(same.radius, abs=6 * same.radius_std / 150**0.5 + 1e-4)
+    assert report.firing_rates == pytest.approx(expected.firing_rates, abs=1e-5)
+
+
+def test_nothing_but_padding_is_refused():
+    model, x = padded_model(), np.zeros((4, 6, 4))
+    with pytest.raises(ValueError, match="padding from end to end"):
+        keras_lsc.measure(model, x, samples=4)
+    with pytest.raises(ValueError, match="padding from end to end"):
+        keras_lsc.eigenvalues(model, x, samples=4)
+
+
+MEASURES = {
+    "measure": keras_lsc.measure,
+    "eigenvalues": keras_lsc.eigenvalues,
+    "gradient_grid": keras_lsc.gradient_grid,
+}
+
+
+@pytest.mark.parametrize("function", MEASURES)
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"samples": 0}, "samples must be a positive integer, got 0"),
+        ({"samples": 2.5}, "samples must be a positive integer, got 2.5"),
+        ({"samples": True}, "samples must be a positive integer, got True"),
+        ({"seed": None}, "seed must be an integer of 0 or more, got None"),
+        ({"seed": -1}, "seed must be an integer of 0 or more, got -1"),
+    ],
+)
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="no backend is asked")
+def test_arguments_are_checked(function, arguments, message, model, x):
+    with pytest.raises(ValueError, match=message):
+        MEASURES[function](model, x, **arguments)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="no backend is asked")
+def test_options_are_checked(model, x):
+    with pytest.raises(ValueError, match="Did you mean 'spectral'"):
+        keras_lsc.measure(model, x, radius="spektral")
+    with pytest.raises(ValueError, match="by must be one of 'gain', 'radius'"):
+        keras_lsc.gradient_grid(model, x, by=["gain"])
+
+
+def test_integers_of_numpy(model, x):
+    expected = keras_lsc.measure(model, x, samples=4, seed=3)
+    assert keras_lsc.measure(model, x, samples=np.int64(4), seed=np.uint8(3)) == expected
+
+
+@pytest.mark.parametrize("function", MEASURES)
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_named(function, value, model, x):
+    broken = model.layers[1].weights[1]
+    values = keras.ops.convert_to_numpy(broken).copy()
+    values[0, :2] = value
+    broken.assign(values)
+    with pytest.raises(ValueError, match=f"{broken.path}.* has 2 NaN or infinite"):
+        MEASURES[function](model, x, samples=4)
+
+
+def test_radii_that_overflow_are_never_silent(rng):
+    square = layers.SimpleRNN(3, activation=keras.ops.square, name="layer")
+    model = keras.Sequential([keras.Input((5, 3)), square])
+    model.set_weights([1e12 * np.ones(w.shape) for w in model.get_weights()])
+    x = 1.0 + rng.random((4, 5, 3))
+    with pytest.raises(ValueError, match=r"'layer\.time'"):
+        keras_lsc.measure(model, x, samples=8)
+    with pytest.raises(ValueError, match=r"'layer\.time'"):
+        keras_lsc.eigenvalues(model, x, samples=8)
+    report = Probe(model).report([x], 8, 0)
+    assert report.non_finite
+    assert "not finite" in str(report)
+
+
+def test_gradient_grids_need_one_number_of_steps(rng):
+    x = keras.Input((8, 3))
+    y = layers.GRU(4, return_sequences=True, name="low")(x)
+    pooled = layers.GRU(4, name="high")(layers.MaxPooling1D(2)(y))
+    data = sequences(rng, steps=8, features=3)
+    assert np.isfinite(radii(keras_lsc.measure(keras.Model(x, pooled), data, samples=8))).all()
+    with pytest.raises(ValueError, match="'high' takes 4 steps, and 'low' takes 8"):
+        keras_lsc.gradient_grid(keras.Model(x, pooled), data, samples=4)
+    both = keras.Sequential([keras.Input((8, 3)), layers.Bidirectional(layers.GRU(4))])
+    with pytest.raises(ValueError, match="runs backwards"):
+        keras_lsc.gradient_grid(both, data, samples=4)
+
+
+def test_gradient_grid_of_sequence_to_sequence(rng):
+    """Equally long: the gradient reaches the encoder through the state alone."""
+    source, target = keras.Input((5, 4)), keras.Input((None, 2))
+    _, h = layers.GRU(3, return_state=True, name="encoder")(source)
+    decoded = layers.GRU(3, return_sequences=True, name="decoder")(target, initial_state=h)
+    model = keras.Model([source, target], decoded)
+    data = [sequences(rng), sequences(rng, features=2)]
+    grid = keras_lsc.gradient_grid(model, data, samples=4)
+    assert grid.measured.shape == (5, 2)
+    assert (grid.measured > 0).all()
+    with pytest.raises(ValueError, match="'decoder' takes 7 steps, and 'encoder' takes 5"):
+        keras_lsc.gradient_grid(model, [data[0], sequences(rng, steps=7, features=2)], samples=4)
 
 
 def test_integer_inputs(rng):

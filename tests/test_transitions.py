@@ -19,6 +19,7 @@ from harness import (
 )
 from keras import layers, ops
 
+import keras_lsc
 from keras_lsc import backend, measure
 from keras_lsc.stability import transitions
 from keras_lsc.stability.radius import radius_and_gain
@@ -548,11 +549,327 @@ def assert_recorded(layer, masked, rng):
     layer.build(x.shape)
     mask = ops.convert_to_tensor(mask) if masked else None
     expected = keras.tree.flatten(layer(x, mask=mask))
-    recorded = Recorder(layer)(x, mask=mask)
-    outputs = keras.tree.flatten(recorded["outputs"])
+    recorded = Recorder(layer)(x, mask=mask)[0]
+    outputs = keras.tree.flatten(recorded)
     assert len(outputs) == len(expected)
     for have, want in zip(outputs, expected, strict=True):
         np.testing.assert_allclose(to_numpy(have), to_numpy(want), rtol=1e-4, atol=1e-5)
+
+
+def same_jacobians(one, x_one, other, x_other, rename=lambda name: name):
+    expected = jacobians(other, x_other)
+    found = jacobians(one, x_one)
+    assert len(found) == len(expected)
+    for name, matrices in found.items():
+        np.testing.assert_allclose(matrices, expected[rename(name)], rtol=1e-5, atol=1e-6)
+
+
+def test_masks_of_nested_models_are_those_of_a_flat_one(padded):
+    tokens = keras.Input((6,), dtype="int32")
+    table, low, high = (embedded_model().layers[k] for k in range(3))
+    encoder = keras.Model(tokens, table(tokens))
+    x = keras.Input((6,), dtype="int32")
+    nested = keras.Model(x, high(low(encoder(x))))
+    x = keras.Input((6,), dtype="int32")
+    same_jacobians(nested, padded, keras.Model(x, high(low(table(x)))), padded)
+
+
+@pytest.mark.parametrize("sequential", [False, True], ids=["functional", "sequential"])
+def test_a_mask_given_to_a_nested_model_by_name(sequential, padded, rng):
+    low, high = (recurrent_layer(c, return_sequences=True, name=c) for c in ("gru", "lstm"))
+    inner = keras.Input((6, 4))
+    block = keras.Model(inner, high(low(inner)))
+    if sequential:
+        block = keras.Sequential([keras.Input((6, 4)), low, high])
+    x, valid = keras.Input((6, 4)), keras.Input((6,), dtype="bool")
+    nested = randomized(keras.Model([x, valid], block(inputs=x, mask=valid)))
+    flat = keras.Model([x, valid], high(low(x, mask=valid), mask=valid))
+    data = [sequences(rng, steps=6), padded != 0]
+    same_jacobians(nested, data, flat, data)
+
+
+def test_a_layer_that_does_not_pass_masks_on_hides_them(padded):
+    """As recurrent layers may by default in later releases of Keras."""
+    low = layers.GRU(UNITS, return_sequences=True)
+    low.supports_masking = False
+    model = keras.Sequential(
+        [
+            keras.Input((6,), dtype="int32"),
+            layers.Embedding(11, 4, mask_zero=True),
+            low,
+            layers.LSTM(UNITS),
+        ]
+    )
+    transition_map, points = sampled(model, padded, np.full(8, 0.999, "float32"))
+    low, high = (to_numpy(points.index(call)) for call in transition_map.recurrent_calls)
+    assert low.tolist()[:4] == [5, 2, 5, 5]
+    assert high.tolist() == [5] * 8
+
+
+def test_the_mask_reaches_a_stage_that_needs_it(padded):
+    """A softmax over time leaves out the masked steps; below is where it was sampled."""
+    x = keras.Input((6,), dtype="int32")
+    below = recurrent_layer("gru", return_sequences=True, name="low")
+    above = recurrent_layer("tanh", return_sequences=True, name="high")
+    table = layers.Embedding(11, 4, mask_zero=True)
+    y = below(table(x))
+    model = randomized(keras.Model(x, above(layers.Multiply()([y, MaskedMean()(y)]))))
+    transition_map, points = sampled(model, padded)
+    index = to_numpy(points.index(transition_map.recurrent_calls[0]))
+    outputs = to_numpy(below(table(padded))).astype("float64")
+    depth = next(row for row in transition_map.transitions if row.kind == "depth")
+    found = to_numpy(backend.jacobian(*depth.linearize(points)))
+    cell = NumpyCell(above.cell)
+    for b in (0, 1, 2, 3, 5):
+        t, valid = index[b], padded[b] != 0
+
+        def stage(y, b=b, t=t, valid=valid):
+            changed = outputs[b].copy()
+            changed[t] = y
+            return changed * changed[valid].mean(axis=0)
+
+        state, staged = np.zeros(UNITS), stage(outputs[b, t])
+        for k in np.flatnonzero(valid[:t]):
+            state = cell.step(staged[k], state)[1]
+        exact = difference_jacobian(
+            lambda y, s=state, t=t, stage=stage: cell.step(stage(y)[t], s)[0], outputs[b, t]
+        )
+        assert_close(found[b], exact)
+
+
+class MaskedMean(layers.Layer):
+    """The mean over the steps that are not masked, at every step."""
+
+    def __init__(self):
+        super().__init__()
+        self.supports_masking = True
+
+    def call(self, inputs, mask=None):
+        weight = ops.cast(mask, inputs.dtype)[..., None]
+        total = ops.sum(inputs * weight, axis=1, keepdims=True)
+        return ops.zeros_like(inputs) + total / ops.maximum(
+            ops.sum(weight, axis=1, keepdims=True), 1.0
+        )
+
+
+def test_a_padded_row_has_no_weight(padded):
+    transition_map, points = sampled(embedded_model(), padded)
+    for row in transition_map.transitions:
+        assert to_numpy(row.weight(points)).tolist() == [1.0, 1.0, 1.0, 1.0, 0.0, 1.0, 1.0, 1.0]
+
+
+def test_every_call_of_a_layer_has_names_of_its_own(rng):
+    x = keras.Input((5, 4))
+    shared = layers.GRU(4, return_sequences=True, name="shared")
+    both = layers.Bidirectional(layers.LSTM(2, return_sequences=True), name="both")
+    model = keras.Model(x, both(both(shared(shared(x)))))
+    assert [name for name, _, _ in described(model)] == [
+        "shared.time", "shared.input", "shared.time[2]", "shared.depth[2]",
+        "both.forward.time", "both.backward.time", "both.depth",
+        "both.forward.time[2]", "both.backward.time[2]", "both.depth[2]",
+    ]  # fmt: skip
+    cells = [layers.GRUCell(3, name="cell"), layers.GRUCell(3, name="cell")]
+    stack = keras.Sequential([keras.Input((5, 4)), layers.RNN(cells, name="stack")])
+    assert len({name for name, _, _ in described(stack)}) == 4
+
+
+def test_names_of_layers_alike_in_different_models():
+    def block():
+        return keras.Sequential(
+            [keras.Input((5, 4)), layers.GRU(4, return_sequences=True, name="gru")]
+        )
+
+    x = keras.Input((5, 4))
+    names = [name for name, _, _ in described(keras.Model(x, block()(block()(x))))]
+    assert names == ["gru.time", "gru.input", "gru.time[2]", "gru.depth[2]"]
+
+
+def test_dense_layers_called_twice():
+    x = keras.Input((4,))
+    shared = layers.Dense(4, name="shared")
+    names = [name for name, _, _ in described(keras.Model(x, shared(shared(x))))]
+    assert names == ["shared.input", "shared.depth[2]"]
+
+
+# A stage that changes the number of steps from 6, the step below for every step above, and the
+# share of a step of the input in what it makes of it.
+RESAMPLED = {
+    "average": (lambda: layers.AveragePooling1D(2), [1, 3, 5], 1 / 2),
+    "average same": (
+        lambda: layers.AveragePooling1D(4, strides=4, padding="same"), [2, 5], None,
+    ),
+    "upsampled": (lambda: layers.UpSampling1D(2), np.arange(12) // 2, 1.0),
+    "cropped": (lambda: layers.Cropping1D((2, 1)), [2, 3, 4], 1.0),
+    "padded": (lambda: layers.ZeroPadding1D((1, 2)), [-1, 0, 1, 2, 3, 4, 5, 6, 7], 1.0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("stage", RESAMPLED)
+@pytest.mark.parametrize("steps", [6, None], ids=["", "open"])
+def test_steps_are_matched_through_resampling(stage, steps, rng):
+    make, expected, share = RESAMPLED[stage]
+    below = layers.SimpleRNN(4, return_sequences=True, name="below")
+    above = layers.SimpleRNN(4, activation="linear", return_sequences=True, name="above")
+    model = keras.Sequential([keras.Input((steps, 4)), below, make(), above])
+    randomized(model)
+    position = np.linspace(0, 0.999, 24, dtype="float32")
+    transition_map, points = sampled(model, sequences(rng, batch=24, steps=6), position)
+    depth = transition_map.transitions[-1]
+    function, y = depth.linearize(points)
+    at = np.array(expected)[np.floor(position * len(expected)).astype(int)]
+    inside = (at >= 0) & (at < 6)
+    weight = depth.weight(points)
+    weight = np.ones(24) if weight is None else to_numpy(weight)
+    np.testing.assert_array_equal(weight, inside)
+    outputs = to_numpy(below(sequences(np.random.default_rng(7), batch=24, steps=6)))
+    clipped = np.clip(at, 0, 5)
+    np.testing.assert_allclose(to_numpy(y), outputs[np.arange(24), clipped], atol=1e-5)
+    if share is not None:
+        kernel = to_numpy(above.cell.kernel)
+        found = to_numpy(backend.jacobian(function, y))[inside]
+        assert_close(found, [share * kernel.T] * int(inside.sum()), 1e-5)
+
+
+def test_strided_convolution_between_recurrent_layers(rng):
+    below = layers.SimpleRNN(4, return_sequences=True, name="below")
+    middle = layers.Conv1D(5, 3, strides=2)
+    above = layers.SimpleRNN(3, activation="linear", return_sequences=True, name="above")
+    model = randomized(keras.Sequential([keras.Input((9, 4)), below, middle, above]))
+    # Step t sees steps 2t to 2t + 2 below; the last of them meets the last matrix of the kernel.
+    exact = (to_numpy(middle.kernel)[2] @ to_numpy(above.cell.kernel)).T
+    assert_close(jacobians(model, sequences(rng, steps=9))["above.depth"], [exact] * 8, 1e-5)
+
+
+class NestedCell(keras.Layer):
+    """A cell whose states are a nest [[u, u], u], and the same with a flat list of them."""
+
+    def __init__(self, units, nested):
+        super().__init__()
+        self.units, self.nested = units, nested
+        self.state_size = [[units, units], units] if nested else [units] * 3
+        self.output_size = units
+
+    def build(self, input_shape):
+        self.kernel = self.add_weight(shape=(input_shape[-1], self.units), name="kernel")
+        self.mix = self.add_weight(shape=(3, self.units), name="mix")
+
+    def call(self, inputs, states):
+        a, b, c = keras.tree.flatten(states)
+        a = ops.tanh(inputs @ self.kernel + self.mix[0] * b)
+        b, c = ops.tanh(self.mix[1] * c + a), self.mix[2] * c + a
+        return c, ([[a, b], c] if self.nested else [a, b, c])
+
+    def get_initial_state(self, batch_size=None):
+        a, b, c = (ops.zeros((batch_size, self.units)) for _ in range(3))
+        return [[a, b], c] if self.nested else [a, b, c]
+
+
+def test_cells_with_nested_states(rng):
+    models = [
+        keras.Sequential(
+            [
+                keras.Input((5, 4)),
+                layers.RNN(NestedCell(4, nested), return_sequences=True, name="low"),
+                layers.RNN(NestedCell(4, nested), name="high"),
+            ]
+        )
+        for nested in (True, False)
+    ]
+    models[1].set_weights(models[0].get_weights())
+    x = sequences(rng)
+    assert TransitionMap(models[0]).transitions[0].state == "state 4+4+4"
+    np.testing.assert_allclose(
+        to_numpy(TransitionMap(models[0]).outputs(x)), to_numpy(models[0](x)), atol=1e-5
+    )
+    same_jacobians(models[0], x, models[1], x)
+
+
+class CountingCell(OscillatorCell):
+    """The same with a counter of steps, through which no derivative passes."""
+
+    states_without_gradient = (1,)
+
+    def __init__(self, units, inner=3):
+        super().__init__(units, inner)
+        self.state_size = [units, units, inner]
+
+    def call(self, inputs, states):
+        position, counter, velocity = states
+        output, (position, velocity) = super().call(inputs, [position, velocity])
+        return output, [position, ops.stop_gradient(counter) + 1.0, velocity]
+
+
+def test_a_state_without_gradient_is_no_part_of_the_state(rng):
+    models = [
+        keras.Sequential([keras.Input((5, 4)), layers.RNN(cell(4), name="rnn")])
+        for cell in (CountingCell, OscillatorCell)
+    ]
+    models[1].set_weights(models[0].get_weights())
+    assert TransitionMap(models[0]).transitions[0].state == "state 4+3"
+    x = sequences(rng)
+    same_jacobians(models[0], x, models[1], x)
+    CountingCell.states_without_gradient = (0, 1, 2)
+    try:
+        with pytest.raises(ValueError, match="states_without_gradient"):
+            TransitionMap(models[0])
+    finally:
+        CountingCell.states_without_gradient = (1,)
+
+
+FREEZE = {
+    "the layer": lambda model: setattr(model.get_layer("low"), "trainable", False),
+    "the cell": lambda model: setattr(model.get_layer("low").cell, "trainable", False),
+    "the model": lambda model: setattr(model, "trainable", False),
+}
+
+
+@pytest.mark.parametrize("frozen", FREEZE)
+def test_frozen_layers_take_no_part(frozen):
+    model = keras.Sequential(
+        [
+            keras.Input((5, 3)),
+            keras_lsc.layers.LIF(4, return_sequences=True, name="low"),
+            layers.GRU(4, name="high"),
+        ]
+    )
+    low = {id(variable) for variable in model.get_layer("low").variables}
+    assert low & {id(v) for v, _ in TransitionMap(model).variables_taking_part}
+    FREEZE[frozen](model)
+    found = {id(v) for v, _ in TransitionMap(model).variables_taking_part}
+    assert not found & low
+    assert bool(found) == (frozen != "the model")
+
+
+def test_layers_made_frozen_take_no_part():
+    """Keras does not tell the cell, nor the layers inside of a wrapper."""
+    inner = keras.Sequential([keras.Input((5, 4)), layers.GRU(4, return_sequences=True)])
+    inner.trainable = False
+    x = keras.Input((5, 4))
+    y = layers.RNN(layers.LSTMCell(4), return_sequences=True, trainable=False)(x)
+    y = layers.TimeDistributed(layers.Dense(4), trainable=False)(y)
+    y = layers.Bidirectional(layers.LSTM(2, return_sequences=True), trainable=False)(y)
+    last = layers.SimpleRNN(4, name="last")
+    taking_part = TransitionMap(keras.Model(x, last(inner(y)))).variables_taking_part
+    assert {id(v) for v, _ in taking_part} == {id(v) for v in last.trainable_variables}
+
+
+def test_arguments_by_name(rng):
+    x, start = keras.Input((5, 4)), keras.Input((3,))
+    layer = layers.GRU(3, return_sequences=True, name="gru")
+    by_name = keras.Model([x, start], layer(sequences=x, initial_state=start))
+    by_place = keras.Model([x, start], layer(x, start))
+    data = [sequences(rng), rng.standard_normal((8, 3)).astype("float32")]
+    same_jacobians(by_name, data, by_place, data)
+
+
+def test_a_functional_subclass_with_its_own_call_is_refused():
+    class Doubled(keras.Model):
+        def call(self, inputs, training=None, mask=None):
+            return 2 * super().call(inputs, training=training, mask=mask)
+
+    x = keras.Input((5, 4))
+    with pytest.raises(TypeError, match="own call"):
+        TransitionMap(Doubled(x, layers.GRU(3)(x)))
 
 
 def test_dense_stack(rng):
@@ -671,6 +988,10 @@ def test_steps_and_depth(rng):
     assert TransitionMap(recurrent_model("gru", depth=3)).depth == 3
     assert TransitionMap(recurrent_model("gru", depth=3)).steps(x) == 5
     assert TransitionMap(recurrent_model("gru", steps=None)).steps(x) == 5
+    start, sequence = keras.Input((3,)), keras.Input((None, 4))
+    strided = layers.Conv1D(3, 2, strides=2)(sequence)
+    later = keras.Model([start, sequence], layers.GRU(3)(strided, initial_state=start))
+    assert TransitionMap(later).steps([np.zeros((2, 3)), np.zeros((2, 11, 4))]) == 5
     feed_forward = keras.Sequential([keras.Input((4,)), layers.Dense(3), layers.Dense(2)])
     assert TransitionMap(feed_forward).steps(x) == 0
     assert TransitionMap(feed_forward).depth == 2

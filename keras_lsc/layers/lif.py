@@ -133,6 +133,11 @@ class LIFCell(SequenceCell):
         return [self.log_slope]
 
     @property
+    def states_without_gradient(self) -> list[int]:
+        """Indices of the states through which no gradient passes: the refractory counter."""
+        return [k for k, name in enumerate(self._state_names) if name == "counter"]
+
+    @property
     def _state_names(self) -> list[str]:
         return ["v", "counter"] if self.refractory else ["v"]
 

@@ -1,5 +1,6 @@
 """Draws input sequences from whatever `fit` accepts, and checks them."""
 
+import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -10,7 +11,7 @@ from keras import tree
 Array = Any
 
 
-def draw_rows(data: Any, count: int, seed: int, inputs: list[Any]) -> list[np.ndarray]:
+def draw_rows(data: Any, count: int, seed: int, inputs: Any) -> list[np.ndarray]:
     """Returns up to `count` rows of every model input, drawn by NumPy from `seed`.
 
     Args:
@@ -19,7 +20,7 @@ def draw_rows(data: Any, count: int, seed: int, inputs: list[Any]) -> list[np.nd
             From an iterable the first rows are taken.
         count: how many rows; fewer come back if the data has fewer.
         seed: of the draw.
-        inputs: the symbolic inputs of the model, in order.
+        inputs: the symbolic inputs of the model, flat or as `input_structure` gives them.
 
     Returns:
         One array an input, all with the same number of rows.
@@ -36,21 +37,46 @@ def draw_rows(data: Any, count: int, seed: int, inputs: list[Any]) -> list[np.nd
         _check_equal_length(arrays)
         chosen = np.random.default_rng(seed).permutation(len(arrays[0]))[:count]
         rows = [array[chosen] for array in arrays]
-    _check(rows, inputs)
+    _check(rows, tree.flatten(inputs))
     return rows
 
 
-def in_order(data: Any, inputs: list[Any]) -> list[Any]:
-    """The leaves of `data` in the order of the model's inputs; a dict gives them by name."""
-    names = [symbolic.name for symbolic in inputs]
-    if isinstance(data, dict) and set(data) == set(names):
+def input_structure(model: keras.Model) -> Any:
+    """The symbolic inputs of a built model in the nest in which it takes its inputs."""
+    return model.inputs[0] if isinstance(model, keras.Sequential) else model.input
+
+
+def in_order(data: Any, inputs: Any) -> list[Any]:
+    """The leaves of `data` in the order of the model's inputs, paired as `fit` pairs them.
+
+    Args:
+        data: a nest. A dictionary gives the inputs by the keys under which the model takes them
+            or, where these are no keys, by their names; what else it holds is left out.
+        inputs: the symbolic inputs of the model, flat or as `input_structure` gives them.
+
+    Returns:
+        One leaf an input, where the data has as many.
+
+    Raises:
+        ValueError: a dictionary lacks an input.
+    """
+    if not isinstance(data, dict):
+        is_nest = isinstance(data, list | tuple) and isinstance(inputs, list | tuple)
+        if is_nest and len(data) == len(inputs):
+            pairs = zip(data, inputs, strict=True)
+            return [leaf for part, symbolic in pairs for leaf in in_order(part, symbolic)]
+        return tree.flatten(data)
+    if isinstance(inputs, dict) and set(inputs) <= set(data):
+        # Sorted, as Keras flattens dictionaries.
+        return [leaf for key in sorted(inputs) for leaf in in_order(data[key], inputs[key])]
+    names = [symbolic.name for symbolic in tree.flatten(inputs)]
+    if set(names) <= set(data):
         return [data[name] for name in names]
-    if isinstance(data, dict):
-        raise ValueError(
-            f"x is a dict with the keys {sorted(data)}, but the inputs of the model are named "
-            f"{sorted(names)}."
-        )
-    return tree.flatten(data)
+    wanted = sorted(inputs) if isinstance(inputs, dict) else sorted(names)
+    raise ValueError(
+        f"x is a dict with the keys {sorted(data, key=str)}, but the inputs of the model are named "
+        f"{wanted}."
+    )
 
 
 def is_batched(data: Any) -> bool:
@@ -63,15 +89,19 @@ def is_batched(data: Any) -> bool:
 
 def _batches(data: Any, seed: int) -> Iterator[Any]:
     if isinstance(data, keras.utils.PyDataset):
-        if not data.num_batches:
+        if data.num_batches is None:
+            # It has no end.
+            yield from (data[index] for index in itertools.count())
+        elif not data.num_batches:
             raise ValueError("The PyDataset given as x has no batches: its length is 0.")
-        for index in np.random.default_rng(seed).permutation(data.num_batches):
-            yield data[int(index)]
+        else:
+            for index in np.random.default_rng(seed).permutation(data.num_batches):
+                yield data[int(index)]
     else:
         yield from data
 
 
-def _first_rows(batches: Iterable[Any], count: int, inputs: list[Any]) -> list[np.ndarray]:
+def _first_rows(batches: Iterable[Any], count: int, inputs: Any) -> list[np.ndarray]:
     parts: list[list[np.ndarray]] = []
     taken = 0
     for batch in batches:
@@ -123,9 +153,12 @@ def _check(rows: list[np.ndarray], inputs: list[Any]) -> None:
         )
     for array, declared in zip(rows, inputs, strict=True):
         expected = tuple(declared.shape)[1:]
-        matches = len(array.shape) == len(expected) + 1 and all(
-            want is None or want == have
-            for want, have in zip(expected, array.shape[1:], strict=True)
+        given = array.shape[1:]
+        # Keras adds and takes away an axis of size 1 at the end.
+        matches = any(
+            len(shape) == len(expected)
+            and all(want in (None, have) for want, have in zip(expected, shape, strict=True))
+            for shape in (given, (*given, 1), given[:-1] if given[-1:] == (1,) else given)
         )
         if not matches:
             raise ValueError(

@@ -5,10 +5,16 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 
 from keras_lsc import backend
-from keras_lsc.stability.data import draw_rows
-from keras_lsc.stability.measure import check_samples, chunks_of_points
+from keras_lsc.stability.data import draw_rows, input_structure
+from keras_lsc.stability.measure import (
+    check_points,
+    chunks_of_points,
+    refuse_no_points,
+    refuse_non_finite_weights,
+)
 from keras_lsc.stability.radius import in_precision
 from keras_lsc.stability.transitions import TransitionMap
 
@@ -23,7 +29,8 @@ class Spectrum:
         name: of the transition, as in a `StabilityReport`.
         kind: "time", "depth" or "input".
         layer: index of the layer, from 0.
-        values: `(points, n)` complex eigenvalues of the `n x n` Jacobians.
+        values: `(points, n)` complex eigenvalues of the `n x n` Jacobians, of the points at which
+            there is such a transition.
     """
 
     name: str
@@ -64,39 +71,57 @@ def eigenvalues(
         >>> spectra["layer.time"].values.shape
         (4, 8)
     """
-    check_samples(samples)
+    samples, seed = check_points(samples, seed)
     probe = _JacobianProbe(model)
-    rows = draw_rows(x, samples, seed, model.inputs)
+    refuse_non_finite_weights(model)
+    rows = draw_rows(x, samples, seed, input_structure(model))
     chunks = [probe.predict_on_batch(part) for part in chunks_of_points(rows, samples, seed)]
     spectra = {}
     for transition in probe.transition_map.transitions:
-        matrices = np.concatenate([chunk[transition.name] for chunk in chunks])
-        if matrices.shape[1] == matrices.shape[2]:
-            spectra[transition.name] = Spectrum(
-                transition.name,
-                transition.kind,
-                transition.layer,
-                np.linalg.eigvals(matrices.astype("float64")),
+        matrices, weight = (
+            np.concatenate([chunk[of][transition.name] for chunk in chunks])
+            for of in ("jacobian", "weight")
+        )
+        if matrices.shape[1] != matrices.shape[2]:
+            continue
+        refuse_no_points(transition.name, weight > 0)
+        matrices = matrices[weight > 0].astype("float64")
+        if not np.isfinite(matrices).all():
+            raise ValueError(
+                f"The Jacobian of transition {transition.name!r} of model {model.name!r} is not "
+                "finite: states or derivatives overflow, though every weight is finite. Scale the "
+                "weights or the inputs down, or compute in a wider dtype."
             )
+        spectra[transition.name] = Spectrum(
+            transition.name,
+            transition.kind,
+            transition.layer,
+            np.linalg.eigvals(matrices),
+        )
     return spectra
 
 
 class _JacobianProbe(keras.Model):
-    """A model whose output is the Jacobians `(points, n_out, n_in)` of another, by name."""
+    """A model whose output is the Jacobians `(points, n_out, n_in)` of another, by name.
+
+    And the weight of every point, as in `Transition`.
+    """
 
     def __init__(self, model: keras.Model):
         transition_map = TransitionMap(model)
-        super().__init__(name=f"jacobian_probe_of_{model.name}")
+        super().__init__(name=f"jacobian_probe_of_{model.name}", autocast=False)
         self.model = model
         self.transition_map = transition_map
         self.built = True
         if keras.backend.backend() == "tensorflow":
             self.jit_compile = False  # as in Probe
 
-    def call(self, inputs: list[Tensor]) -> dict[str, Tensor]:
+    def call(self, inputs: list[Tensor]) -> dict[str, dict[str, Tensor]]:
         *x, position = inputs
         points = self.transition_map.sample(x, position)
-        return {
-            row.name: backend.jacobian(*in_precision(*row.linearize(points)))
-            for row in self.transition_map.transitions
-        }
+        jacobians, weights = {}, {}
+        for row in self.transition_map.transitions:
+            jacobians[row.name] = backend.jacobian(*in_precision(*row.linearize(points)))
+            weight = row.weight(points)
+            weights[row.name] = ops.ones_like(position) if weight is None else weight
+        return {"jacobian": jacobians, "weight": weights}

@@ -7,9 +7,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_lsc import backend, plot
-from keras_lsc.stability.data import draw_rows
-from keras_lsc.stability.measure import Probe
+from keras_lsc import arguments, backend, plot
+from keras_lsc.stability.data import draw_rows, input_structure
+from keras_lsc.stability.measure import Probe, check_points, refuse_non_finite_weights
 from keras_lsc.stability.recorder import state_shapes
 from keras_lsc.stability.report import StabilityReport
 from keras_lsc.stability.theory import propagate
@@ -75,7 +75,8 @@ def gradient_grid(
     flows on through time is seen at that layer.
 
     Args:
-        model: a built recurrent model whose recurrent layers follow one another, all forward.
+        model: a built recurrent model whose recurrent layers follow one another, all forward and
+            with equally many steps.
         x: its inputs, as `measure` takes them.
         samples: number of sequences.
         seed: of the draw of the sequences, the points and the functional.
@@ -86,8 +87,9 @@ def gradient_grid(
         A `GradientGrid`.
 
     Raises:
-        ValueError: the model is feed-forward, or has a recurrent layer that runs backwards; `by`
-            is neither.
+        ValueError: the model is feed-forward, has a recurrent layer that runs backwards, or two
+            with different numbers of steps; its weights or gradients are not finite; another
+            argument is out of range.
 
     Source: this project's energy law, `keras_lsc.theory.propagate` of squared gains.
 
@@ -98,17 +100,24 @@ def gradient_grid(
         >>> keras_lsc.gradient_grid(model, np.random.normal(size=(8, 20, 3))).measured.shape
         (20, 2)
     """
-    if by not in ("gain", "radius"):
-        raise ValueError(f"Unknown by={by!r}. Expected 'gain' or 'radius'.")
+    arguments.one_of("by", by, ("gain", "radius"))
+    samples, seed = check_points(samples, seed)
     probe = Probe(model)
-    energies = _EnergyProbe(model, probe.transition_map)
-    rows = draw_rows(x, samples, seed, model.inputs)
+    refuse_non_finite_weights(model)
+    rows = draw_rows(x, samples, seed, input_structure(model))
+    energies = _EnergyProbe(model, probe.transition_map, rows)
     report = probe.report(rows, samples, seed)
     generator = np.random.default_rng([seed, 2])
     width = energies.output_width
     functional = generator.standard_normal((len(rows[0]), width)) / np.sqrt(width)
     measured = energies.predict_on_batch([*rows, functional.astype("float32")])
     measured = np.mean(measured, axis=0)
+    if report.non_finite or not np.isfinite(measured).all():
+        raise ValueError(
+            f"The gradients of model {model.name!r} are not finite: states or derivatives "
+            "overflow, though every weight is finite. Scale the weights or the inputs down, or "
+            "compute in a wider dtype."
+        )
     if not measured[-1, -1] > 0:
         raise ValueError(
             f"The last output of model {model.name!r} has no gradient by its own last state: "
@@ -128,17 +137,18 @@ def gradient_grid(
 class _EnergyProbe(keras.Model):
     """A model whose output is the gradient energy `(batch, T, L)` of another."""
 
-    def __init__(self, model: keras.Model, transition_map: TransitionMap):
-        super().__init__(name=f"energy_probe_of_{model.name}")
+    def __init__(self, model: keras.Model, transition_map: TransitionMap, rows: list[np.ndarray]):
+        super().__init__(name=f"energy_probe_of_{model.name}", autocast=False)
         self.model = model
         self.transition_map = transition_map
-        self.directions = transition_map.forward_directions()
+        self.directions = transition_map.forward_directions(rows)
+        self.steps = transition_map.steps(rows)
         self.output_width = transition_map.recurrent_calls[-1].outputs[0].shape[-1]
         self.built = True
 
     def call(self, inputs: list[Tensor]) -> Tensor:
         *x, functional = inputs
-        steps = self.transition_map.steps(x)
+        steps = self.steps
         batch = ops.shape(functional)[0]
         cells = [cell for direction in self.directions for cell in direction.cells]
         sizes = [sum(int(np.prod(s)) for s in state_shapes(cell)) for cell in cells]
@@ -147,6 +157,7 @@ class _EnergyProbe(keras.Model):
             noise = _split(ops.reshape(flat, (batch, steps, sum(sizes))), sizes)
             output = self.transition_map.perturbed_output(x, noise)
             output = output if len(output.shape) == 2 else output[:, -1]
+            output = ops.cast(output, functional.dtype)
             return ops.sum(output * functional, axis=-1, keepdims=True)
 
         zeros = ops.zeros((batch, steps * sum(sizes)), dtype=ops.dtype(functional))

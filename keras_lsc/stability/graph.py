@@ -4,69 +4,173 @@ Keras says which layer produced a symbolic tensor only in the tensor's history (
 every saved functional model stores under "keras_history"). It is read here and nowhere else.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+import functools
+import inspect
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 from keras import tree
 
+from keras_lsc.stability.data import in_order, input_structure
 from keras_lsc.stability.layers import call_in_inference
 
 Tensor = Any
+# What stands for a number of steps that a model leaves open, where only shapes are computed.
+_SOME_STEPS = 96
 
 
 class Ref:
-    """One tensor of the graph: its shape as Keras knows it, and a name for messages."""
+    """One tensor of the graph: its shape and dtype as Keras knows them, a name for messages."""
 
     def __init__(self, symbolic: keras.KerasTensor):
         self.shape = tuple(symbolic.shape)
+        self.dtype = symbolic.dtype
         self.name = symbolic.name
 
     def __repr__(self) -> str:
         return f"<Ref {self.name} {self.shape}>"
 
 
+class Entry:
+    """Takes a tensor into a model as the model itself does: its dtype, its rank and its mask.
+
+    It is a model of that kind with the same input and nothing behind it, so Keras does the work;
+    only the sizes of the axes are left open, for a step of a sequence to pass as well.
+    """
+
+    acts_per_step = True
+
+    def __init__(self, model: keras.Model, symbolic: keras.KerasTensor):
+        self.name = f"input of {model.name}"
+        *front, last = symbolic.shape
+        inputs = keras.Input(
+            # An axis of size 1 at the end is what Keras adds and takes away.
+            batch_shape=(*(None for _ in front), 1 if front and last == 1 else None),
+            dtype=symbolic.dtype,
+            sparse=symbolic.sparse,
+            name="entry_input",
+        )
+        if isinstance(model, keras.Sequential):
+            through = keras.layers.Identity(dtype=symbolic.dtype, name="entry_identity")
+            self._model = keras.Sequential([inputs, through], name="entry")
+        else:
+            self._model = keras.Model(inputs, inputs, name="entry")
+
+    def __call__(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        return self._model(x, mask=mask, training=False)
+
+
 @dataclass(frozen=True, eq=False)
 class Call:
-    """One call of a layer (or of a Keras operation): its arguments hold `Ref`s for tensors."""
+    """One call of a layer (or of a Keras operation): its arguments hold `Ref`s for tensors.
+
+    Attributes:
+        layer: the layer, operation or `Entry`.
+        args: its positional arguments.
+        kwargs: its arguments by name.
+        outputs: its outputs, flat.
+        owners: the models that it stands in, the outermost first.
+    """
 
     layer: Any
     args: tuple
     kwargs: dict
     outputs: tuple[Ref, ...]
+    owners: tuple[keras.Model, ...] = ()
 
     @property
     def inputs(self) -> list[Ref]:
         return [leaf for leaf in tree.flatten((self.args, self.kwargs)) if isinstance(leaf, Ref)]
 
-    def run(self, values: dict[Ref, Tensor], layer: Callable | None = None) -> Any:
-        """Calls the layer, or `layer` in its stead, on the tensors in `values`."""
-        args, kwargs = tree.map_structure(
-            lambda leaf: values[leaf] if isinstance(leaf, Ref) else leaf, (self.args, self.kwargs)
-        )
-        if layer is not None:
-            return layer(*args, **kwargs)
+    @property
+    def first_argument(self) -> Any:
+        """What the layer acts on: its first argument, given by its name or not."""
+        return self.args[0] if self.args else self._bound()[0]
+
+    @property
+    def first_input(self) -> Ref:
+        """The first tensor of the first argument."""
+        leaves = tree.flatten(self.first_argument)
+        return next((leaf for leaf in leaves if isinstance(leaf, Ref)), self.inputs[0])
+
+    @property
+    def by_name(self) -> dict[str, Any]:
+        """What else than the first argument was given, by the name of the argument."""
+        return self._bound()[1]
+
+    def _bound(self) -> tuple[Any, dict[str, Any]]:
+        bound = inspect.signature(self.layer.call).bind(*self.args, **self.kwargs).arguments
+        (_, first), *others = bound.items()
+        return first, dict(others)
+
+    def run(self, values: dict[Ref, Tensor]) -> Any:
+        """Calls the layer on the tensors in `values`."""
+        args, kwargs = filled_in((self.args, self.kwargs), values)
+        if isinstance(self.layer, Entry):
+            return self.layer(*args, **kwargs)
         return call_in_inference(self.layer, *args, **kwargs)
+
+
+def filled_in(arguments: Any, values: dict[Ref, Tensor]) -> Any:
+    """Returns a nest in which the tensors in `values` stand for their `Ref`s."""
+    return tree.map_structure(
+        lambda leaf: values[leaf] if isinstance(leaf, Ref) else leaf, arguments
+    )
 
 
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """The calls of a model in an order in which they can be run."""
+    """The calls of a model in an order in which they can be run.
+
+    Attributes:
+        inputs: of the model, in the order of `model.inputs`.
+        entries: what takes each of them from what `fit` is given.
+        calls: the calls.
+        outputs: of the model, in the order of `model.outputs`.
+    """
 
     inputs: tuple[Ref, ...]
+    entries: tuple[Entry, ...]
     calls: tuple[Call, ...]
     outputs: tuple[Ref, ...]
 
+    @functools.cached_property
+    def _producers(self) -> dict[Ref, Call]:
+        return {ref: call for call in self.calls for ref in call.outputs}
+
     def producer(self, ref: Ref) -> Call | None:
         """The call that `ref` is an output of; None for an input of the model."""
-        return next((call for call in self.calls if ref in call.outputs), None)
+        return self._producers.get(ref)
 
     def run(self, calls: Iterable[Call], values: dict[Ref, Tensor]) -> dict[Ref, Tensor]:
         """Adds the outputs of `calls` to `values`, in the order of the graph."""
         for call in calls:
             values.update(zip(call.outputs, tree.flatten(call.run(values)), strict=True))
         return values
+
+    def shapes(
+        self, calls: Iterable[Call], known: dict[Ref, tuple[int | None, ...]]
+    ) -> dict[Ref, tuple[int | None, ...]]:
+        """The shapes of the outputs of `calls`, from those of the tensors that they start from.
+
+        A number of steps that is not known stays the same unknown number where it is not changed.
+        """
+        specs = {}
+        for ref, shape in known.items():
+            batch, *sizes = shape
+            sizes = [_SOME_STEPS if size is None else size for size in sizes]
+            specs[ref] = keras.KerasTensor((batch, *sizes), dtype=ref.dtype)
+        for call in calls:
+            args, kwargs = filled_in((call.args, call.kwargs), specs)
+            if isinstance(call.layer, Entry):
+                (ref,) = call.outputs
+                specs[ref] = _of_rank(args[0], len(ref.shape), ref.dtype)
+                continue
+            outputs = tree.flatten(call.layer.compute_output_spec(*args, **kwargs))
+            specs.update(zip(call.outputs, outputs, strict=True))
+        return {ref: tuple(spec.shape) for ref, spec in specs.items()}
 
     def between(
         self, sources: Sequence[Ref], target: Ref
@@ -87,6 +191,12 @@ class Graph:
                 needed.add(call)
                 pending.extend(call.inputs)
         return tuple(call for call in self.calls if call in needed), tuple(starts)
+
+
+def _of_rank(spec: keras.KerasTensor, rank: int, dtype: str) -> keras.KerasTensor:
+    shape = tuple(spec.shape)
+    shape = {-1: (*shape, 1), 0: shape, 1: shape[:-1]}[len(shape) - rank]
+    return keras.KerasTensor(shape, dtype=dtype)
 
 
 def flatten(model: keras.Model) -> Graph:
@@ -118,17 +228,29 @@ def flatten(model: keras.Model) -> Graph:
             "keras.Model(inputs, outputs)."
         )
     inputs = tuple(Ref(tensor) for tensor in model.inputs)
+    entries = tuple(Entry(model, tensor) for tensor in model.inputs)
     calls: list[Call] = []
-    outputs = _inline(model, inputs, calls)
-    return Graph(inputs, tuple(calls), outputs)
+    outputs = _inline(model, inputs, calls, (model,))
+    return Graph(inputs, entries, tuple(calls), outputs)
 
 
 def is_graph_model(layer: Any) -> bool:
-    """Whether `layer` is a model whose graph Keras knows: Sequential or functional, built."""
-    return isinstance(layer, keras.Model) and bool(getattr(layer, "inputs", None))
+    """Whether `layer` is a model whose graph Keras knows and runs: Sequential or functional."""
+    if not isinstance(layer, keras.Model) or not getattr(layer, "inputs", None):
+        return False
+    return type(layer).call in (keras.Sequential.call, _functional_class().call)
 
 
-def _inline(model: keras.Model, inputs: Sequence[Ref], calls: list[Call]) -> tuple[Ref, ...]:
+@functools.cache
+def _functional_class() -> type[keras.Model]:
+    """The class of functional models, which has no public name."""
+    inputs = keras.Input((1,), name="entry_input")
+    return type(keras.Model(inputs, inputs, name="entry"))
+
+
+def _inline(
+    model: keras.Model, inputs: Sequence[Ref], calls: list[Call], owners: tuple[keras.Model, ...]
+) -> tuple[Ref, ...]:
     refs = {id(tensor): ref for tensor, ref in zip(model.inputs, inputs, strict=True)}
     pending = list(reversed(model.outputs))
     while pending:
@@ -147,10 +269,27 @@ def _inline(model: keras.Model, inputs: Sequence[Ref], calls: list[Call]) -> tup
             (tuple(node.arguments.args), dict(node.arguments.kwargs)),
         )
         if is_graph_model(operation):
-            nested_inputs = [ref for ref in tree.flatten(args) if isinstance(ref, Ref)]
-            outputs = _inline(operation, nested_inputs, calls)
+            entered = _enter(operation, args, kwargs, calls, owners)
+            outputs = _inline(operation, entered, calls, (*owners, operation))
         else:
             outputs = tuple(Ref(output) for output in node.outputs)
-            calls.append(Call(operation, args, kwargs, outputs))
+            calls.append(Call(operation, args, kwargs, outputs, owners))
         refs.update((id(output), ref) for output, ref in zip(node.outputs, outputs, strict=True))
     return tuple(refs[id(tensor)] for tensor in model.outputs)
+
+
+def _enter(
+    model: keras.Model, args: tuple, kwargs: dict, calls: list[Call], owners: tuple
+) -> list[Ref]:
+    """Adds the calls that take the arguments of a nested model into it; returns its inputs."""
+    given = inspect.signature(model.call).bind(*args, **kwargs).arguments
+    leaves = in_order(given["inputs"], input_structure(model))
+    mask = given.get("mask")
+    masks = [None] * len(leaves) if mask is None else tree.flatten(mask)
+    entered = []
+    for symbolic, leaf, its_mask in zip(model.inputs, leaves, masks, strict=False):
+        inner = Ref(symbolic)
+        masked = {} if its_mask is None else {"mask": its_mask}
+        calls.append(Call(Entry(model, symbolic), (leaf,), masked, (inner,), owners))
+        entered.append(inner)
+    return entered

@@ -2,11 +2,13 @@
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
-from keras import layers
+from keras import layers, ops
+
+Tensor = Any
 
 # Inference-mode layers that treat every time step by itself: fed with one step of a sequence
 # they return that step of their output. Any other layer is run on the whole sequence.
@@ -40,6 +42,10 @@ _PER_STEP_ON_LAST_AXIS = (
     layers.RMSNormalization,
     layers.Softmax,
 )
+# Layers that look at a window of steps, and move it along by their strides.
+_POOLING = (layers.AveragePooling1D, layers.MaxPooling1D)
+_WINDOWED = (*_POOLING, layers.Conv1D, layers.DepthwiseConv1D, layers.SeparableConv1D)
+_RESAMPLING = (*_WINDOWED, layers.Cropping1D, layers.UpSampling1D, layers.ZeroPadding1D)
 # Layers whose weights of rank two or more are not the matrix of a linear map.
 _TABLES = (layers.Embedding, layers.PReLU)
 
@@ -71,6 +77,12 @@ def is_recurrent(layer: Any) -> bool:
 
 def hidden_recurrent_layer(layer: Any) -> keras.Layer | None:
     """The first recurrent layer inside `layer` (an attribute of it, at any depth), or None."""
+    inside = (inner for inner in _inner_layers(layer) if inner is not layer)
+    return next((inner for inner in inside if is_recurrent(inner)), None)
+
+
+def _inner_layers(layer: Any) -> Iterator[keras.Layer]:
+    """`layer` and the layers that are attributes of it, at any depth."""
     pending, seen = [layer], set()
     while pending:
         inner = pending.pop(0)
@@ -78,10 +90,21 @@ def hidden_recurrent_layer(layer: Any) -> keras.Layer | None:
             pending.extend(inner)
         elif isinstance(inner, keras.Layer) and id(inner) not in seen:
             seen.add(id(inner))
-            if inner is not layer and is_recurrent(inner):
-                return inner
+            yield inner
             pending.extend(vars(inner).values())
-    return None
+
+
+def frozen_variables(layer: Any) -> set[int]:
+    """Ids of the variables of the frozen layers inside `layer`.
+
+    A layer that is made with `trainable=False` does not always tell the layers inside of it.
+    """
+    return {
+        id(variable)
+        for inner in _inner_layers(layer)
+        if not inner.trainable
+        for variable in inner.variables
+    }
 
 
 def is_weighted(layer: Any) -> bool:
@@ -101,6 +124,43 @@ def acts_per_step(layer: Any) -> bool:
     if isinstance(layer, _PER_STEP_ON_LAST_AXIS):
         return layer.axis in (-1, [-1], (-1,))
     return isinstance(layer, _PER_STEP) or getattr(layer, "acts_per_step", False) is True
+
+
+def can_map_steps(layer: Any) -> bool:
+    """Whether `step_below` knows which steps of its input `layer` makes a step of."""
+    return isinstance(layer, _RESAMPLING) and getattr(layer, "data_format", "") != "channels_first"
+
+
+def step_below(layer: Any, step: Tensor, length: Tensor | int) -> Tensor:
+    """The last step of a layer's input that feeds a step of its output.
+
+    Args:
+        layer: one for which `can_map_steps`.
+        step: integers, of the output.
+        length: number of steps of the input.
+
+    Returns:
+        Integers of the shape of `step`; outside [0, length) where no step of the input feeds it.
+    """
+    if isinstance(layer, layers.UpSampling1D):
+        return step // layer.size
+    if isinstance(layer, layers.Cropping1D):
+        return step + layer.cropping[0]
+    if isinstance(layer, layers.ZeroPadding1D):
+        return step - layer.padding[0]
+    (width,) = layer.pool_size if isinstance(layer, _POOLING) else layer.kernel_size
+    (stride,) = layer.strides
+    (dilation,) = getattr(layer, "dilation_rate", (1,))
+    reach = (width - 1) * dilation
+    last = step * stride
+    if layer.padding == "valid":
+        last = last + reach
+    elif layer.padding == "same":
+        windows = (length + stride - 1) // stride
+        missing = (windows - 1) * stride + reach + 1 - length
+        last = last + reach - ops.maximum(missing, 0) // 2
+    # A window may reach over the end, into padding.
+    return ops.minimum(last, length - 1)
 
 
 def is_probability(layer: Any) -> bool:

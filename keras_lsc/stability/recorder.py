@@ -1,6 +1,9 @@
 """Runs a recurrent layer over a sequence and keeps the state before every step."""
 
 import functools
+import inspect
+import math
+import weakref
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,25 +62,65 @@ def merge_directions(layer: Any, outputs: list[Tensor]) -> Tensor:
 
 def step(cell: Any, inputs: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
     """One step of `cell` in inference; `states` and the new states are flat lists."""
-    packed = tree.pack_sequence_as(_state_structure(cell), states)
+    packed = tree.pack_sequence_as(_layout(cell).structure, states)
     output, new_states = call_in_inference(cell, inputs, packed)
     return output, tree.flatten(new_states)
 
 
 def state_shapes(cell: Any) -> list[tuple[int, ...]]:
-    """The shape of every state tensor of `cell`, without the batch axis."""
-    sizes = cell.state_size
-    if isinstance(cell, keras.layers.StackedRNNCells):
-        return [shape for inner in cell.cells for shape in state_shapes(inner)]
-    # A lone tuple of several integers is, in Keras, a list of state sizes as well.
-    sizes = sizes if isinstance(sizes, list | tuple) else [sizes]
-    return [tuple(size) if isinstance(size, list | tuple) else (int(size),) for size in sizes]
+    """The shape of every state tensor of `cell`, flat, without the batch axis."""
+    return list(_layout(cell).shapes)
 
 
-def _state_structure(cell: Any) -> Any:
+def differentiable_states(cell: Any) -> list[int]:
+    """Indices of the flat states of `cell` through which a derivative can pass.
+
+    A cell names the others, such as counters, by their indices in `states_without_gradient`.
+
+    Raises:
+        ValueError: it names all of them, or one that it does not have.
+    """
+    count = len(state_shapes(cell))
+    without = getattr(cell, "states_without_gradient", ())
+    if not set(without) < set(range(count)):
+        raise ValueError(
+            f"states_without_gradient of cell {cell.name!r} is {list(without)}; expected indices "
+            f"of some, but not all, of its {count} state tensors."
+        )
+    return [index for index in range(count) if index not in without]
+
+
+def state_width(cell: Any) -> int:
+    """Number of entries of the first state of `cell`, which is the width of a gate block."""
+    return math.prod(state_shapes(cell)[0][-1:])
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """The nest in which a cell takes its states, and the shapes of its leaves."""
+
+    structure: Any
+    shapes: tuple[tuple[int, ...], ...]
+
+
+# A cell is asked for its states, which makes tensors, and is asked at every step.
+_layouts: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+
+
+def _layout(cell: Any) -> _Layout:
+    if cell not in _layouts:
+        _layouts[cell] = _find_layout(cell)
+    return _layouts[cell]
+
+
+def _find_layout(cell: Any) -> _Layout:
     if isinstance(cell, keras.layers.StackedRNNCells):
-        return [_state_structure(inner) for inner in cell.cells]
-    return [0] * len(state_shapes(cell))
+        inner = [_layout(part) for part in cell.cells]
+        shapes = tuple(shape for layout in inner for shape in layout.shapes)
+        return _Layout([layout.structure for layout in inner], shapes)
+    start = _initial_state(cell, 1)
+    shapes = tuple(tuple(state.shape[1:]) for state in tree.flatten(start))
+    return _Layout(tree.map_structure(lambda _: 0, start), shapes)
 
 
 def _run(
@@ -101,10 +144,11 @@ def _run(
         `(batch, steps, ...)`, and the flat list of its last states.
     """
     cell = direction.layer.cell
-    structure = _state_structure(cell)
+    structure = _layout(cell).structure
     # Without automatic casts to make, `call` is the whole of a cell, at half the cost in torch.
-    casts = cell.compute_dtype != cell.variable_dtype
-    call = functools.partial(call_in_inference, cell) if casts else inference_call(cell)
+    dtypes = {cell.compute_dtype, cell.variable_dtype, direction.layer.compute_dtype}
+    is_plain = len(dtypes) == 1
+    call = inference_call(cell) if is_plain else functools.partial(call_in_inference, cell)
 
     def run_step(x: Tensor, before: list[Tensor], noise: list[Tensor]) -> list[Tensor]:
         if noise:
@@ -125,13 +169,16 @@ def _run(
 
     if start is None:
         start = _initial_state(cell, ops.shape(sequences)[0])
-    states = [ops.cast(state, cell.compute_dtype) for state in tree.flatten(start)]
+    given = tree.flatten(start)
+    states = [ops.cast(state, cell.compute_dtype) for state in given]
     steps = [sequences, sequences[..., 0] if mask is None else mask, list(perturbation or [])]
     if direction.go_backwards:
         steps = tree.map_structure(lambda part: ops.flip(part, axis=1), steps)
     steps = tree.map_structure(lambda part: ops.swapaxes(part, 0, 1), steps)
-    # What a step emits has the shapes of what it carries: Keras' scan on TensorFlow needs that.
-    first = run_step(steps[0][0], states, [])[0]
+    # What a step emits has the shapes and dtypes of what it carries: Keras' scan on TensorFlow
+    # needs that. A cell may hold its states in another dtype than it computes in.
+    first, *after = run_step(steps[0][0], states, [])
+    states = [ops.cast(state, ops.dtype(new)) for state, new in zip(given, after, strict=True)]
     last, emitted = ops.scan(advance, [ops.zeros_like(first), *states], steps)
     outputs, *before = [ops.swapaxes(part, 0, 1) for part in emitted]
     return outputs, before, list(last)[1:]
@@ -148,7 +195,9 @@ def _perturbed_step(
     for cell in direction.cells:
         count = len(state_shapes(cell))
         x, new_states = step(cell, x, before[:count])
-        perturbed = [new + extra for new, extra in zip(new_states, noise, strict=False)]
+        perturbed = [
+            new + ops.cast(extra, new.dtype) for new, extra in zip(new_states, noise, strict=False)
+        ]
         emitted = [k for k, new in enumerate(new_states) if new is x]
         x = perturbed[emitted[0]] if emitted else x
         after.extend(perturbed)
@@ -156,29 +205,34 @@ def _perturbed_step(
     return [x, *after]
 
 
-def _initial_state(cell: Any, batch_size: Any) -> Any:
+def _initial_state(cell: Any, batch_size: Any) -> list[Any]:
     if hasattr(cell, "get_initial_state"):
-        return cell.get_initial_state(batch_size)
-    return [
-        ops.zeros((batch_size, *shape), dtype=cell.compute_dtype) for shape in state_shapes(cell)
-    ]
+        start = cell.get_initial_state(batch_size=batch_size)
+        return list(start) if tree.is_nested(start) else [start]
+    sizes = cell.state_size if isinstance(cell.state_size, list | tuple) else [cell.state_size]
+    return [ops.zeros((batch_size, size), dtype=cell.compute_dtype) for size in sizes]
 
 
 class Recorder(keras.layers.Layer):
     """Stands in for a recurrent layer's call and returns, beside its outputs, its states.
 
-    It is a layer so that Keras hands it the mask of its input as it would hand it to the layer.
+    It is a layer so that Keras hands it the mask of its input as it would hand it to the layer,
+    casts as the layer's policy says, and gives the outputs the masks that the layer gives them.
     """
 
     def __init__(self, layer: Any):
-        super().__init__(dtype=layer.dtype_policy, name=f"recorder_{layer.name}")
-        self.supports_masking = True
+        super().__init__(
+            dtype=layer.dtype_policy, autocast=layer.autocast, name=f"recorder_{layer.name}"
+        )
+        self.supports_masking = layer.supports_masking
         self.built = True
         self._recorded = layer
         self._directions = directions_of(layer)
+        self._takes_mask = "mask" in inspect.signature(layer.call).parameters
 
-    def compute_mask(self, _inputs: Any, mask: Any) -> Any:
-        return mask if self._recorded.return_sequences else None
+    def compute_mask(self, inputs: Any, mask: Any) -> Any:
+        # Those of the record have none: Keras goes by the order of the outputs.
+        return self._recorded.compute_mask(inputs, mask)
 
     def call(
         self,
@@ -186,8 +240,8 @@ class Recorder(keras.layers.Layer):
         initial_state: Any = None,
         mask: Tensor | None = None,
         perturbation: list[Tensor] | None = None,
-    ) -> dict[str, Any]:
-        """Returns a dict of "outputs" (those of the layer), "inputs", "states", "mask" and "rate".
+    ) -> tuple[Any, dict[str, Any]]:
+        """Returns the outputs of the layer and a record: "inputs", "states", "mask" and "rate".
 
         `perturbation` is added to the states of a layer with one direction. "states" holds for
         every direction the flat list of its states before each of its steps,
@@ -195,27 +249,31 @@ class Recorder(keras.layers.Layer):
         the mean output over the valid steps, `(batch,)`, of a layer whose outputs are spikes, and
         None of any other.
         """
+        mask = _mask_of_steps(mask) if self._takes_mask else None
         starts = _split_evenly(initial_state, len(self._directions))
-        outputs, final_states, recorded_states, rates = [], [], [], []
+        outputs, recorded_states, rates = [], [], []
+        final_states: list[Tensor] = []
         for direction, start in zip(self._directions, starts, strict=True):
             output, before, last = _run(direction, sequences, start, mask, perturbation)
             outputs.append(self._output(direction, output, mask))
             if is_spiking(self._recorded):
                 rates.append(_mean_over_steps(output, mask, direction))
             recorded_states.append(before)
-            final_states.extend(last)
+            dtype = direction.layer.compute_dtype
+            final_states.extend(ops.cast(state, dtype) for state in last)
         merged = merge_directions(self._recorded, outputs)
         if self._recorded.return_state:
             merged = (merged, *final_states)
-        return {
-            "outputs": merged,
+        record = {
             "inputs": sequences,
             "states": recorded_states,
             "mask": mask,
             "rate": sum(rates) / len(rates) if rates else None,
         }
+        return merged, record
 
     def _output(self, direction: Direction, steps: Tensor, mask: Tensor | None) -> Tensor:
+        steps = ops.cast(steps, direction.layer.compute_dtype)
         if not direction.layer.return_sequences:
             return steps[:, -1]
         if mask is not None and getattr(direction.layer, "zero_output_for_mask", False):
@@ -224,6 +282,15 @@ class Recorder(keras.layers.Layer):
         # Bidirectional turns the backward pass round, a lone go_backwards layer does not.
         turned = len(self._directions) == 2 and direction is self._directions[1]
         return ops.flip(steps, axis=1) if turned else steps
+
+
+def _mask_of_steps(mask: Any) -> Tensor | None:
+    """The one mask of a recurrent layer as booleans `(batch, steps)`."""
+    mask = tree.flatten(mask)[0]
+    if mask is None:
+        return None
+    mask = ops.cast(mask, "bool")
+    return ops.any(mask, axis=-1) if len(mask.shape) == 3 else mask
 
 
 def _mean_over_steps(output: Tensor, mask: Tensor | None, direction: Direction) -> Tensor:

@@ -20,7 +20,8 @@ class TransitionStatistics:
     """One transition over the sample points.
 
     Attributes:
-        name: `layer.kind`, unique in the model.
+        name: `layer.kind`, unique in the model: of a layer that is called again, or of another of
+            that name, `layer.kind[2]`, ...
         kind: "time", "depth" or "input".
         layer: index of the layer, from 0.
         state: what is differentiated: "state 64+64", "output".
@@ -62,7 +63,8 @@ class StabilityReport:
         samples: number of sample points.
         seed: of the draw of the points.
         radius_kind: "spectral", "rms" or "norm".
-        firing_rates: mean spikes a step and neuron of every spiking layer, by name.
+        firing_rates: mean spikes a step and neuron of every spiking layer, by name; of a layer
+            that is called again also as "name[2]", ...
     """
 
     model: str
@@ -163,6 +165,12 @@ class StabilityReport:
         return [row for row in self.transitions if row.isotropy < OUTLIER_ISOTROPY]
 
     @property
+    def non_finite(self) -> list[TransitionStatistics]:
+        """Transitions whose radius or gain is NaN or infinite."""
+        figures = ((row, (row.radius, row.radius_std, row.gain)) for row in self.transitions)
+        return [row for row, values in figures if not np.isfinite(values).all()]
+
+    @property
     def silent_or_saturated(self) -> dict[str, float]:
         """Firing rates below 0.001 or above 0.95 of spiking layers, by name."""
         rates = self.firing_rates.items()
@@ -213,6 +221,9 @@ class StabilityReport:
         note = f"{self.radius_kind} radius, mean over {self.samples} points, seed {self.seed}"
         if self.outliers:
             note += "\n! isotropy below 0.5: the radius is that of an outlier, not of the spectrum"
+        if self.non_finite:
+            names = ", ".join(row.name for row in self.non_finite)
+            note += f"\nnot finite, states or derivatives overflow: {names}"
         if self.firing_rates:
             rates = ", ".join(f"{name} {rate:.4f}" for name, rate in self.firing_rates.items())
             note += f"\nfiring rates: {rates}"

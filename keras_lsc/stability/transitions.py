@@ -3,37 +3,51 @@
 Definitions (normative for the project): the state of a recurrent layer is the concatenation of
 all state tensors of its cell; its time transition is the derivative of the new state by the old
 at fixed input, its depth transition the derivative of its output by the output of the recurrent
-layer below at fixed old state, through every layer in between. A feed-forward model has depth
+layer below at fixed old state, through every layer in between. States through which no derivative
+can pass, such as counters, are not part of it (`states_without_gradient` of the cell).
+
+Both are taken at the same step. Where a layer in between changes the number of steps (pooling,
+strides, cropping, padding, upsampling), step t above is held against the last step below that
+feeds it; steps that only padding feeds have no depth transition.
+
+A sequence without a valid step, padding from end to end, has no transitions; it is left out of
+every mean. A feed-forward model has depth
 transitions only, one per weighted layer with what follows it up to the next weighted layer.
 """
 
 import functools
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import keras
 from keras import ops, tree
 
 from keras_lsc import backend
-from keras_lsc.stability.data import in_order
-from keras_lsc.stability.graph import Call, Graph, Ref, flatten
+from keras_lsc.stability.data import in_order, input_structure
+from keras_lsc.stability.graph import Call, Entry, Graph, Ref, filled_in, flatten
 from keras_lsc.stability.layers import (
     acts_per_step,
+    can_map_steps,
+    frozen_variables,
     hidden_recurrent_layer,
     is_probability,
     is_recurrent,
     is_weighted,
+    step_below,
     without_activation,
 )
+from keras_lsc.stability.masks import mask_of, with_mask
 from keras_lsc.stability.recorder import (
     Direction,
     Recorder,
+    differentiable_states,
     directions_of,
     is_spiking,
     merge_directions,
     state_shapes,
+    state_width,
     step,
 )
 
@@ -58,6 +72,8 @@ class Transition:
         state: what is differentiated, such as "state 64+64" or "output 64".
         linearize: maps `Points` to `(function, x)`, both flat over features: the transition at
             point p is the Jacobian of row p of `function(x)` by row p of `x`.
+        weight: maps `Points` to `(points,)` floats, 1 where there is such a transition and 0
+            where there is none; or to None, if there is one at every point.
     """
 
     name: str
@@ -65,6 +81,7 @@ class Transition:
     layer: int
     state: str
     linearize: Callable[["Points"], tuple[Function, Tensor]]
+    weight: Callable[["Points"], Tensor | None] = lambda _: None
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +89,7 @@ class Points:
     """What a forward pass left at the sample points: one point a sequence, at step `steps`."""
 
     values: dict[Ref, Tensor]
+    masks: dict[Ref, Tensor] = field(default_factory=dict)
     records: dict[Call, dict[str, Any]] = field(default_factory=dict)
     position: Tensor | None = None
 
@@ -79,18 +97,28 @@ class Points:
         """The sampled position in the input sequence of a recurrent call, `(points,)`."""
         record = self.records[call]
         length = ops.shape(record["inputs"])[1]
-        batch = ops.shape(record["inputs"])[0]
         if record["mask"] is None:
             index = ops.floor(self.position * ops.cast(length, "float32"))
             return ops.minimum(ops.cast(index, "int32"), length - 1)
-        mask = ops.cast(ops.broadcast_to(record["mask"], (batch, length)), "int32")
+        mask = self._valid_steps(call)
         order = ops.cumsum(mask, axis=1)
         count = order[:, -1]
         chosen = ops.floor(self.position * ops.cast(count, "float32"))
         chosen = ops.minimum(ops.cast(chosen, "int32"), count - 1)
-        # A sequence without a valid step falls to its first one.
+        # A sequence without a valid step falls to its first one; its weight is 0.
         hit = ops.logical_and(order == chosen[:, None] + 1, mask == 1)
         return ops.cast(ops.argmax(ops.cast(hit, "int32"), axis=1), "int32")
+
+    def weight(self, call: Call) -> Tensor | None:
+        """1 where a sequence of a recurrent call has a valid step, else 0; None for 1 at all."""
+        if self.records[call]["mask"] is None:
+            return None
+        return ops.cast(ops.any(self._valid_steps(call) == 1, axis=1), "float32")
+
+    def _valid_steps(self, call: Call) -> Tensor:
+        record = self.records[call]
+        shape = ops.shape(record["inputs"])[:2]
+        return ops.cast(ops.broadcast_to(record["mask"], shape), "int32")
 
     def inputs(self, call: Call) -> Tensor:
         """The input of a recurrent call at the sampled step, `(points, features)`."""
@@ -103,9 +131,31 @@ class Points:
             index = ops.shape(self.records[call]["inputs"])[1] - 1 - index
         return [take_step(state, index) for state in self.records[call]["states"][direction]]
 
+    def masked(self, ref: Ref) -> Tensor:
+        """A tensor with the mask that it had in the forward pass."""
+        return with_mask(self.values[ref], self.masks.get(ref))
+
     def firing_rates(self) -> list[Tensor]:
         """Mean spikes a step and neuron in every spiking layer's sequences, each `(points,)`."""
-        return [record["rate"] for record in self.records.values() if record["rate"] is not None]
+        return [self.records[call]["rate"] for call in self._spiking]
+
+    def firing_weights(self) -> list[Tensor | None]:
+        """The weight, as in `Transition`, of each of the firing rates."""
+        return [self.weight(call) for call in self._spiking]
+
+    @property
+    def _spiking(self) -> list[Call]:
+        return [call for call, record in self.records.items() if record["rate"] is not None]
+
+
+def mean_over_points(values: Tensor, weight: Tensor | None) -> Tensor:
+    """Mean of `(points, ...)` values over the points of weight 1; 0 if there are none."""
+    if weight is None:
+        return ops.mean(values)
+    weight = ops.reshape(weight, (-1, *(1,) * (len(values.shape) - 1)))
+    total = ops.sum(values * ops.cast(weight, values.dtype))
+    width = math.prod(values.shape[1:])
+    return total / ops.maximum(ops.cast(ops.sum(weight) * width, values.dtype), 1.0)
 
 
 def take_step(sequence: Tensor, index: Tensor) -> Tensor:
@@ -138,7 +188,7 @@ class TransitionMap:
         self.recurrent_calls = [call for call in self.graph.calls if is_recurrent(call.layer)]
         self.is_recurrent = bool(self.recurrent_calls)
         self.transitions: list[Transition] = []
-        self._layers_taking_part: list[Any] = []
+        self._layers_taking_part: list[tuple[Any, tuple[Any, ...]]] = []
         self._kept: tuple[Ref, ...] = ()
         self._recorders: dict[Call, Any] = {
             call: Recorder(call.layer) for call in self.recurrent_calls
@@ -156,42 +206,84 @@ class TransitionMap:
 
     @property
     def spiking_layers(self) -> list[Any]:
-        """The recurrent layers whose outputs are spikes."""
+        """The recurrent layers whose outputs are spikes, one for every call of them."""
         return [call.layer for call in self.recurrent_calls if is_spiking(call.layer)]
+
+    @property
+    def spiking_names(self) -> list[str]:
+        """A name for each of the `spiking_layers`, unique in the model."""
+        spiking = [call for call in self.recurrent_calls if is_spiking(call.layer)]
+        return [call.layer.name + self.suffix(call) for call in spiking]
 
     @property
     def variables_taking_part(self) -> list[tuple[Any, int | None]]:
         """Variables that shape a trained transition, each with its gate width.
 
         They are trainable, but for those of a cell's `variables_of_gradient`, on which the
-        gradient depends and the outputs do not.
+        gradient depends and the outputs do not. None is of a layer that is frozen, by itself or
+        with a layer or model that it is part of.
 
         The gate width is the size of the cell's state for the weights of a cell (a matrix with a
         multiple of that many columns holds one block a gate) and None elsewhere.
         """
         taking_part: dict[int, tuple[Any, int | None]] = {}
-        for layer in self._layers_taking_part:
-            width = state_shapes(layer)[0][-1] if hasattr(layer, "state_size") else None
+        for layer, owners in self._layers_taking_part:
+            if not all(getattr(owner, "trainable", True) for owner in (*owners, layer)):
+                continue
+            width = state_width(layer) if hasattr(layer, "state_size") else None
+            frozen = frozen_variables(layer)
             of_gradient = getattr(layer, "variables_of_gradient", [])
             for variable in (*layer.trainable_variables, *of_gradient):
-                taking_part.setdefault(id(variable), (variable, width))
+                if id(variable) not in frozen:
+                    taking_part.setdefault(id(variable), (variable, width))
         return list(taking_part.values())
 
     def steps(self, inputs: Any) -> int:
         """The number of time steps T of the first recurrent layer; 0 for feed-forward models."""
-        if not self.is_recurrent:
-            return 0
-        call = self.recurrent_calls[0]
-        declared = call.inputs[0].shape[1]
-        if declared is not None:
-            return int(declared)
-        return int(tree.flatten(inputs)[0].shape[1])
+        return self.length(self.recurrent_calls[0], inputs) if self.is_recurrent else 0
+
+    def length(self, call: Call, inputs: Any) -> int:
+        """The number of time steps of a recurrent call on such inputs."""
+        sequence = call.first_input
+        if sequence.shape[1] is not None:
+            return int(sequence.shape[1])
+        leaves = in_order(inputs, input_structure(self.model))
+        given = {
+            ref: _with_sizes(ref.shape, tuple(leaf.shape))
+            for ref, leaf in zip(self.graph.inputs, leaves, strict=True)
+        }
+        stage, starts = self.graph.between((), sequence)
+        known = {ref: given[ref] for ref in starts}
+        if any(None in shape[1:] for shape in known.values()):
+            raise ValueError(
+                f"The number of time steps of layer {call.layer.name!r} is not known when the "
+                "inputs are traced. Give keras.Input the number of steps."
+            )
+        return self.graph.shapes(stage, known)[sequence][1] or 0
+
+    def suffix(self, call: Call) -> str:
+        """What tells the calls of a layer, or of layers of one name, apart: "", "[2]", ..."""
+        alike = [other for other in self.graph.calls if other.layer.name == call.layer.name]
+        count = alike.index(call) + 1
+        return "" if count == 1 else f"[{count}]"
+
+    def add(self, transition: Transition) -> None:
+        """Adds a transition, under a name that no other has."""
+        taken = {row.name for row in self.transitions}
+        name, count = transition.name, 2
+        while name in taken:
+            name, count = f"{transition.name}[{count}]", count + 1
+        self.transitions.append(replace(transition, name=name))
+
+    def take_part(self, layer: Any, *owners: Any) -> None:
+        """Has the variables of `layer`, which is part of `owners`, shape a trained transition."""
+        self._layers_taking_part.append((layer, owners))
 
     def sample(self, inputs: Any, position: Tensor) -> Points:
         """Runs the model once, without gradient, and stops at one point of every sequence.
 
         Args:
-            inputs: a batch of the model's inputs.
+            inputs: a batch of the model's inputs, as the model takes it, or flat.
             position: `(batch,)` floats in [0, 1): where in each sequence, from its first to its
                 last valid step.
 
@@ -199,25 +291,63 @@ class TransitionMap:
             `Points`, on which every transition can be linearised.
         """
 
-        def run() -> tuple[list[Tensor], list[dict[str, Any]]]:
-            values, records = self._input_values(inputs), []
-            for call in self._calls_to_run:
-                if call in self._recorders:
-                    record = call.run(values, self._recorders[call])
-                    outputs = record.pop("outputs")
-                    records.append({k: v for k, v in record.items() if v is not None})
-                else:
-                    outputs = call.run(values)
-                values.update(zip(call.outputs, tree.flatten(outputs), strict=True))
-            return [values[ref] for ref in self._kept], records
+        def run() -> tuple[list[Tensor], dict[str, Tensor], list[dict[str, Any]]]:
+            values, records = self._forward(inputs, self._calls_to_run)
+            masks = {str(k): mask_of(values[ref]) for k, ref in enumerate(self._kept)}
+            return [values[ref] for ref in self._kept], _given(masks), list(map(_given, records))
 
-        kept, records = backend.no_gradient(run)
+        kept, masks, records = backend.no_gradient(run)
         records = [{"mask": None, "rate": None, **record} for record in records]
         return Points(
             dict(zip(self._kept, kept, strict=True)),
+            {ref: masks[str(k)] for k, ref in enumerate(self._kept) if str(k) in masks},
             dict(zip(self.recurrent_calls, records, strict=True)),
             position,
         )
+
+    def outputs(self, inputs: Any) -> Any:
+        """The outputs of the model, in inference, by the forward pass that finds its points.
+
+        Args:
+            inputs: a batch of the model's inputs, as the model takes it, or flat.
+
+        Returns:
+            What `model(inputs, training=False)` returns.
+        """
+        values, _ = self._forward(inputs, self.graph.calls)
+        found = [values[ref] for ref in self.graph.outputs]
+        if isinstance(self.model, keras.Sequential):
+            return found[0]
+        return tree.pack_sequence_as(self.model.output, found)
+
+    def _forward(
+        self, inputs: Any, calls: Sequence[Call], perturbation: list[Tensor] | None = None
+    ) -> tuple[dict[Ref, Tensor], list[dict[str, Any]]]:
+        """The tensors, each with the mask Keras gave it, and the records of recurrent calls."""
+        leaves = in_order(inputs, input_structure(self.model))
+        entries = zip(self.graph.inputs, self.graph.entries, leaves, strict=True)
+        values = {ref: entry(leaf) for ref, entry, leaf in entries}
+        remaining, records = list(perturbation or []), []
+        for call in calls:
+            if call in self._recorders:
+                noise = []
+                if perturbation is not None:
+                    for cell in directions_of(call.layer)[0].cells:
+                        noise.extend(unflatten_states(remaining.pop(0), state_shapes(cell)))
+                outputs, record = self._record(call, values, noise)
+                records.append(record)
+            else:
+                outputs = call.run(values)
+            values.update(zip(call.outputs, tree.flatten(outputs), strict=True))
+        return values, records
+
+    def _record(self, call: Call, values: dict[Ref, Tensor], noise: list[Tensor]) -> Any:
+        options = {k: v for k, v in call.by_name.items() if k != "training" and v is not None}
+        options = filled_in(options, values)
+        if noise:
+            options["perturbation"] = noise
+        first = call.first_argument
+        return self._recorders[call](filled_in(first, values), **options)
 
     def spikes(self, points: Points) -> list[Tensor]:
         """Spikes of every spiking layer at the sampled step, `(points, units)` each.
@@ -230,11 +360,15 @@ class TransitionMap:
             if is_spiking(call.layer)
         ]
 
-    def forward_directions(self) -> list[Direction]:
-        """The pass of every recurrent layer, first to last.
+    def forward_directions(self, inputs: Any) -> list[Direction]:
+        """The pass of every recurrent layer, first to last, over one grid of steps and layers.
+
+        Args:
+            inputs: a batch of the model's inputs, for its number of steps.
 
         Raises:
-            ValueError: the model is feed-forward, or a recurrent layer runs backwards.
+            ValueError: the model is feed-forward, a recurrent layer runs backwards, or two differ
+                in their number of steps.
         """
         if not self.is_recurrent:
             raise ValueError(
@@ -246,6 +380,14 @@ class TransitionMap:
                 raise ValueError(
                     f"Recurrent layer {direction.name!r} runs backwards in time. The grid of time "
                     "and depth needs layers that all run forward."
+                )
+        lengths = [self.length(call, inputs) for call in self.recurrent_calls]
+        for call, length in zip(self.recurrent_calls, lengths, strict=True):
+            if length != lengths[0]:
+                raise ValueError(
+                    f"Recurrent layer {call.layer.name!r} takes {length} steps, and "
+                    f"{self.recurrent_calls[0].layer.name!r} takes {lengths[0]}. The grid of time "
+                    "and depth needs layers of equally many steps; `measure` does not."
                 )
         return directions
 
@@ -260,26 +402,8 @@ class TransitionMap:
         Returns:
             The outputs of the last recurrent layer, as it returns them.
         """
-        remaining = list(perturbation)
-        values = self._input_values(inputs)
-        for call in self._calls_to_run:
-            if call in self._recorders:
-                noise = []
-                for cell in directions_of(call.layer)[0].cells:
-                    noise.extend(unflatten_states(remaining.pop(0), state_shapes(cell)))
-                recorder = functools.partial(self._recorders[call], perturbation=noise)
-                outputs = call.run(values, recorder)["outputs"]
-            else:
-                outputs = call.run(values)
-            values.update(zip(call.outputs, tree.flatten(outputs), strict=True))
+        values, _ = self._forward(inputs, self._calls_to_run, perturbation)
         return values[self.recurrent_calls[-1].outputs[0]]
-
-    def _input_values(self, inputs: Any) -> dict[Ref, Tensor]:
-        leaves = in_order(inputs, self.model.inputs)
-        return {
-            ref: ops.convert_to_tensor(leaf)
-            for ref, leaf in zip(self.graph.inputs, leaves, strict=True)
-        }
 
     def keep(self, refs: tuple[Ref, ...]) -> None:
         """Has the forward pass keep these tensors for a stage between layers."""
@@ -301,6 +425,7 @@ class TransitionMap:
                 )
             if is_recurrent(layer):
                 _refuse_unsupported_bidirectional(layer)
+                _refuse_unknown_arguments(call)
                 continue
             inner = hidden_recurrent_layer(layer)
             if inner is not None:
@@ -328,13 +453,36 @@ def _refuse_unsupported_bidirectional(layer: Any) -> None:
             )
 
 
+def _refuse_unknown_arguments(call: Call) -> None:
+    unknown = set(call.by_name) - {"initial_state", "mask", "training"}
+    if unknown:
+        raise ValueError(
+            f"Recurrent layer {call.layer.name!r} is called with {sorted(unknown)}. Only its input "
+            "sequence, initial_state, mask and training are supported."
+        )
+
+
+def _given(record: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in record.items() if value is not None}
+
+
+def _with_sizes(declared: tuple, given: tuple) -> tuple:
+    """A declared shape with the sizes of what was given, of which Keras may change the rank."""
+    return tuple(
+        given[axis] if size is None and axis < len(given) else size
+        for axis, size in enumerate(declared)
+    )
+
+
 class _RecurrentTransitions:
     """Adds the transitions of the recurrent layers of a model to its map."""
 
     def __init__(self, transition_map: TransitionMap):
         self.map = transition_map
         self.graph: Graph = transition_map.graph
-        self.outputs = [call.outputs[0] for call in transition_map.recurrent_calls]
+        calls = transition_map.recurrent_calls
+        self.sequences = [call.outputs[0] for call in calls]
+        self.outputs = [ref for call in calls for ref in call.outputs]
 
     def add(self) -> int:
         """Adds them all; returns the number of layers."""
@@ -355,23 +503,29 @@ class _RecurrentTransitions:
         self, call: Call, direction_index: int, direction: Direction, cell_index: int, layer: int
     ) -> None:
         cell = direction.cells[cell_index]
-        shapes = state_shapes(cell)
+        shapes, moved = state_shapes(cell), differentiable_states(cell)
         label = direction.name if len(direction.cells) == 1 else f"{direction.name}.{cell.name}"
 
         def linearize(points: Points) -> tuple[Function, Tensor]:
             inputs, states = _at_cell(points, call, direction_index, cell_index)
 
             def next_state(flat: Tensor) -> Tensor:
-                _, new_states = step(cell, inputs, unflatten_states(flat, shapes))
-                return flatten_states(new_states)
+                before = list(states)
+                parts = unflatten_states(flat, [shapes[k] for k in moved])
+                for k, part in zip(moved, parts, strict=True):
+                    before[k] = ops.cast(part, states[k].dtype)
+                _, new_states = step(cell, inputs, before)
+                return flatten_states([new_states[k] for k in moved])
 
-            return next_state, flatten_states(states)
+            return next_state, flatten_states([states[k] for k in moved])
 
-        sizes = "+".join(str(math.prod(shape)) for shape in shapes)
-        self.map.transitions.append(
-            Transition(f"{label}.time", "time", layer, f"state {sizes}", linearize)
-        )
-        self.map._layers_taking_part.append(cell)
+        sizes = "+".join(str(math.prod(shapes[k])) for k in moved)
+        name, weight = f"{label}.time{self.map.suffix(call)}", self._weight(call)
+        self.map.add(Transition(name, "time", layer, f"state {sizes}", linearize, weight))
+        self.map.take_part(cell, *call.owners, call.layer, direction.layer, direction.layer.cell)
+
+    def _weight(self, call: Call) -> Callable[[Points], Tensor | None]:
+        return lambda points: points.weight(call)
 
     def _add_depth_inside_stack(self, call: Call, cell_index: int, layer: int) -> None:
         (direction,) = directions_of(call.layer)
@@ -381,57 +535,105 @@ class _RecurrentTransitions:
             inputs, states = _at_cell(points, call, 0, cell_index)
             return lambda x: step(cell, x, states)[0], inputs
 
-        name = f"{direction.name}.{cell.name}.depth"
-        self.map.transitions.append(Transition(name, "depth", layer, "output", linearize))
+        name = f"{direction.name}.{cell.name}.depth{self.map.suffix(call)}"
+        self.map.add(Transition(name, "depth", layer, "output", linearize, self._weight(call)))
 
     def _add_depth_from_below(self, call: Call, layer: int) -> None:
-        input_ref = call.inputs[0]
+        input_ref = call.first_input
         stage, starts = self.graph.between(self.outputs, input_ref)
-        below = [ref for ref in starts if ref in self.outputs]
+        below = [ref for ref in starts if ref in self.sequences]
         if not below:
             self._add_input(call, layer)
             return
         for source in below:
             lower = self.graph.producer(source)
             assert lower is not None
-            self._require_same_steps(lower, call, stage)
-            name = f"{call.layer.name}.depth"
+            mapped = self._changes_steps(lower, call, stage, starts)
+            name = f"{call.layer.name}.depth{self.map.suffix(call)}"
             if len(below) > 1:
-                name = f"{name}[{lower.layer.name}]"
+                name = f"{name}[{lower.layer.name}{self.map.suffix(lower)}]"
             linearize = self._through_stage(call, source, stage, starts)
-            self.map.transitions.append(Transition(name, "depth", layer, "output", linearize))
+            row = Transition(name, "depth", layer, "output", linearize, self._weight(call))
+            if mapped:
+                through = self._through_resampling(call, source, stage, starts)
+                row = replace(row, linearize=through.linearize, weight=through.weight)
+            self.map.add(row)
         self.map.keep(starts)
-        self.map._layers_taking_part.extend(
-            inner.layer for inner in stage if isinstance(inner.layer, keras.Layer)
-        )
+        for inner in stage:
+            if isinstance(inner.layer, keras.Layer):
+                self.map.take_part(inner.layer, *inner.owners)
 
     def _add_input(self, call: Call, layer: int) -> None:
         def linearize(points: Points) -> tuple[Function, Tensor]:
             return _output_at_step(points, call), points.inputs(call)
 
-        name = f"{call.layer.name}.input"
-        self.map.transitions.append(Transition(name, "input", layer, "output", linearize))
+        name = f"{call.layer.name}.input{self.map.suffix(call)}"
+        self.map.add(Transition(name, "input", layer, "output", linearize, self._weight(call)))
 
-    def _require_same_steps(self, lower: Call, call: Call, stage: tuple[Call, ...]) -> None:
-        between = ", ".join(repr(inner.layer.name) for inner in stage) or "nothing"
+    def _changes_steps(
+        self, lower: Call, call: Call, stage: tuple[Call, ...], starts: tuple[Ref, ...]
+    ) -> bool:
+        """Whether the stage between two recurrent layers changes the number of steps.
+
+        Raises:
+            ValueError: it does in a way that leaves no step below to hold against one above.
+        """
+        layers_between = [inner for inner in stage if not isinstance(inner.layer, Entry)]
+        between = ", ".join(repr(inner.layer.name) for inner in layers_between) or "nothing"
         if not lower.layer.return_sequences:
             raise ValueError(
                 f"Recurrent layer {call.layer.name!r} reads only the last output of "
                 f"{lower.layer.name!r} (return_sequences=False, then {between}): there is no "
                 "depth transition at equal time steps. Set return_sequences=True below."
             )
-        steps_below, steps_here = lower.outputs[0].shape[1], call.inputs[0].shape[1]
-        if steps_below != steps_here:
+        source = lower.outputs[0]
+        shapes = {ref: ref.shape for inner in stage for ref in (*inner.inputs, *inner.outputs)}
+        if any(None in shape[1:2] for shape in shapes.values()):
+            shapes = self.graph.shapes(stage, {ref: ref.shape for ref in starts})
+        on_path = [inner for inner in stage if self._leads_to(source, inner)]
+        changing = [
+            inner
+            for inner in on_path
+            if any(
+                shapes[ref][1:2] != shapes[inner.outputs[0]][1:2]
+                for ref in inner.inputs
+                if self._comes_from(source, ref)
+            )
+        ]
+        if not changing:
+            return False
+        unknown = [inner for inner in changing if not can_map_steps(inner.layer)]
+        if unknown:
+            steps = shapes[source][1], shapes[call.first_input][1]
             raise ValueError(
                 f"Between {lower.layer.name!r} and {call.layer.name!r}, {between} changes the "
-                f"number of time steps from {steps_below} to {steps_here}: there is no depth "
-                "transition at equal time steps. Use stages that keep the steps."
+                f"number of time steps from {steps[0]} to {steps[1]}, and of "
+                f"{unknown[0].layer.name!r} ({type(unknown[0].layer).__name__}) it is not known "
+                "which step below feeds which step above: there is no depth transition at equal "
+                "time steps. Use stages that keep the steps, or pooling, strided convolution, "
+                "upsampling, cropping or padding."
             )
+        return True
+
+    def _comes_from(self, source: Ref, ref: Ref) -> bool:
+        """Whether `source` is `ref`, or leads to it without a recurrent layer in between."""
+        return source in self.graph.between(self.outputs, ref)[1]
+
+    def _leads_to(self, source: Ref, call: Call) -> bool:
+        return any(self._comes_from(source, ref) for ref in call.inputs)
+
+    def _through_resampling(
+        self, call: Call, source: Ref, stage: tuple[Call, ...], starts: tuple[Ref, ...]
+    ) -> "_Resampling":
+        routes = {
+            inner: [ref for ref in inner.inputs if self._comes_from(source, ref)] for inner in stage
+        }
+        return _Resampling(self.graph, call, source, stage, starts, routes)
 
     def _through_stage(
         self, call: Call, source: Ref, stage: tuple[Call, ...], starts: tuple[Ref, ...]
     ) -> Callable[[Points], tuple[Function, Tensor]]:
-        graph, target = self.graph, call.inputs[0]
+        graph, target = self.graph, call.first_input
         steps = source.shape[1]
         per_step = all(acts_per_step(inner.layer) for inner in stage) and all(
             len(ref.shape) >= 2 and ref.shape[1] == steps for ref in starts
@@ -441,27 +643,103 @@ class _RecurrentTransitions:
             index = points.index(call)
             output = _output_at_step(points, call)
             x = take_step(points.values[source], index)
-            others = {ref: points.values[ref] for ref in starts if ref is not source}
+            others = [ref for ref in starts if ref is not source]
+
+            def at_step(value: Tensor) -> Tensor:
+                return ops.expand_dims(take_step(value, index), 1)
+
+            def with_its_mask(ref: Ref, value: Tensor, slice_: Function) -> Tensor:
+                mask = points.masks.get(ref)
+                return with_mask(value, None if mask is None else slice_(mask))
 
             def one_step(y: Tensor) -> Tensor:
                 values = {
-                    ref: ops.expand_dims(take_step(value, index), 1)
-                    for ref, value in others.items()
+                    ref: with_its_mask(ref, at_step(points.values[ref]), at_step) for ref in others
                 }
-                values[source] = ops.expand_dims(y, 1)
+                values[source] = with_its_mask(source, ops.expand_dims(y, 1), at_step)
                 return output(ops.squeeze(graph.run(stage, values)[target], axis=1))
 
             def whole_sequence(y: Tensor) -> Tensor:
-                sequence = points.values[source]
-                here = ops.arange(ops.shape(sequence)[1], dtype="int32") == index[:, None]
-                here = ops.cast(here[..., None], sequence.dtype)
-                perturbed = sequence * (1 - here) + ops.expand_dims(y, 1) * here
-                values = graph.run(stage, {**others, source: perturbed})
-                return output(take_step(values[target], index))
+                values = {ref: points.masked(ref) for ref in others}
+                values[source] = with_its_mask(
+                    source, _with_step(points.values[source], index, y), lambda mask: mask
+                )
+                return output(take_step(graph.run(stage, values)[target], index))
 
             return (one_step if per_step else whole_sequence), x
 
         return linearize
+
+
+@dataclass(frozen=True, eq=False)
+class _Resampling:
+    """A depth transition through a stage that changes the number of steps.
+
+    Attributes:
+        graph: of the model.
+        call: of the recurrent layer above.
+        source: output of the recurrent layer below.
+        stage: the calls in between.
+        starts: the tensors that the stage starts from.
+        routes: for each of these calls those of its inputs that the source leads to.
+    """
+
+    graph: Graph
+    call: Call
+    source: Ref
+    stage: tuple[Call, ...]
+    starts: tuple[Ref, ...]
+    routes: dict[Call, list[Ref]]
+
+    def linearize(self, points: Points) -> tuple[Function, Tensor]:
+        above = points.index(self.call)
+        output = _output_at_step(points, self.call)
+        sequence, mask = points.values[self.source], points.masks.get(self.source)
+        length = ops.shape(sequence)[1]
+        below = ops.minimum(ops.maximum(self._step_below(points), 0), length - 1)
+
+        def perturbed(y: Tensor) -> Tensor:
+            values = {ref: points.masked(ref) for ref in self.starts if ref is not self.source}
+            values[self.source] = with_mask(_with_step(sequence, below, y), mask)
+            target = self.graph.run(self.stage, values)[self.call.first_input]
+            return output(take_step(target, above))
+
+        return perturbed, take_step(sequence, below)
+
+    def weight(self, points: Points) -> Tensor | None:
+        below = self._step_below(points)
+        length = ops.shape(points.values[self.source])[1]
+        inside = ops.cast(ops.logical_and(below >= 0, below < length), "float32")
+        weight = points.weight(self.call)
+        return inside if weight is None else inside * weight
+
+    def _step_below(self, points: Points) -> Tensor:
+        values = {ref: points.masked(ref) for ref in self.starts}
+        values = backend.no_gradient(lambda: list(self.graph.run(self.stage, values).values()))
+        refs = [*self.starts, *(ref for inner in self.stage for ref in inner.outputs)]
+        lengths = {ref: ops.shape(value)[1] for ref, value in zip(refs, values, strict=True)}
+
+        def back(ref: Ref, step: Tensor) -> Tensor:
+            if ref is self.source:
+                return step
+            inner = self.graph.producer(ref)
+            assert inner is not None
+            found = []
+            for before in self.routes[inner]:
+                here = step
+                if can_map_steps(inner.layer):
+                    here = step_below(inner.layer, step, lengths[before])
+                found.append(back(before, here))
+            return functools.reduce(ops.maximum, found)
+
+        return back(self.call.first_input, points.index(self.call))
+
+
+def _with_step(sequence: Tensor, index: Tensor, y: Tensor) -> Tensor:
+    """A sequence whose step `index` is `y`, row by row."""
+    here = ops.arange(ops.shape(sequence)[1], dtype="int32") == index[:, None]
+    here = ops.cast(here[..., None], sequence.dtype)
+    return sequence * (1 - here) + ops.expand_dims(y, 1) * here
 
 
 def _output_at_step(points: Points, call: Call) -> Function:
@@ -534,8 +812,8 @@ class _FeedForwardTransitions:
         for call in self.weighted:
             if hidden_recurrent_layer(call.layer) is not None:
                 self.map._refuse_hidden_recurrence()
-        layer_of = {call.inputs[0]: index for index, call in enumerate(self.weighted)}
-        targets = [call.inputs[0] for call in self.weighted[1:]]
+        layer_of = {call.first_input: index for index, call in enumerate(self.weighted)}
+        targets = [call.first_input for call in self.weighted[1:]]
         targets.extend(self._logits(ref) for ref in self.graph.outputs)
         for target in dict.fromkeys(targets):
             sources = [ref for ref in layer_of if ref is not target]
@@ -548,10 +826,20 @@ class _FeedForwardTransitions:
     def _logits(self, ref: Ref) -> Ref:
         # Cross-entropy hands its gradient to the logits, so a last softmax is not on its path.
         call = self.graph.producer(ref)
-        while call is not None and is_probability(call.layer) and not is_weighted(call.layer):
-            ref = call.inputs[0]
+        while call is not None and (
+            isinstance(call.layer, Entry)
+            or (is_probability(call.layer) and not is_weighted(call.layer))
+        ):
+            ref = call.first_input
             call = self.graph.producer(ref)
         return ref
+
+    def _is_input(self, ref: Ref) -> bool:
+        call = self.graph.producer(ref)
+        while call is not None and isinstance(call.layer, Entry):
+            ref = call.first_input
+            call = self.graph.producer(ref)
+        return call is None
 
     def _add_stage(
         self,
@@ -569,11 +857,11 @@ class _FeedForwardTransitions:
 
         def linearize(points: Points) -> tuple[Function, Tensor]:
             x = points.values[source]
-            others = {ref: points.values[ref] for ref in starts if ref is not source}
             shape = (-1, *x.shape[1:])
 
             def next_input(flat: Tensor) -> Tensor:
-                values = {**others, source: ops.reshape(flat, shape)}
+                values = {ref: points.masked(ref) for ref in starts if ref is not source}
+                values[source] = with_mask(ops.reshape(flat, shape), points.masks.get(source))
                 if drop_activation:
                     with without_activation(last.layer):
                         values = graph.run(stage, values)
@@ -583,12 +871,13 @@ class _FeedForwardTransitions:
 
             return next_input, flatten_features(x)
 
-        kind = "input" if source in graph.inputs or index == 0 else "depth"
+        kind = "input" if self._is_input(source) or index == 0 else "depth"
         siblings = [row for row in self.map.transitions if row.layer == index]
-        name = f"{weighted.layer.name}.{kind}" + (f"[{len(siblings)}]" if siblings else "")
-        self.map.transitions.append(Transition(name, kind, index, "output", linearize))
+        name = f"{weighted.layer.name}.{kind}{self.map.suffix(weighted)}"
+        name += f"[{len(siblings)}]" if siblings else ""
+        self.map.add(Transition(name, kind, index, "output", linearize))
         self.map.keep(starts)
         if kind == "depth":
-            self.map._layers_taking_part.extend(
-                inner.layer for inner in stage if isinstance(inner.layer, keras.Layer)
-            )
+            for inner in stage:
+                if isinstance(inner.layer, keras.Layer):
+                    self.map.take_part(inner.layer, *inner.owners)

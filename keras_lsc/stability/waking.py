@@ -39,18 +39,22 @@ def wake(transition_map: TransitionMap, rows: list[np.ndarray]) -> None:
     rates = _FiringRates(transition_map)
     frozen = frozen_variables(transition_map.model)
     few = [array[:_SEQUENCES] for array in rows]
-    # From the bottom: what a layer does is the input of those above.
-    for index, layer in enumerate(layers):
+    # From the bottom: what a layer does is the input of those above. All calls of a layer that is
+    # shared have the same biases.
+    for layer in {id(layer): layer for layer in layers}.values():
+        columns = [index for index, other in enumerate(layers) if other is layer]
         biases = [
             variable
             for variable in layer.trainable_variables
             if is_bias(variable) and id(variable) not in frozen
         ]
         if biases:
-            _wake(biases, rates, few, index)
+            _wake(biases, rates, few, columns)
 
 
-def _wake(biases: list[Any], rates: keras.Model, rows: list[np.ndarray], index: int) -> None:
+def _wake(
+    biases: list[Any], rates: keras.Model, rows: list[np.ndarray], columns: list[int]
+) -> None:
     first = [np.array(ops.convert_to_numpy(bias)) for bias in biases]
 
     def rate_with(current: float) -> float:
@@ -58,7 +62,9 @@ def _wake(biases: list[Any], rates: keras.Model, rows: list[np.ndarray], index: 
             bias.assign(value + current)
             if bias.constraint is not None:
                 bias.assign(bias.constraint(bias.value))
-        return float(rates.predict_on_batch(rows)[:, index].mean())
+        found, weights = (part[:, columns] for part in rates.predict_on_batch(rows))
+        # Padding from end to end does not fire, whatever the current.
+        return float((found * weights).sum() / max(weights.sum(), 1.0))
 
     start = rate_with(0.0)
     if RATES[0] <= start <= RATES[1]:
@@ -81,16 +87,22 @@ def _wake(biases: list[Any], rates: keras.Model, rows: list[np.ndarray], index: 
 
 
 class _FiringRates(keras.Model):
-    """The firing rate of every spiking layer in every sequence, `(rows, layers)`."""
+    """The firing rate of every spiking layer in every sequence, `(rows, layers)`, and its weight.
+
+    The weight is 0 for a sequence without a valid step.
+    """
 
     def __init__(self, transition_map: TransitionMap):
-        super().__init__(name="firing_rates")
+        super().__init__(name="firing_rates", autocast=False)
         self.model = transition_map.model
         self.transition_map = transition_map
         self.built = True
         if keras.backend.backend() == "tensorflow":
             self.jit_compile = False
 
-    def call(self, x: list[Tensor]) -> Tensor:
+    def call(self, x: list[Tensor]) -> tuple[Tensor, Tensor]:
         anywhere = ops.zeros((ops.shape(x[0])[0],), dtype="float32")
-        return ops.stack(self.transition_map.sample(x, anywhere).firing_rates(), axis=-1)
+        points = self.transition_map.sample(x, anywhere)
+        ones = ops.ones_like(anywhere)
+        weights = [ones if weight is None else weight for weight in points.firing_weights()]
+        return ops.stack(points.firing_rates(), axis=-1), ops.stack(weights, axis=-1)
