@@ -13,7 +13,13 @@ from typer.testing import CliRunner
 
 from keras_lsc import plot, zoo
 from keras_lsc.cli import app
-from keras_lsc.comparison import BACKENDS, BackendComparison, compare_backends
+from keras_lsc.comparison import (
+    BACKENDS,
+    BackendComparison,
+    BackendRow,
+    _with_differences,
+    compare_backends,
+)
 
 TINY = "test_gru_parity_d2_rhovar"
 BACKEND = keras.backend.backend()
@@ -196,3 +202,32 @@ def test_wrong_use_is_one_line(arguments, expected, tmp_path, monkeypatch):
     for part in expected:
         assert part in line
     assert list(Path().iterdir()) == []
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="no backend changes how differences are taken")
+@pytest.mark.parametrize("at", [0, 1])
+def test_a_radius_that_is_not_a_number_is_the_largest_difference(at):
+    radii = {"a.time": 0.5, "b.time": 0.7}
+    spoiled = {**radii, list(radii)[at]: float("nan")}
+    one = np.ones(3)
+    first, other = BackendRow("jax", radii=radii), BackendRow("torch", radii=spoiled)
+    assert np.isnan(_with_differences(other, one, one, first, one, one).radius_difference)
+    assert _with_differences(first, one, one, first, one, one).radius_difference == 0.0
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        *(("batch_size", value) for value in (0, -3, 2.5, None)),
+        *(("samples", value) for value in (0, True)),
+        *(("repeats", value) for value in (0, "3")),
+        *(("seed", value) for value in (None, -1)),
+        *(("timeout", value) for value in (0, float("nan"), "long")),
+        *(("backends", value) for value in ("jax", [], [["jax"]], ["jax", "jax"], None, [3])),
+        ("name", None),
+        ("name", 3),
+    ],
+)
+def test_wrong_arguments(argument, value):
+    with pytest.raises(ValueError, match=argument):
+        compare_backends(**{"name": TINY, argument: value})

@@ -1,11 +1,13 @@
 """Wrong use raises at once: with what was given, what was expected, and what to do."""
 
 import importlib
+import json
+import re
 
 import keras
 import numpy as np
 import pytest
-from harness import recurrent_model, sequences
+from harness import ROOT, recurrent_model, run_python, sequences
 from keras import layers
 
 import keras_lsc
@@ -62,12 +64,12 @@ def last_step_repeated():
     )
 
 
-def pooled():
+def transposed():
     return keras.Sequential(
         [
             keras.Input((6, 4)),
             layers.GRU(3, return_sequences=True, name="below"),
-            layers.MaxPooling1D(2, name="pool"),
+            layers.Conv1DTranspose(3, 2, strides=2, name="transposed"),
             layers.GRU(3, name="above"),
         ]
     )
@@ -110,7 +112,11 @@ WRONG_MODELS = {
         ValueError,
         ["'encoder'", "'decoder'", "'repeat'", "return_sequences=True"],
     ),
-    "pooled": (pooled, ValueError, ["'below'", "'above'", "'pool'", "from 6 to 3"]),
+    "transposed": (
+        transposed,
+        ValueError,
+        ["'below'", "'above'", "'transposed'", "from 6 to 12"],
+    ),
     "two outputs": (two_outputs, ValueError, ["'both'", "merge_mode=None", '"concat"']),
     "convolutional": (convolutional, ValueError, ["'images'", "ConvLSTM2D", "not supported"]),
     "hidden": (hidden, ValueError, ["'box'", "Hiding", "'deep_inside'", "directly"]),
@@ -276,3 +282,187 @@ def test_backend_unknown_to_the_library(monkeypatch):
 def test_what_every_test_above_spoils_is_accepted_as_it_is(model, x):
     assert keras_lsc.measure(model, x, samples=2).samples == 2
     assert keras_lsc.LSCPretrainer(model).target == "variance"
+
+
+def spoiled(weight, value):
+    model = recurrent_model("gru", spread=0.5)
+    kernel = model.weights[weight].numpy().copy()
+    kernel[0, 0] = value
+    model.weights[weight].assign(kernel)
+    return model
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("entry", ["LSCPretrainer", "stabilize"])
+def test_weights_that_are_not_finite(entry, value, x):
+    model = spoiled(1, value)
+    with pytest.raises(ValueError, match="NaN or") as caught:
+        ENTRIES[entry](model, x)
+    assert_says(caught, [model.weights[1].path, repr(model.name), "1 NaN or infinite"])
+
+
+def test_weights_that_became_nan_after_the_pretrainer_was_made(model, x):
+    pretrainer = keras_lsc.LSCPretrainer(model)
+    pretrainer.compile()
+    model.weights[0].assign(np.full(model.weights[0].shape, np.nan))
+    with pytest.raises(ValueError, match="NaN or"):
+        pretrainer.fit(x, verbose=0)
+
+
+NO_COUNTS = [-3, 0, 2.5, "8", None, True, [4], float("nan"), float("inf")]
+NO_SEEDS = [-1, 1.5, None, "0", True]
+WRONG_ARGUMENTS = [
+    *(("batch_size", value) for value in NO_COUNTS),
+    *(("max_updates", value) for value in NO_COUNTS),
+    *(("samples", value) for value in NO_COUNTS),
+    *(("seed", value) for value in NO_SEEDS),
+    *(("tolerance", value) for value in ["0.1", None, True, float("inf"), 10**400]),
+    *(("learning_rate", value) for value in [-0.1, "mse", True, float("nan")]),
+    *(("callbacks", value) for value in ["stop", keras.callbacks.History(), [3], 5]),
+    ("callbacks", [keras.callbacks.History]),
+    *(("verbose", value) for value in [3, "loud", None, True]),
+    *(("include_input", value) for value in [1, None, "yes"]),
+    *(("optimizer", value) for value in [None, 3, keras.optimizers.Adam, "gradient-descent"]),
+]
+
+
+@pytest.mark.parametrize(("argument", "value"), WRONG_ARGUMENTS)
+def test_wrong_arguments_of_stabilize(argument, value, model, x):
+    before = [weight.numpy().copy() for weight in model.weights]
+    with pytest.raises(ValueError, match=argument):
+        keras_lsc.stabilize(model, x, **{argument: value})
+    for weight, old in zip(model.weights, before, strict=True):
+        np.testing.assert_array_equal(weight.numpy(), old)
+
+
+@pytest.mark.parametrize("seed", NO_SEEDS)
+def test_wrong_seed_of_the_pretrainer(seed, model):
+    with pytest.raises(ValueError, match="seed"):
+        keras_lsc.LSCPretrainer(model, seed=seed)
+
+
+WRONG_COMPILATIONS = {
+    "a loss": (lambda: {"loss": "mse"}, ["loss", "'mse'", "its own"]),
+    "a loss by position": (lambda: {"learning_rate": "mse"}, ["'mse'", "loss of its own"]),
+    "metrics": (lambda: {"metrics": ["mae"]}, ["metrics", "Leave it out"]),
+    "decay": (lambda: {"decay_updates": 0}, ["decay_updates", "positive"]),
+    "two rates": (
+        lambda: {"optimizer": keras.optimizers.SGD(0.1), "learning_rate": 0.2},
+        ["0.2", "SGD", "Leave learning_rate out"],
+    ),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_COMPILATIONS)
+def test_wrong_compilations(wrong, model):
+    make, parts = WRONG_COMPILATIONS[wrong]
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 - the parts are checked below
+        keras_lsc.LSCPretrainer(model).compile(**make())
+    assert_says(caught, parts)
+
+
+def test_an_optimizer_of_other_variables_is_refused(model):
+    optimizer = keras.optimizers.Adam()
+    optimizer.build(model.trainable_variables)
+    pretrainer = keras_lsc.LSCPretrainer(model)
+    with pytest.raises(ValueError, match="already trains other variables"):
+        pretrainer.compile(optimizer)
+
+
+def test_a_learning_rate_of_zero_is_zero(model):
+    pretrainer = keras_lsc.LSCPretrainer(model)
+    pretrainer.compile("adam", 0.0)
+    assert float(pretrainer.optimizer.learning_rate) == 0.0
+    pretrainer.compile("adam")
+    assert float(pretrainer.optimizer.learning_rate) == pytest.approx(0.05)
+
+
+def test_wrong_arguments_of_fit(model, x):
+    pretrainer = keras_lsc.LSCPretrainer(model)
+    with pytest.raises(ValueError, match="compile"):
+        pretrainer.fit(x)
+    pretrainer.compile()
+    for arguments in ({"batch_size": -3}, {"batch_size": 0}, {"epochs": -1}, {"epochs": 1.5}):
+        with pytest.raises(ValueError, match=next(iter(arguments))):
+            pretrainer.fit(x, verbose=0, **arguments)
+
+
+def test_numbers_of_numpy_are_taken(model, x):
+    pretrainer = keras_lsc.LSCPretrainer(model, np.float32(0.5), seed=np.int64(3))
+    assert json.loads(json.dumps(pretrainer.get_config()))["target"] == 0.5
+    pair = keras_lsc.LSCPretrainer(model, np.array([0.5, 0.25]))
+    assert pair.target == (0.5, 0.25)
+    report = keras_lsc.stabilize(
+        model,
+        x,
+        np.float64(0.5),
+        tolerance=np.float32(50.0),
+        batch_size=np.int64(4),
+        max_updates=np.int32(1),
+        samples=np.int16(4),
+        seed=np.uint8(1),
+        learning_rate=np.float32(0.01),
+    )
+    assert report.samples == 4
+
+
+def test_fewer_sequences_than_a_batch(model, x):
+    report = keras_lsc.stabilize(
+        model, x[:2], tolerance=50.0, max_updates=1, samples=4, batch_size=64
+    )
+    assert report.max_deviation("variance") < 50.0
+
+
+@pytest.mark.parametrize(
+    ("make", "part"),
+    [
+        (lambda: keras_lsc.callbacks.StopWhenStable("0.1"), "tolerance"),
+        (lambda: keras_lsc.callbacks.StopWhenStable(min_updates=-1), "min_updates"),
+        (lambda: keras_lsc.callbacks.StopWhenStable(min_updates=1.5), "min_updates"),
+        (lambda: keras_lsc.callbacks.NCurriculum("parity"), "GrowingTask"),
+        (lambda: _curriculum(monitor=3), "monitor"),
+        (lambda: _curriculum(threshold=float("nan")), "threshold"),
+        (lambda: _curriculum(stop_at_largest=1), "stop_at_largest"),
+        (lambda: keras_lsc.datasets.load(["parity"]), "name"),
+        (lambda: keras_lsc.datasets.load(3), "name"),
+        (lambda: keras_lsc.datasets.load("parity", ["train"]), "split"),
+        (lambda: keras_lsc.datasets.load("parity", None), "split"),
+        (lambda: keras_lsc.datasets.load("parity", limit=-1), "limit"),
+        (lambda: keras_lsc.datasets.load("parity", limit=True), "limit"),
+        (lambda: keras_lsc.datasets.load("parity", seed=None), "seed"),
+        (lambda: keras_lsc.datasets.load("parity", masks="no"), "masks"),
+        (lambda: keras_lsc.datasets.load("spike_patterns", rate=10**400), "rate"),
+        (lambda: keras_lsc.datasets.batches("parity", batch_size=0), "batch_size"),
+        (lambda: keras_lsc.datasets.batches("parity", batch_size=None), "batch_size"),
+        (lambda: keras_lsc.datasets.batches("parity", shuffle="yes"), "shuffle"),
+        (lambda: keras_lsc.datasets.batches("parity", drop_rest=1), "drop_rest"),
+        (lambda: keras_lsc.datasets.batches("parity", seed=None), "seed"),
+        (lambda: keras_lsc.datasets.batches("ptb", seed="0"), "seed"),
+        (lambda: keras_lsc.datasets.GrowingTask(["parity"]), "grow"),
+        (lambda: keras_lsc.datasets.GrowingTask("parity", masks=None), "masks"),
+        (lambda: keras_lsc.datasets.GrowingTask("parity", batches=0), "batches"),
+    ],
+)
+def test_other_wrong_arguments(make, part):
+    with pytest.raises(ValueError, match=part):
+        make()
+
+
+def _curriculum(**options):
+    task = keras_lsc.datasets.GrowingTask("parity")
+    return keras_lsc.callbacks.NCurriculum(task, **options)
+
+
+def test_what_the_documentation_names_is_reached_from_the_package():
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
+    names = sorted(set(re.findall(r"\bkeras_lsc(?:\.[A-Za-z_]+)+", text)))
+    # Where the package is, and not what is in it.
+    names = [name for name in names if not name.endswith((".keras", ".md", ".py"))]
+    assert "keras_lsc.comparison.compare_backends" in names
+    program = (
+        "import functools, sys, keras_lsc\n"
+        "for name in sys.argv[1:]:\n"
+        "    functools.reduce(getattr, name.split('.')[1:], keras_lsc)\n"
+    )
+    run_python(program, *names, backend=keras.backend.backend())

@@ -354,3 +354,95 @@ def test_a_loss_that_is_not_finite_is_an_error():
     model.set_weights([w * np.nan for w in values(model)])
     with pytest.raises(FloatingPointError, match="learning_rate"):
         tune(model, "spike_patterns", epochs=2, options=PATTERNS)
+
+
+def patterns(count=60, seed=0):
+    """Sequences (count, 6, 4) whose class is the feature that is lit."""
+    generator = np.random.default_rng(seed)
+    y = generator.integers(0, 3, count)
+    x = 0.1 * generator.standard_normal((count, 6, 4))
+    x[np.arange(count), :, y] += 1.0
+    return x, y
+
+
+def test_arrays_of_ones_own():
+    x, y = patterns()
+    model = network(6, 4, head=[keras.layers.Dense(3)])
+    trained, tuning = tune(
+        model, (x, y), epochs=8, learning_rate=0.05, validation_data=patterns(30, seed=1)
+    )
+    assert trained is model
+    assert not tuning.fresh_head
+    assert tuning.dataset == "given arrays"
+    assert tuning.sequences == {"train": 60, "validation": 30}
+    # Three classes that one feature tells apart.
+    assert tuning.validation["accuracy"] > 0.8
+    assert tuning.test == {}
+    assert "given arrays" in str(tuning)
+    assert json.loads(json.dumps(tuning.to_dict()))["metric"] == "accuracy"
+
+
+def test_arrays_are_held_out_by_seed_and_each_row_is_in_one_split():
+    x, y = np.arange(40.0)[:, None, None] * np.ones((1, 6, 4)), np.arange(40) % 3
+    seen = []
+
+    class Notes(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            seen.append(set(logs))
+
+    model = network(6, 4, head=[keras.layers.Dense(1)])
+    _, tuning = tune(model, (x, y.astype("float32")), epochs=1, callbacks=[Notes()])
+    assert tuning.sequences == {"train": 34, "validation": 6}
+    assert tuning.metric == "mean_squared_error"
+    assert {"loss", "val_loss"} <= seen[0]
+
+
+def test_a_checkpoint_on_arrays_of_ones_own():
+    x = np.random.default_rng(0).integers(0, 2, (32, 30, 1)).astype("float32")
+    model, tuning = tune(TINY, (x, np.arange(32) % 5), epochs=0)
+    assert tuning.fresh_head
+    assert model.output_shape == (None, 5)
+
+
+WRONG_PAIRS = {
+    "one array": lambda x, y: {"dataset": (x,)},
+    "a single array": lambda x, y: {"dataset": x},
+    "lengths": lambda x, y: {"dataset": (x, y[:-1])},
+    "nothing": lambda x, y: {"dataset": (x[:0], y[:0])},
+    "one row": lambda x, y: {"dataset": (x[:1], y[:1])},
+    "nan": lambda x, y: {"dataset": (np.full_like(x, np.nan), y)},
+    "strings": lambda x, y: {"dataset": (x.astype(str), y)},
+    "negative classes": lambda x, y: {"dataset": (x, y - 1)},
+    "targets of many axes": lambda x, y: {"dataset": (x, x)},
+    "other validation": lambda x, y: {"dataset": (x, y), "validation_data": (x[:, :2], y)},
+    "options": lambda x, y: {"dataset": (x, y), "options": {"n": 3}},
+    "validation of a task": lambda x, y: {"dataset": "parity", "validation_data": (x, y)},
+    "other features": lambda x, y: {"dataset": (x[..., :2], y)},
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_PAIRS)
+def test_wrong_arrays(wrong):
+    model = network(6, 4, head=[keras.layers.Dense(3)])
+    with pytest.raises(ValueError, match=r"[a-z]"):
+        tune(model, epochs=0, **WRONG_PAIRS[wrong](*patterns(8)))
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        *(("epochs", value) for value in (-1, 1.5, None)),
+        *(("batch_size", value) for value in (0, -3, "8")),
+        *(("patience", value) for value in (0, True)),
+        *(("limit", value) for value in (0, -1, 2.5)),
+        *(("seed", value) for value in (None, -1)),
+        *(("learning_rate", value) for value in (0, float("nan"), "fast")),
+        *(("weights", value) for value in ("stabilised", None)),
+        *(("verbose", value) for value in (3, None)),
+        *(("options", value) for value in ("n=2", [2])),
+        ("download", "no"),
+    ],
+)
+def test_wrong_arguments(argument, value):
+    with pytest.raises(ValueError, match=argument):
+        tune(network(20, 1), "parity", **{argument: value})

@@ -12,6 +12,7 @@ import keras_lsc
 from keras_lsc import plot
 from keras_lsc.stability.gradients import GradientGrid
 from keras_lsc.stability.radius import spectral_radius
+from keras_lsc.stability.report import StabilityReport, TransitionStatistics
 
 mpl.use("Agg")
 
@@ -293,3 +294,32 @@ def test_without_matplotlib_only_pictures_are_missing():
     )
     printed = run_python(program, backend=keras.backend.backend())
     assert 'pip install "keras-lsc[plot]"' in printed
+
+
+@pytest.mark.parametrize("labels", [("one",), "ab", ("a", "b", "c"), (1, 2), None])
+def test_labels_that_are_no_pair(labels):
+    with pytest.raises(ValueError, match="pair of strings"):
+        plot.radii(_with_nan(), labels=labels)
+
+
+def _with_nan():
+    rows = (
+        TransitionStatistics("a.time", "time", 0, "state 4", (4, 4), 0.7, 0.1, 0.6),
+        TransitionStatistics("b.time", "time", 1, "state 4", (4, 4), np.nan, np.nan, np.nan),
+    )
+    return StabilityReport("net", rows, 2, 5, 8, 0)
+
+
+def test_a_radius_that_is_not_a_number_leaves_the_others_on_the_axis():
+    left, right = plot.radii(_with_nan()).get_xlim()
+    assert left == 0.0
+    assert right == pytest.approx(1.08 * 0.8)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"first_epoch": 1.5}, {"first_epoch": -1}, {"connected": "yes"}, {"metric": None}],
+)
+def test_wrong_options_of_learning_curves(options):
+    with pytest.raises(ValueError, match=next(iter(options))):
+        plot.learning_curves({"start": [{"val_accuracy": [0.1]}]}, **options)

@@ -6,7 +6,10 @@ import pytest
 from keras import layers
 
 import keras_lsc
+from keras_lsc.pretrainer import RecentRadii
+from keras_lsc.stability.measure import Probe
 from keras_lsc.stability.scales import gate_blocks
+from keras_lsc.stability.waking import wake
 
 
 def sequences(count=128, steps=10, features=4):
@@ -204,3 +207,383 @@ def test_input_transitions_only_where_asked_for():
 def test_gate_blocks(units, columns, blocks):
     assert gate_blocks((5, columns), units) == blocks
     assert gate_blocks((5, columns), None) == 1
+
+
+@keras.saving.register_keras_serializable(package="keras_lsc_tests")
+class Centred(keras.constraints.Constraint):
+    """A constraint of one's own: the mean of the weight is zero."""
+
+    def __call__(self, w):
+        return w - keras.ops.mean(w)
+
+
+def constrained():
+    """Constraints below the recurrent layers, in both directions, and in a nested model."""
+    keras.utils.set_random_seed(0)
+    constraints = keras.constraints
+    both = layers.SimpleRNN(
+        4,
+        return_sequences=True,
+        recurrent_constraint=constraints.MaxNorm(0.6),
+        bias_constraint=constraints.NonNeg(),
+        bias_initializer="random_normal",
+    )
+    top = layers.GRU(
+        4, kernel_constraint=constraints.MinMaxNorm(0.2, 0.6), bias_constraint=Centred()
+    )
+    return keras.Sequential(
+        [
+            keras.Input((6, 3)),
+            layers.Dense(4, kernel_constraint=constraints.UnitNorm()),
+            layers.Bidirectional(both),
+            keras.Sequential([keras.Input((6, 8)), top]),
+            layers.Dense(2, name="head"),
+        ]
+    )
+
+
+def values_of(variables):
+    return [np.array(keras.ops.convert_to_numpy(variable.value)) for variable in variables]
+
+
+def assert_same(variables, values):
+    for variable, value in zip(variables, values, strict=True):
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(variable.value), value)
+
+
+@pytest.mark.parametrize("mode", ["scales", "weights"])
+def test_constraints_hold_while_pretraining_and_after(mode):
+    x = sequences(32, 6, 3)
+    model = constrained()
+    pretrainer = keras_lsc.LSCPretrainer(model, target=0.5, mode=mode)
+    pretrainer.compile()
+    pretrainer.fit(x, batch_size=16, epochs=2, verbose=0)
+    held = [weight for weight in model.trainable_variables if weight.constraint is not None]
+    assert len(held) == 7
+    for weight in held:
+        allowed = keras.ops.convert_to_numpy(weight.constraint(weight.value))
+        # Norms divide by themselves plus 1e-7.
+        np.testing.assert_allclose(weight.numpy(), allowed, rtol=1e-5, atol=1e-6)
+    probe = Probe(model)  # knows nothing of constraints
+    before = probe.report([x], samples=32, seed=0)
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+    model.train_on_batch(x, np.zeros((32, 2)))
+    after = probe.report([x], samples=32, seed=0)
+    for one, other in zip(before.transitions, after.transitions, strict=True):
+        assert one.radius == pytest.approx(other.radius, abs=1e-5)
+
+
+def test_what_is_folded_has_the_radii_that_were_driven():
+    x = sequences(16, 6, 3)
+    pretrainer = keras_lsc.LSCPretrainer(constrained())
+    for mover in pretrainer.trainable_variables:
+        if "log_scale" in mover.path:
+            mover.assign(keras.ops.full(mover.shape, 0.7))  # out of what the constraints allow
+    driven = pretrainer.predict_on_batch(x)
+    pretrainer.fold_scales()
+    folded = pretrainer.predict_on_batch(x)
+    np.testing.assert_allclose(folded["radius"], driven["radius"], rtol=1e-4)
+    assert folded["violation"].max() < 1e-6 < 0.1 < driven["violation"].max()
+
+
+def test_a_target_that_a_constraint_forbids():
+    keras.utils.set_random_seed(0)
+    options = {"recurrent_constraint": keras.constraints.MaxNorm(0.2)}
+    model = keras.Sequential(
+        [
+            keras.Input((5, 3)),
+            layers.SimpleRNN(4, return_sequences=True, **options),
+            layers.SimpleRNN(4, **options, name="upper"),
+        ]
+    )
+    before = values_of(model.variables)
+    with pytest.raises(keras_lsc.NotStabilizedError) as failure:
+        keras_lsc.stabilize(model, sequences(24, 5, 3), 1.5, max_updates=3, samples=8)
+    assert "MaxNorm on 'sequential" in str(failure.value)
+    assert "upper/simple_rnn_cell/recurrent_kernel'" in str(failure.value)
+    assert_same(model.variables, before)
+
+
+def small_gru():
+    keras.utils.set_random_seed(0)
+    return keras.Sequential(
+        [keras.Input((5, 3)), layers.GRU(4, return_sequences=True), layers.GRU(4)]
+    )
+
+
+OPTIMIZERS = {
+    "Adam": {"amsgrad": True, "use_ema": True},
+    "SGD": {"momentum": 0.9},
+    "RMSprop": {"centered": True, "momentum": 0.5},
+    "Adagrad": {},
+    "Adadelta": {},
+    "Adafactor": {},
+    "Adamax": {},
+    "Ftrl": {},
+    "Lamb": {},
+    "Lion": {"gradient_accumulation_steps": 2},
+    "Muon": {},
+    "Nadam": {},
+}
+
+
+@pytest.mark.parametrize("scaled_loss", [False, True])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_optimizers_forget_what_was_folded(name, scaled_loss):
+    def optimizer():
+        inner = getattr(keras.optimizers, name)(**OPTIMIZERS[name])
+        return keras.optimizers.LossScaleOptimizer(inner) if scaled_loss else inner
+
+    keras.utils.set_random_seed(0)
+    # The simple layer's bias is moved itself, all else by scales and shifts.
+    model = keras.Sequential(
+        [keras.Input((5, 3)), layers.GRU(4, return_sequences=True), layers.SimpleRNN(4)]
+    )
+    pretrainer = keras_lsc.LSCPretrainer(model)
+    pretrainer.compile(optimizer())
+    pretrainer.get_compile_config()  # builds the optimiser, as saving does
+    variables = pretrainer.trainable_variables
+    used, fresh = pretrainer.optimizer, optimizer()
+    fresh.build(variables)
+    generator = np.random.default_rng(0)
+    # On JAX the optimiser around another cannot be called outside of a compiled step.
+    inner = used.inner_optimizer if scaled_loss else used
+    for _ in range(3):
+        inner.apply(
+            [keras.ops.convert_to_tensor(generator.random(v.shape, "float32")) for v in variables],
+            variables,
+        )
+    count = int(used.iterations)
+    pretrainer.fold_scales()
+    bias = model.layers[-1].cell.bias
+    for slot, start in zip(used.variables, fresh.variables, strict=True):
+        if len(slot.shape) and bias.path.replace("/", "_") not in slot.name:
+            np.testing.assert_array_equal(slot.numpy(), start.numpy(), err_msg=slot.path)
+    assert int(used.iterations) == count > 0
+
+
+@pytest.mark.parametrize("scaled_loss", [False, True])
+def test_an_update_at_rate_zero_changes_nothing_whatever_was_folded_before(scaled_loss):
+    model = small_gru()
+    optimizer = keras.optimizers.SGD(
+        0.2, momentum=0.9, use_ema=True, ema_momentum=0.9, ema_overwrite_frequency=2
+    )
+    if scaled_loss:
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    pretrainer = keras_lsc.LSCPretrainer(model, 0.5)
+    pretrainer.compile(optimizer)
+    x = sequences(32, 5, 3)
+    before = values_of(model.weights)
+    pretrainer.fit(x, batch_size=8, verbose=0)
+    folded = values_of(model.weights)
+    assert max(np.abs(a - b).max() for a, b in zip(before, folded, strict=True)) > 1e-3
+    optimizer.learning_rate = 0.0
+    pretrainer.fit(x, batch_size=8, verbose=0)
+    for one, other in zip(values_of(model.weights), folded, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-7)
+
+
+def test_averages_of_weights_reach_the_target():
+    optimizer = keras.optimizers.Adam(0.05, use_ema=True, ema_momentum=0.95)
+    x = sequences(96, 5, 3)
+    report = keras_lsc.stabilize(
+        small_gru(), x, 0.5, optimizer=optimizer, tolerance=0.08, samples=64
+    )
+    assert report.max_deviation(0.5) <= 0.08
+
+
+def frozen_parts():
+    """A model with one layer that may be moved, and the frozen ones."""
+    keras.utils.set_random_seed(0)
+    nested = keras.Sequential(
+        [keras.Input((5, 4)), layers.SimpleRNN(4, return_sequences=True)], name="nested"
+    )
+    nested.trainable = False
+    late = layers.GRU(4, return_sequences=True)
+    # Keras' own training moves what is inside of this one: it was frozen before its layers were.
+    early = layers.Bidirectional(
+        layers.SimpleRNN(2, return_sequences=True), trainable=False, name="early"
+    )
+    model = keras.Sequential(
+        [
+            keras.Input((5, 3)),
+            late,
+            nested,
+            layers.BatchNormalization(),
+            layers.Dropout(0.5),
+            early,
+            layers.SimpleRNN(4, name="moved"),
+            layers.Dense(2),
+        ]
+    )
+    late.trainable = False
+    return model, [late, nested, early]
+
+
+def test_frozen_layers_statistics_seeds_and_metrics_stay_as_they_are():
+    model, frozen = frozen_parts()
+    x = sequences(24, 5, 3)
+    model.compile("sgd", "mse", metrics=["mae"])
+    model.evaluate(x, np.ones((24, 2)), verbose=0)
+    moved = model.get_layer("moved").cell.trainable_variables
+    kept = [v for v in model.variables if all(v is not other for other in moved)]
+    # Between two recurrent layers a normalisation shapes their transition.
+    normalization = model.layers[2]
+    kept = [v for v in kept if all(v is not other for other in normalization.trainable_variables)]
+    kept += model.metrics_variables
+    assert any("seed" in v.path for v in kept)
+    before, before_moved = values_of(kept), values_of(moved)
+    keras_lsc.stabilize(model, x, tolerance=20.0, max_updates=2, samples=8)
+    assert_same(kept, before)
+    assert any((v.numpy() != old).any() for v, old in zip(moved, before_moved, strict=True))
+    assert all(not layer.trainable for layer in frozen)
+
+
+def test_frozen_spiking_layers_are_not_woken():
+    lif = keras_lsc.layers.LIF(4, threshold=1e3, return_sequences=True)
+    inside = keras_lsc.layers.LIF(4, threshold=1e3, return_sequences=True)
+    both = layers.Bidirectional(inside, trainable=False)
+    model = keras.Sequential([keras.Input((5, 3)), lif, both, layers.SimpleRNN(4)])
+    lif.trainable = False
+    pretrainer = keras_lsc.LSCPretrainer(model)
+    before = values_of(model.variables)
+    wake(pretrainer.transition_map, [sequences(8, 5, 3)])
+    assert_same(model.variables, before)
+    weights = {variable.path for variable, _, _ in pretrainer._moved}
+    weights |= {variable.path for variable in pretrainer._free}
+    assert all(path.split("/")[1].startswith("simple_rnn") for path in weights)
+
+
+@pytest.mark.parametrize("mode", ["scales", "weights"])
+@pytest.mark.parametrize("what", ["model", "layers", "spiking"])
+def test_nothing_to_move_is_said_before_any_update(mode, what):
+    layer = keras_lsc.layers.LIF if what == "spiking" else layers.GRU
+    model = keras.Sequential(
+        [keras.Input((5, 3)), layer(4, return_sequences=True), layer(4), layers.Dense(2)]
+    )
+    for part in [model] if what == "model" else model.layers[:2]:
+        part.trainable = False
+    with pytest.raises(ValueError, match=r"frozen.*trainable=True"):
+        keras_lsc.LSCPretrainer(model, mode=mode)
+    with pytest.raises(ValueError, match=r"frozen.*trainable=True"):
+        keras_lsc.stabilize(model, sequences(8, 5, 3), mode=mode)
+
+
+def test_layers_frozen_after_the_pretrainer_was_made():
+    model = small_gru()
+    pretrainer = keras_lsc.LSCPretrainer(model)
+    pretrainer.compile()
+    model.layers[0].trainable = False
+    with pytest.raises(ValueError, match="frozen after this pretrainer was made"):
+        pretrainer.fit(sequences(8, 5, 3), verbose=0)
+
+
+class Spoil(keras.callbacks.Callback):
+    """Raises in one of its hooks, at the `at`-th time it is called."""
+
+    def __init__(self, hook, error, at):
+        super().__init__()
+        self.left = at
+
+        def raises(*_, **__):
+            self.left -= 1
+            if self.left < 0:
+                raise error
+
+        setattr(self, hook, raises)
+
+
+class BadBatches(keras.utils.PyDataset):
+    def __init__(self, error, at):
+        super().__init__()
+        self.error, self.at = error, at
+
+    num_batches = 4
+
+    def __getitem__(self, index):
+        if index == self.at:
+            raise self.error
+        return (sequences(8, 5, 3),)
+
+
+def test_an_error_at_any_point_of_fit_gives_everything_back():
+    model = small_gru()
+    pretrainer = keras_lsc.LSCPretrainer(model, mode="weights")
+    pretrainer.compile(keras.optimizers.Adam(0.1))
+    x = sequences(32, 5, 3)
+    pretrainer.fit(x, batch_size=8, verbose=0)
+    everything = [*pretrainer.variables, *pretrainer.optimizer.variables]
+    before = values_of(everything)
+    for hook in (
+        *("on_train_begin", "on_epoch_begin", "on_train_batch_begin", "on_train_batch_end"),
+        *("on_epoch_end", "on_train_end"),
+    ):
+        for error in (KeyboardInterrupt(), ZeroDivisionError()):
+            spoil = Spoil(hook, error, at=2 if "batch" in hook else 0)
+            with pytest.raises(type(error)):
+                pretrainer.fit(x, batch_size=8, verbose=0, callbacks=[spoil])
+            assert_same(everything, before)
+    # TensorFlow has errors of its own for what its pipeline of data meets.
+    for at in range(4):
+        with pytest.raises((KeyboardInterrupt, Exception)):
+            pretrainer.fit(BadBatches(KeyboardInterrupt(), at), shuffle=False, verbose=0)
+        assert_same(everything, before)
+
+
+def test_an_error_of_a_callback_leaves_the_model_of_stabilize_whole():
+    model = small_gru()
+    before = values_of(model.variables)
+    for hook in ("on_train_batch_end", "on_train_end"):
+        spoil = Spoil(hook, ZeroDivisionError(), at=1 if "batch" in hook else 0)
+        with pytest.raises(ZeroDivisionError):
+            keras_lsc.stabilize(
+                model,
+                sequences(24, 5, 3),
+                mode="weights",
+                max_updates=2,
+                samples=8,
+                callbacks=[spoil],
+            )
+        assert_same(model.variables, before)
+
+
+def test_folding_to_infinity_is_refused_and_changes_nothing():
+    model = small_gru()
+    pretrainer = keras_lsc.LSCPretrainer(model)
+    before = values_of(model.variables)
+    mover = pretrainer.trainable_variables[0]
+    mover.assign(keras.ops.full(mover.shape, 500.0))  # finite, and its exponential is not
+    with pytest.raises(FloatingPointError, match="NaN or infinite"):
+        pretrainer.fold_scales()
+    assert_same(model.variables, before)
+
+
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_a_radius_that_is_not_a_number_is_the_worst(at):
+    metric = RecentRadii(["a.time", "b.time", "b.depth"])
+    radii = np.ones(3, "float32")
+    radii[at] = np.nan
+    metric.update_state(*map(keras.ops.convert_to_tensor, (radii, radii, np.ones(3, "float32"))))
+    assert np.isnan(float(metric.result()["max_deviation"]))
+
+
+def test_a_scalar_weight_is_moved_as_others_are():
+    class Leaky(keras.Layer):
+        state_size = output_size = 3
+
+        def build(self, shape):
+            self.kernel = self.add_weight(shape=(shape[-1], 3), name="kernel")
+            self.leak = self.add_weight(shape=(), initializer="ones", name="leak")
+
+        def call(self, inputs, states):
+            state = keras.ops.tanh(inputs @ self.kernel + self.leak * states[0])
+            return state, [state]
+
+    model = keras.Sequential(
+        [keras.Input((5, 3)), layers.RNN(Leaky(), return_sequences=True), layers.RNN(Leaky())]
+    )
+    leak = model.layers[1].cell.leak
+    pretrainer = keras_lsc.LSCPretrainer(model, 0.5)
+    pretrainer.compile()
+    pretrainer.fit(sequences(16, 5, 3), batch_size=8, verbose=0)
+    assert float(leak.numpy()) < 1.0

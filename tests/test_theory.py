@@ -4,6 +4,7 @@ import doctest
 import importlib
 import itertools
 import math
+from fractions import Fraction
 from pathlib import Path
 
 import keras
@@ -324,3 +325,45 @@ def test_far_corner_radius_falls_with_depth_and_rises_with_length():
 def test_far_corner_radius_of_a_grid_without_two_corners_is_an_error(steps, layers):
     with pytest.raises(ValueError, match="no transitions"):
         far_corner_radius(steps, layers)
+
+
+@pytest.mark.parametrize(("steps", "depth"), [(3, 2), (2000, 2000), (5000, 3), (3, 5000)])
+@pytest.mark.parametrize("radii", [(0.5, 0.5), (0.25, 0.75), (0.0, 0.5), (1.0, 0.0)])
+def test_bounds_where_their_factors_are_no_floats(steps, depth, radii):
+    time, layer = map(Fraction, radii)  # exact in binary
+    exact = math.comb(steps + depth, depth) * time**steps * layer**depth
+    assert coherent_bound(*radii, steps, depth) == pytest.approx(float(exact), rel=1e-9)
+    exact = math.comb(steps + depth - 1, depth - 1) * time**steps * layer**depth
+    assert PascalRNN(*radii, depth).gradient(steps) == pytest.approx(float(exact), rel=1e-9)
+
+
+def test_a_bound_too_large_for_a_float_is_infinite():
+    assert coherent_bound(2.0, 2.0, 5000, 5000) == math.inf
+    assert coherent_bound(0.0, 1.0, 0, 3) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("make", "part"),
+    [
+        (lambda: number_of_paths(-1, 2), "steps"),
+        (lambda: number_of_paths(2, 1.5), "layers"),
+        (lambda: coherent_bound(-0.5, 0.5, 1, 1), "rho_time"),
+        (lambda: coherent_bound(0.5, float("nan"), 1, 1), "rho_depth"),
+        (lambda: propagate([0.5], [0.5, 0.5], 3), "got 1 and 2"),
+        (lambda: propagate([], [], 3), "got 0 and 0"),
+        (lambda: propagate([0.5, float("nan")], [0.5, 0.5], 3), r"time_factors\[1\]"),
+        (lambda: propagate([0.5], [0.5], 0), "steps"),
+        (lambda: energy_summed_over_time(0.5, "a", 1), "rho_depth"),
+        (lambda: energy_summed_over_time(0.5, 0.5, -1), "layers_below_top"),
+        (lambda: far_corner_radius(0, 2), "steps"),
+        (lambda: far_corner_radius(3, 2.5), "layers"),
+        (lambda: PascalRNN(0.5, 0.5, 0), "layers"),
+        (lambda: PascalRNN(-0.5, 0.5, 2), "rho_time"),
+        (lambda: PascalRNN(0.5, 0.5, 2).gradient(-1), "delay"),
+        (lambda: PascalRNN(0.5, 0.5, 2).gradient_sum(1.5), "steps"),
+        (lambda: PascalRNN(0.5, 0.5, 2).run(np.ones((2, 3))), "inputs"),
+    ],
+)
+def test_wrong_arguments_of_the_theory(make, part):
+    with pytest.raises(ValueError, match=part):
+        make()

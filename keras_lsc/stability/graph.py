@@ -242,7 +242,7 @@ def is_graph_model(layer: Any) -> bool:
 
 
 @functools.cache
-def _functional_class() -> type:
+def _functional_class() -> type[keras.Model]:
     """The class of functional models, which has no public name."""
     inputs = keras.Input((1,), name="entry_input")
     return type(keras.Model(inputs, inputs, name="entry"))

@@ -147,9 +147,8 @@ def _run(
     structure = _layout(cell).structure
     # Without automatic casts to make, `call` is the whole of a cell, at half the cost in torch.
     dtypes = {cell.compute_dtype, cell.variable_dtype, direction.layer.compute_dtype}
-    call = functools.partial(call_in_inference, cell)
-    if len(dtypes) == 1:
-        call = inference_call(cell)
+    is_plain = len(dtypes) == 1
+    call = inference_call(cell) if is_plain else functools.partial(call_in_inference, cell)
 
     def run_step(x: Tensor, before: list[Tensor], noise: list[Tensor]) -> list[Tensor]:
         if noise:
@@ -252,7 +251,8 @@ class Recorder(keras.layers.Layer):
         """
         mask = _mask_of_steps(mask) if self._takes_mask else None
         starts = _split_evenly(initial_state, len(self._directions))
-        outputs, final_states, recorded_states, rates = [], [], [], []
+        outputs, recorded_states, rates = [], [], []
+        final_states: list[Tensor] = []
         for direction, start in zip(self._directions, starts, strict=True):
             output, before, last = _run(direction, sequences, start, mask, perturbation)
             outputs.append(self._output(direction, output, mask))

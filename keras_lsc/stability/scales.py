@@ -27,7 +27,7 @@ def gate_blocks(shape: tuple[int, ...], gate_width: int | None) -> int:
         >>> gate_blocks((28, 256), 64)
         4
     """
-    if not shape or not gate_width or shape[-1] % gate_width:
+    if len(shape) == 0 or not gate_width or shape[-1] % gate_width:
         return 1
     return shape[-1] // gate_width
 
@@ -70,6 +70,6 @@ def nudged(value: Tensor, nudge: Tensor) -> Tensor:
 
 
 def _per_column(blocks: Tensor, value: Tensor) -> Tensor:
-    if not value.shape:
+    if len(value.shape) == 0:  # a shape of TensorFlow's is true, whatever it holds
         return ops.reshape(blocks, ())
     return ops.repeat(blocks, value.shape[-1] // blocks.shape[0])

@@ -178,7 +178,9 @@ def far_corner_radius(steps: int, layers: int) -> float:
         >>> round(far_corner_radius(steps=112, layers=2), 2)
         0.98
     """
-    steps, layers = positive_integer("steps", steps), positive_integer("layers", layers)
+    advice = "A grid without steps or layers has no transitions."
+    steps = positive_integer("steps", steps, advice=advice)
+    layers = positive_integer("layers", layers, advice=advice)
     transitions = steps + layers - 2
     if transitions == 0:
         raise ValueError(

@@ -253,7 +253,13 @@ class TransitionMap:
             for ref, leaf in zip(self.graph.inputs, leaves, strict=True)
         }
         stage, starts = self.graph.between((), sequence)
-        return int(self.graph.shapes(stage, {ref: given[ref] for ref in starts})[sequence][1])
+        known = {ref: given[ref] for ref in starts}
+        if any(None in shape[1:] for shape in known.values()):
+            raise ValueError(
+                f"The number of time steps of layer {call.layer.name!r} is not known when the "
+                "inputs are traced. Give keras.Input the number of steps."
+            )
+        return self.graph.shapes(stage, known)[sequence][1] or 0
 
     def suffix(self, call: Call) -> str:
         """What tells the calls of a layer, or of layers of one name, apart: "", "[2]", ..."""
@@ -546,13 +552,12 @@ class _RecurrentTransitions:
             name = f"{call.layer.name}.depth{self.map.suffix(call)}"
             if len(below) > 1:
                 name = f"{name}[{lower.layer.name}{self.map.suffix(lower)}]"
+            linearize = self._through_stage(call, source, stage, starts)
+            row = Transition(name, "depth", layer, "output", linearize, self._weight(call))
             if mapped:
                 through = self._through_resampling(call, source, stage, starts)
-                linearize, weight = through.linearize, through.weight
-            else:
-                linearize = self._through_stage(call, source, stage, starts)
-                weight = self._weight(call)
-            self.map.add(Transition(name, "depth", layer, "output", linearize, weight))
+                row = replace(row, linearize=through.linearize, weight=through.weight)
+            self.map.add(row)
         self.map.keep(starts)
         for inner in stage:
             if isinstance(inner.layer, keras.Layer):
