@@ -2,12 +2,13 @@
 
     python fuzz/kills.py --kills 200 [--seed 0] [--output benchmarks/results/kills.json]
 
-Kinds: `save` (keras_lsc.zoo.save into one folder), `download` (of a checkpoint from a slow server),
-`collect` (entries of finished builds into an index), `build` (keras_lsc.zoo.build.build_all with its
-children) and `resume` (pre-training with ModelCheckpoint, taken up again). Of each is written how
-often it was tried, and how often what was left was right or wrong; the exit code is 1 where anything
-was wrong. Processes are copies of this one, which imports everything and computes nothing, so that
-most of a killed one's life is spent with what it is killed at.
+Kinds: `save` (keras_lsc.zoo.save into one folder), `download` (of a checkpoint from a slow
+server), `collect` (entries of finished builds into an index), `build`
+(keras_lsc.zoo.build.build_all with its children) and `resume` (pre-training with ModelCheckpoint,
+taken up again). Of each is written how often it was tried, and how often what was left was right
+or wrong; the exit code is 1 where anything was wrong. Processes are copies of this one, which
+imports everything and computes nothing, so that most of a killed one's life is spent with what it
+is killed at.
 """
 
 import argparse
@@ -33,6 +34,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 os.environ.setdefault("KERAS_BACKEND", "jax")
+# What one copy has compiled, the next need not: a killed one would spend its life compiling.
+_COMPILED = tempfile.TemporaryDirectory(prefix="kills-compiled-")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _COMPILED.name)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 import https_server  # noqa: E402
 import keras  # noqa: E402
@@ -49,7 +54,7 @@ TINY = "test_sigmoid_parity_d2_rhovar"
 CHECKPOINT = ROOT / "zoo" / "checkpoints" / f"{TINY}.keras"
 # Of a hundred kills; a build and a resumption take many seconds each.
 SHARES = {"save": 40, "download": 35, "collect": 15, "build": 3, "resume": 7}
-EPOCHS = 8
+EPOCHS = 16
 
 
 class Process:
@@ -66,7 +71,7 @@ class Process:
         try:
             function(lambda line: os.write(begin, json.dumps(line).encode() + b"\n"), *arguments)
             code = 0
-        except BaseException:
+        except BaseException:  # noqa: BLE001, all of it is told to the parent, which raises it
             os.write(begin, json.dumps({"failed": traceback.format_exc()}).encode() + b"\n")
         finally:
             os._exit(code)
@@ -339,7 +344,8 @@ def stabilizes(tell: Callable[[Any], Any], folder: Path) -> None:
     before = [weight.numpy().copy() for weight in model.weights]
     pretrainer = keras_lsc.LSCPretrainer(model, target=0.9)
     pretrainer.compile(keras.optimizers.Adam(0.05))
-    pretrainer.build((None, 8, 3))
+    # The state of the optimiser is restored where there is one to restore to.
+    pretrainer.optimizer.build(pretrainer.trainable_variables)
     folder.mkdir(exist_ok=True)
     first = 0
     # The newest that is whole: Keras writes a file for every epoch, and writes it in place.
@@ -353,7 +359,7 @@ def stabilizes(tell: Callable[[Any], Any], folder: Path) -> None:
         keras.callbacks.ModelCheckpoint(
             str(folder / "{epoch:04d}.weights.h5"), save_weights_only=True
         ),
-        keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: tell({"epoch": epoch + 1})),
+        keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, _: tell({"epoch": epoch + 1})),
     ]
     pretrainer.fit(
         x, batch_size=16, initial_epoch=first, epochs=EPOCHS, verbose=0, callbacks=callbacks
