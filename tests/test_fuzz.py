@@ -2,7 +2,7 @@
 
 import keras
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from fuzz.attempt import attempt
@@ -26,6 +26,8 @@ def test_damaged_inputs_are_refused_well_or_harmless(name, tmp_path_factory):
         deadline=None,
         derandomize=True,
         database=None,
+        # A smaller number is no simpler input.
+        phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
     @given(st.integers(0, 10 * kind.count - 1))
