@@ -734,4 +734,5 @@ def _documented(given: Call) -> tuple[type[Exception], ...]:
     return (ValueError, *given.function.documented)
 
 
-ARGUMENTS = Kind("arguments", 150, _draw, _attempt, _documented, on_every_backend=True)
+# Where a value is taken, `stabilize` compiles, trains and measures twice.
+ARGUMENTS = Kind("arguments", 150, _draw, _attempt, _documented, on_every_backend=True, seconds=60)

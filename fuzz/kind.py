@@ -29,6 +29,7 @@ class Kind:
             (a command's exit code); what it raises is judged by `documented`.
         documented: the exceptions that are documented for an input, or for all of them.
         on_every_backend: whether the backend can change what comes of it.
+        seconds: of the processor, after which an input counts as one that hangs.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Kind:
         default=()
     )
     on_every_backend: bool = False
+    seconds: int = 20
 
     def input(self, seed: int, index: int) -> Any:
         """The input of a number."""

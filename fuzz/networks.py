@@ -45,7 +45,7 @@ class Network:
 
 
 def _draw(random: np.random.Generator) -> Network:
-    depth = int(random.integers(1, 4))
+    depth = int(random.integers(1, 3))
     names = list(_CELLS)
     cells = [(names[random.integers(len(names))], int(random.integers(1, 7))) for _ in range(depth)]
     return Network(
@@ -104,5 +104,12 @@ def _attempt(given: Network, folder: Path) -> str:
 
 
 NETWORKS = Kind(
-    "network", 8, _draw, _attempt, (ValueError, FloatingPointError), on_every_backend=True
+    "network",
+    4,
+    _draw,
+    _attempt,
+    (ValueError, FloatingPointError),
+    on_every_backend=True,
+    # Every measurement compiles; there are three.
+    seconds=120,
 )

@@ -11,12 +11,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from fuzz.attempt import SECONDS, Result
+from fuzz.attempt import SECONDS_ON_THE_CLOCK, Result
 from fuzz.kind import FAILED, REFUSED, RIGHT
 
-# The harness itself rings after SECONDS; code that never comes back to Python is killed here. The
-# first input of a kind warms up, which takes the longest on a backend that compiles.
-_SILENT = 10 * SECONDS
+# The harness itself rings before; code that never comes back to Python is killed here. The first
+# input of a kind warms up, so that it is tried twice before there is a word of it.
+_SILENT = 2 * SECONDS_ON_THE_CLOCK + 60
 FAILURES = Path(__file__).parent / "failures"
 Jobs = list[tuple[str, int, int]]
 
