@@ -1068,7 +1068,7 @@ def _():
 # -------------------------------------------------------------------------------------------
 
 
-def check(model, x, samples=ROWS, spread=0.7):
+def check(model, x, samples=2 * ROWS, spread=0.7):
     """Fails unless every transition of the model is measured as it is."""
     randomized(model, spread)
     expected = truth.facts(model, x, samples)
