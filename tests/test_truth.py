@@ -49,10 +49,9 @@ def _without_compiling():
     elif name == "jax":
         import jax
 
-        before = jax.config.jax_disable_most_optimizations
         jax.config.update("jax_disable_most_optimizations", True)
         yield
-        jax.config.update("jax_disable_most_optimizations", before)
+        jax.config.update("jax_disable_most_optimizations", False)
     else:
         yield
 
