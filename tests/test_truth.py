@@ -25,7 +25,6 @@ ON_EVERY_BACKEND = (
     "mask: multi-head attention",
     "mask: rows of padding alone, nested and spiking",
     "input: bytes into linear recurrent blocks",
-    "shared: layer called twice",
     "own cell: nested states",
     "package: alif refractory",
 )
