@@ -16,9 +16,10 @@ Input: the same by the layer's own input, where no recurrent layer is below. Fee
 d(input of a weighted layer)/d(input of the weighted layer before it), and the last one up to the
 outputs, before a last softmax or sigmoid.
 
-Where layers between change the number of steps, step t above is held against step t below if
-there are as many and that one has an effect on it, and otherwise against the last one that has;
-where none has, there is no transition. Which steps have an effect is found out by changing them.
+Where layers between change the number of steps (pooling, strides, cropping, padding, upsampling),
+step t above is held against the last step below that has an effect on it through them, which is
+found out by changing the steps; what keeps the number keeps the step, and so does a way of other
+layers on which it comes back. Where only padding has an effect there is no transition.
 
 Where a function has a kink (relu at exactly 0) there is no truth; keep the models away from it.
 
@@ -450,8 +451,8 @@ class Recurrent:
 
             sequence = self.run.get(source).data[at]
             below = step
-            if self._changes_steps(source, target):
-                below = last_with_effect(target_at, sequence, step, self.run.get(target).data)
+            if self._is_resampled(source, target):
+                below = self._step_below(source, target, at, step)
             exists = np.flatnonzero(below >= 0)
 
             def through(z, p, sequence=sequence, below=below, exists=exists, target_at=target_at):
@@ -464,12 +465,54 @@ class Recurrent:
             found.append(Fact(name, "depth", layer, jacobians(through, start, self.stencil)))
         return found
 
-    def _changes_steps(self, source: tuple, target: tuple) -> bool:
-        """Whether a tensor on the way has another number of steps than `source`."""
-        steps = self.run.get(source).data.shape[1]
-        return any(
-            self.run.get(key).data.shape[1:2] != (steps,) for key in self._way(source, target)
-        )
+    def _is_resampled(self, source: tuple, target: tuple) -> bool:
+        """Whether the number of steps changes on the way, by such layers alone."""
+        changing = set()
+        for key in self._way(source, target) - {source}:
+            call = self.run.program.calls[key[:3]]
+            if any(self._length(ref) != self._length(key) for ref in self._leading(source, call)):
+                changing.add(type(call.layer).__name__)
+        return bool(changing) and changing <= RESAMPLING
+
+    def _length(self, key: tuple) -> int:
+        return self.run.get(key).data.shape[1:2]
+
+    def _leading(self, source: tuple, call: Call) -> list[tuple]:
+        """The inputs of a call that `source` leads to."""
+        refs = [self.run.program.resolve(ref) for ref in call.refs()]
+        return [ref for ref in refs if self._way(source, ref)]
+
+    def _step_below(self, source: tuple, key: tuple, at: Any, step: Any) -> np.ndarray:
+        """The step of `source` for a step of `key` at every point; -1 where there is none."""
+        if key == source:
+            return step
+        call = self.run.program.calls[key[:3]]
+        routes = []
+        for ref in self._leading(source, call):
+            before = step
+            if self._length(ref) != self._length(key):
+                before = self._last_with_effect(call, ref, key, at, step)
+            routes.append(self._step_below(source, ref, at, before))
+        return np.maximum.reduce(routes)
+
+    def _last_with_effect(self, call: Call, ref: tuple, key: tuple, at: Any, step: Any) -> Any:
+        """The last step of `ref` that changes the step of `key` when it is changed itself."""
+        known = {k: v for k, v in self.run.values.items() if k[:3] != call.key}
+        points, length = len(at), self._length(ref)[0]
+        p, k = np.repeat(np.arange(points), length), np.tile(np.arange(length), points)
+        effect = np.zeros((points, length), dtype=bool)
+        base = self.run.get(key).data[at, np.maximum(step, 0)]
+        # Far away to both sides: the largest of some steps does not notice smaller ones.
+        for change in (-9.0, 9.0):
+            moved = {name: value[at[p]] for name, value in known.items()}
+            sequence = moved[ref].data.copy()
+            sequence[np.arange(len(p)), k] += change
+            moved[ref] = Value(sequence, moved[ref].mask)
+            again = Run(self.run.program, [moved[i].data for i in self.run.program.inputs], moved)
+            found = again.get(key).data[np.arange(len(p)), np.maximum(step, 0)[p]]
+            effect |= np.any(found != base[p], axis=-1).reshape(points, length)
+        last = length - 1 - np.argmax(effect[:, ::-1], axis=1)
+        return np.where(effect.any(axis=1) & (step >= 0), last, -1)
 
     def _way(self, source: tuple, key: tuple) -> set[tuple]:
         """All tensors that `source` leads to, without a recurrent layer, and that lead to `key`."""
@@ -498,24 +541,6 @@ class Recurrent:
                 pending.extend(call.refs())
         order = [call.key for call in self.calls]
         return sorted(found, key=lambda key: order.index(key[:3]))
-
-
-def last_with_effect(target_at, sequence, step, target) -> np.ndarray:
-    """For every point the step below to hold against its step above, -1 where there is none."""
-    points, length = sequence.shape[:2]
-    p = np.repeat(np.arange(points), length)
-    k = np.tile(np.arange(length), points)
-    effect = np.zeros((points, length), dtype=bool)
-    base = target_at(sequence, np.arange(points))
-    # Far away to both sides: also through a maximum, and out of the flat part of a relu.
-    for change in (-9.0, 9.0):
-        moved = sequence[p]
-        moved[np.arange(len(p)), k] += change
-        effect |= np.any(target_at(moved, p) != base[p], axis=-1).reshape(points, length)
-    last = np.where(effect.any(axis=1), length - 1 - np.argmax(effect[:, ::-1], axis=1), -1)
-    if target.shape[1] != length:
-        return last
-    return np.where(effect[np.arange(points), step], step, last)
 
 
 def split(z: np.ndarray, shapes: list[tuple]) -> list[np.ndarray]:
@@ -1418,6 +1443,16 @@ CONVOLUTIONS = (
     "DepthwiseConv1D",
     "DepthwiseConv2D",
 )
+RESAMPLING = {
+    "AveragePooling1D",
+    "MaxPooling1D",
+    "Conv1D",
+    "SeparableConv1D",
+    "DepthwiseConv1D",
+    "Cropping1D",
+    "ZeroPadding1D",
+    "UpSampling1D",
+}
 UNCHANGED = {
     "InputLayer",
     "Dropout",
