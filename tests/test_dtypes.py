@@ -44,7 +44,7 @@ def copy_of(layer, **changes):
     return copy
 
 
-@pytest.mark.parametrize("policy", LOWER)
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "float16"])
 @pytest.mark.parametrize("name", LAYERS)
 def test_states_and_parameters_of_the_dynamics_are_float32(name, policy, rng):
     layer = built(name, dtype=policy)
@@ -106,7 +106,7 @@ def test_a_slow_membrane_leaks_by_its_closed_form(policy):
         np.testing.assert_allclose(floats(layer(impulse))[0, :, 0], expected, rtol=4e-3)
 
 
-@pytest.mark.parametrize("policy", ["float32", *LOWER])
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "float16"])
 def test_slow_linear_units_do_not_explode(policy, rng):
     layer = layers.LRU(
         8, min_radius=0.99, max_radius=0.9999, seed=0, return_sequences=True, dtype=policy
@@ -166,20 +166,20 @@ for floatx in ("float64", "bfloat16", "float16"):
     inputs = keras.Input((6, 4))
     hidden = keras.layers.Masking()(inputs)
     for layer in (
-        layers.LIF(4, return_sequences=True),
-        layers.FiringRateRegularizer(0.1),
         layers.ALIF(4, reset="multiplicative-2", refractory=1, return_sequences=True),
+        layers.FiringRateRegularizer(0.1),
         layers.LRUBlock(4, dropout=0.1, seed=1, return_sequences=True),
         keras.layers.RNN(layers.LIFCell(4), return_sequences=True),
-        keras.layers.Bidirectional(layers.LRU(2, seed=1, return_sequences=True)),
         layers.LeakyReadout(3, zero_output_for_mask=True),
     ):
         hidden = layer(hidden)
         assert keras.backend.standardize_dtype(hidden.dtype) == floatx, layer
     model = keras.Model(inputs, hidden)
-    model.compile("sgd", "mse", metrics=[layers.FiringRate()], jit_compile=False)
-    model.fit(x, np.zeros((2, 3)), verbose=0)
-    for given in ("float32", "float64", "int32"):
+    if floatx == "float64":
+        has_xla = keras.backend.backend() == "jax"
+        model.compile("sgd", "mse", metrics=[layers.FiringRate()], jit_compile=has_xla)
+        model.train_on_batch(x, np.zeros((2, 3)))
+    for given in ("float32", "int32"):
         outputs = model(keras.ops.convert_to_tensor(x.astype(given)))
         assert keras.backend.standardize_dtype(outputs.dtype) == floatx
         assert np.isfinite(keras.ops.convert_to_numpy(keras.ops.cast(outputs, "float32"))).all()
@@ -210,17 +210,9 @@ def quantizable(dtype):
 
 
 @pytest.mark.parametrize(
-    ("mode", "dtype"),
-    [
-        ("int8", "float32"),
-        ("int8", "mixed_bfloat16"),
-        ("int8", "map"),
-        ("float8", "float32"),
-    ],
+    ("mode", "dtype"), [("int8", "float32"), ("int8", "mixed_bfloat16"), ("float8", "float32")]
 )
 def test_quantized_models_load_again(mode, dtype, rng, tmp_path):
-    if dtype == "map":
-        dtype = keras.dtype_policies.DTypePolicyMap(default_policy="float32")
     model = quantizable(dtype)
     x = (2 * rng.standard_normal((2, 8, UNITS))).astype("float32")
     model(x)
@@ -244,3 +236,21 @@ def test_parts_have_the_policies_that_they_are_given():
     assert "part_dtypes" not in layers.LRUBlock(UNITS, dtype="mixed_bfloat16").get_config()
     with pytest.raises(ValueError, match=r"part_dtypes must be a dictionary .* keys among lru"):
         layers.LRUBlock(UNITS, part_dtypes={"head": "float32"})
+
+
+def test_parts_find_their_policies_in_a_map_of_paths(rng, tmp_path):
+    policies = keras.dtype_policies.DTypePolicyMap(default_policy="mixed_bfloat16")
+    policies["block/cell/norm"] = keras.dtype_policies.get("float32")
+    policies["block/cell/gate"] = keras.dtype_policies.get("int8_from_float32")
+    block = layers.LRUBlock(UNITS, seed=1, dtype=policies, name="block")
+    block.cell.name = "cell"
+    x = rng.standard_normal((2, 6, UNITS)).astype("float32")
+    outputs = block(x)
+    assert dtype_of(outputs) == "bfloat16"
+    assert block.cell.norm.compute_dtype == "float32"
+    assert block.cell.gate.quantization_mode == "int8"
+    again = type(block).from_config(block.get_config())
+    again.cell.name = "cell"
+    again.build(x.shape)
+    again.set_weights(block.get_weights())
+    np.testing.assert_array_equal(floats(again(x)), floats(outputs))

@@ -136,7 +136,9 @@ class LRUCell(SequenceCell):
     def eigenvalues(self) -> tuple[Tensor, Tensor]:
         """Returns the real and imaginary parts of lambda, each `(state_units,)`."""
         rates = ops.exp(self._value(self.log_nu)) + ops.exp(self._value(self.log_damping))
-        modulus = ops.minimum(ops.exp(-rates), 1.0 - self._room)
+        # As a tensor: a number becomes one in the dtype of `floatx`, where this may round to 1.
+        most = ops.convert_to_tensor(1.0 - self._room, dtype=self.compute_dtype)
+        modulus = ops.minimum(ops.exp(-rates), most)
         cos, sin = backend.cos_and_sin(ops.exp(self._value(self.log_theta)))
         return modulus * cos, modulus * sin
 

@@ -300,8 +300,9 @@ def _at_masked_steps(outputs: Tensor, mask: Tensor, zero: bool) -> Tensor:
     batch, length = ops.shape(mask)
     first = ops.expand_dims(ops.arange(batch, dtype="int32") * length, -1)
     table = ops.reshape(outputs, (-1, outputs.shape[-1]))
-    repeated = ops.take(table, first + ops.maximum(latest - 1, 0), axis=0)
-    return repeated * ops.cast(ops.expand_dims(latest > 0, -1), outputs.dtype)
+    has_one = latest > 0
+    repeated = ops.take(table, first + latest - ops.cast(has_one, "int32"), axis=0)
+    return repeated * ops.cast(ops.expand_dims(has_one, -1), outputs.dtype)
 
 
 def _options_of(cell_class: type[SequenceCell]) -> set[str]:
