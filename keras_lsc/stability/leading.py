@@ -27,51 +27,55 @@ _NEXT = 0.1
 _ALONE, _ALONE_IF_SHARP = 0.05, 0.5
 
 
-class Basis(NamedTuple):
-    """Two orthonormal columns of a range, and how many dimensions the range has.
+class Subspaces(NamedTuple):
+    """What the powers of M and of its transpose tend to.
 
     Attributes:
-        vectors: `(..., n, 2)`.
-        is_line: whether one holds the range.
-        is_plane: whether the two do.
-        is_sharp: whether next to nothing is left beside the line or the plane.
+        left: `(..., n, 2)` orthonormal columns Y, of M^T.
+        right: `(..., n, 2)` orthonormal columns X, of M.
+        are_lines: `(...,)` whether one column holds either range.
+        are_planes: whether the two do.
+        are_sharp: whether next to nothing is left beside the lines or the planes.
     """
 
-    vectors: Tensor
-    is_line: Tensor
-    is_plane: Tensor
-    is_sharp: Tensor
+    left: Tensor
+    right: Tensor
+    are_lines: Tensor
+    are_planes: Tensor
+    are_sharp: Tensor
 
 
-def basis_of(vectors: Tensor, tolerance: float) -> Basis:
-    """An orthonormal basis of the range that three vectors `(..., n, 3)` are drawn from.
+def subspaces(left: Tensor, right: Tensor, tolerance: float) -> Subspaces:
+    """Orthonormal bases of the ranges that three vectors `(..., n, 3)` each are drawn from.
 
     Args:
-        vectors: in a general position in the range.
-        tolerance: what may be left of the third beside two for the range to count as a plane.
+        left: vectors in a general position in the range of powers of M^T.
+        right: the same of M.
+        tolerance: what may be left of the third beside two for a range to count as a plane.
 
     Returns:
-        `Basis`; of a line the second column is what rounding left, or zero.
+        `Subspaces`; of a line the second column is what rounding left, or zero.
     """
-    first, second, third = (normalized(vectors[..., k])[0] for k in range(3))
-    second = _without(second, first)
-    second, beside_line = normalized(second)
+    # Both at once: a graph of half the size.
+    both = ops.stack([left, right])
+    first, second, third = (normalized(both[..., k])[0] for k in range(3))
+    second, beside_line = normalized(_without(second, first))
     second = normalized(_without(second, first))[0]  # once is not enough where they are parallel
     beside_plane = normalized(_without(_without(third, first), second))[1]
-    is_line = beside_line[..., 0] < _LINE
-    is_plane = ops.logical_or(is_line, beside_plane[..., 0] < tolerance)
-    is_sharp = ops.where(is_line, beside_line[..., 0], beside_plane[..., 0]) < _SHARP
-    return Basis(ops.stack([first, second], axis=-1), is_line, is_plane, is_sharp)
+    bases = ops.stack([first, second], axis=-1)
+    beside_line, beside_plane = (
+        ops.max(beside[..., 0], axis=0) for beside in (beside_line, beside_plane)
+    )
+    are_lines = beside_line < _LINE
+    are_planes = ops.logical_or(are_lines, beside_plane < tolerance)
+    are_sharp = ops.where(are_lines, beside_line, beside_plane) < _SHARP
+    return Subspaces(bases[0], bases[1], are_lines, are_planes, are_sharp)
 
 
 def normalized(vectors: Tensor) -> tuple[Tensor, Tensor]:
     """Unit vectors and lengths `(..., 1)`; a vector of no length becomes zero, not NaN."""
-    size = ops.max(ops.abs(vectors), axis=-1, keepdims=True)
-    is_zero = size == 0.0
-    size = ops.where(is_zero, 1.0, size)
-    vectors = vectors / size
     norm = safe_sqrt(ops.sum(ops.square(vectors), axis=-1, keepdims=True))
-    return vectors / ops.where(is_zero, 1.0, norm), norm * size
+    return vectors / ops.where(norm == 0.0, 1.0, norm), norm
 
 
 def _without(vector: Tensor, direction: Tensor) -> Tensor:
@@ -79,31 +83,28 @@ def _without(vector: Tensor, direction: Tensor) -> Tensor:
 
 
 def leading(
-    left: Basis, right: Basis, rows: Tensor, value: Tensor, tolerance: float
+    spaces: Subspaces, rows: Tensor, value: Tensor, tolerance: float
 ) -> tuple[Tensor, Tensor]:
     """The modulus of the eigenvalue between two subspaces, and whether it is the leading one.
 
     Args:
-        left: basis Y of what the powers of M^T tend to.
-        right: basis X of what those of M tend to.
+        spaces: bases Y and X.
         rows: Y^T M, `(..., 2, n)`, differentiable.
         value: `(...,)`, the radius by other means.
-        tolerance: as of `basis_of`.
+        tolerance: as of `subspaces`.
 
     Returns:
         The modulus, and whether it is the radius' own, both `(...,)`.
     """
-    overlap = ops.matmul(ops.swapaxes(left.vectors, -1, -2), right.vectors)
-    block = ops.matmul(rows, right.vectors)
+    overlap = ops.matmul(ops.swapaxes(spaces.left, -1, -2), spaces.right)
+    block = ops.matmul(rows, spaces.right)
     # What rounding does to vectors is divided by their overlap.
     least = 1e-6 / tolerance
-    on_line = ops.logical_and(left.is_line, right.is_line)
     line, line_is_regular = _line_modulus(overlap, block, least)
-    plane, plane_is_regular, is_tie = _plane_modulus(overlap, block, value, least)
-    modulus = ops.where(on_line, line, plane)
-    in_plane = ops.logical_and(left.is_plane, right.is_plane)
-    is_simple = ops.logical_and(plane_is_regular, ops.logical_not(is_tie))
-    is_eigenvalue = ops.where(on_line, line_is_regular, ops.logical_and(in_plane, is_simple))
+    plane, plane_is_simple = _plane_modulus(overlap, block, value, least)
+    modulus = ops.where(spaces.are_lines, line, plane)
+    in_plane = ops.logical_and(spaces.are_planes, plane_is_simple)
+    is_eigenvalue = ops.where(spaces.are_lines, line_is_regular, in_plane)
     agrees = ops.abs(modulus - value) < 0.02 * value
     return modulus, ops.logical_and(is_eigenvalue, agrees)
 
@@ -115,12 +116,12 @@ def _line_modulus(overlap: Tensor, block: Tensor, least: float) -> tuple[Tensor,
 
 def _plane_modulus(
     overlap: Tensor, block: Tensor, value: Tensor, least: float
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor]:
     """Modulus of the eigenvalue of (Y^T X)^-1 Y^T M X that agrees with `value`.
 
     Returns:
-        The modulus, whether the overlap is regular, and whether there are two real eigenvalues of
-        equal modulus, or two that coincide.
+        The modulus, and whether it is that of one eigenvalue or a pair with a regular overlap, not
+        of two real eigenvalues of equal modulus, nor of two that coincide.
     """
     area = _determinant(overlap)
     is_regular = ops.abs(area) > least
@@ -142,12 +143,13 @@ def _plane_modulus(
     apart = ops.abs(candidates[0] - candidates[1])
     is_tie = ops.logical_and(ops.logical_not(is_pair), apart < _TIE * value)
     is_double = ops.abs(discriminant) < ops.square(_TIE * value)
-    is_tie = ops.logical_or(is_tie, is_double)
-    return ops.where(is_pair, safe_sqrt(determinant), real), is_regular, is_tie
+    is_simple = ops.logical_not(ops.logical_or(is_tie, is_double))
+    modulus = ops.where(is_pair, safe_sqrt(determinant), real)
+    return modulus, ops.logical_and(is_regular, is_simple)
 
 
 def is_certain(
-    left: Basis, right: Basis, rows: Tensor, images: Tensor, size: Tensor, value: Tensor
+    spaces: Subspaces, rows: Tensor, images: Tensor, size: Tensor, value: Tensor
 ) -> Tensor:
     """Whether the eigenvalue between two subspaces is known to be close.
 
@@ -156,8 +158,7 @@ def is_certain(
     is taken to be a tenth of the radius; rounding is divided by the overlap too.
 
     Args:
-        left: basis Y.
-        right: basis X.
+        spaces: bases Y and X.
         rows: Y^T M, `(..., 2, n)`.
         images: M X, `(..., n, 2)`.
         size: `(...,)` Frobenius norm of M.
@@ -166,30 +167,30 @@ def is_certain(
     Returns:
         `(...,)` booleans.
     """
-    on_line = ops.logical_and(left.is_line, right.is_line)
-    overlap = ops.matmul(ops.swapaxes(left.vectors, -1, -2), right.vectors)
+    on_line = spaces.are_lines
+    overlap = ops.matmul(ops.swapaxes(spaces.left, -1, -2), spaces.right)
     # The smallest singular value is no smaller than that.
     narrowest = ops.abs(_determinant(overlap)) / _frobenius(overlap)
     narrowest = ops.where(on_line, ops.abs(overlap[..., 0, 0]), narrowest)
     is_regular = ops.logical_and(narrowest > 0.0, value > 0.0)
-    of_right = _residual(right.vectors, images, on_line)
-    of_left = _residual(left.vectors, ops.swapaxes(rows, -1, -2), on_line)
+    vectors = ops.stack([spaces.left, spaces.right])
+    images = ops.stack([ops.swapaxes(rows, -1, -2), images])
+    inside = ops.matmul(ops.swapaxes(vectors, -1, -2), images)
+    plane = images - ops.matmul(vectors, inside)
+    line = images[..., 0] - vectors[..., 0] * inside[..., 0, 0][..., None]
+    residuals = ops.where(on_line, _length(line), _frobenius(plane))
     rounding = float(np.finfo(ops.dtype(size)).eps) / 2 * size
     distance = ops.where(is_regular, _NEXT * value, 1.0)
     narrowest = ops.where(is_regular, narrowest, 1.0)
-    error = (of_right * of_left / distance + rounding) / narrowest
-    is_sharp = ops.logical_and(left.is_sharp, right.is_sharp)
-    apart = ops.where(is_sharp, _ALONE_IF_SHARP, _ALONE)
-    is_alone = ops.maximum(of_right, of_left) < apart * value * narrowest
+    error = (residuals[0] * residuals[1] / distance + rounding) / narrowest
+    apart = ops.where(spaces.are_sharp, _ALONE_IF_SHARP, _ALONE)
+    is_alone = ops.max(residuals, axis=0) < apart * value * narrowest
     is_close = ops.logical_and(is_alone, error < _CLOSE * value)
     return ops.logical_and(is_regular, is_close)
 
 
-def _residual(vectors: Tensor, images: Tensor, on_line: Tensor) -> Tensor:
-    inside = ops.matmul(ops.swapaxes(vectors, -1, -2), images)
-    plane = images - ops.matmul(vectors, inside)
-    line = images[..., 0] - vectors[..., 0] * inside[..., 0, 0][..., None]
-    return ops.where(on_line, normalized(line)[1][..., 0], _frobenius(plane))
+def _length(vectors: Tensor) -> Tensor:
+    return safe_sqrt(ops.sum(ops.square(vectors), axis=-1))
 
 
 def _frobenius(matrices: Tensor) -> Tensor:

@@ -98,16 +98,15 @@ def powers(matrices: Tensor, squarings: int, certify: bool = False) -> Powers:
     nothing = ops.zeros_like(matrices[..., 0, 0])
 
     def body(_: Tensor, carry: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        state = carry[:-1]
-        unit, *state = _at_size(ops.matmul(carry[-1], carry[-1]), state)
+        unit, *state = _at_size(ops.matmul(carry[-1], carry[-1]), carry[:-1])
         return (*state, unit)
 
     # The exponent, the rates of the last power and of the one before, the lower bound, and
     # whether nothing is left of the powers.
     start = (ops.ones((), dtype), nothing, nothing, nothing - np.inf, nothing > 0.0)
-    unit, *state = _at_size(matrices * _SIZE**2, start)
-    *state, unit = ops.fori_loop(0, squarings, body, (*state, unit))
-    _, rate, former, lower, is_gone = state
+    unit, *first = _at_size(matrices * _SIZE**2, start)
+    carry = ops.fori_loop(0, squarings, body, (*first, unit))
+    _, rate, former, lower, is_gone, unit = carry
     unit = unit / _SIZE
     value = ops.exp(ops.where(is_gone, lower, 2.0 * rate - former))
     certain = None

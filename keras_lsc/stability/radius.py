@@ -15,7 +15,7 @@ from keras import ops
 from keras_lsc import arguments, backend
 from keras_lsc.stability import lapack
 from keras_lsc.stability.krylov import dominant_range, is_rounding, random_directions
-from keras_lsc.stability.leading import basis_of, is_certain, leading, normalized
+from keras_lsc.stability.leading import is_certain, leading, normalized, subspaces
 from keras_lsc.stability.powers import from_safe_scale, powers, safe_sqrt, to_safe_scale
 
 Tensor = Any
@@ -117,15 +117,14 @@ def _dense(matrices: Tensor, accuracy: Accuracy) -> _Spectral:
     matrices, scale = to_safe_scale(matrices)
     fixed = ops.stop_gradient(matrices)
     found = powers(fixed, accuracy.squarings, accuracy.certify)
-    left = basis_of(found.left, accuracy.tolerance)
-    right = basis_of(found.right, accuracy.tolerance)
-    rows = ops.matmul(ops.swapaxes(left.vectors, -1, -2), matrices)
-    modulus, is_own = leading(left, right, rows, found.value, accuracy.tolerance)
+    spaces = subspaces(found.left, found.right, accuracy.tolerance)
+    rows = ops.matmul(ops.swapaxes(spaces.left, -1, -2), matrices)
+    modulus, is_own = leading(spaces, rows, found.value, accuracy.tolerance)
     certain, value = None, found.value
     if accuracy.certify:
         size = safe_sqrt(ops.sum(ops.square(fixed), axis=(-2, -1)))
-        images = ops.matmul(fixed, right.vectors)
-        by_vectors = is_certain(left, right, ops.stop_gradient(rows), images, size, value)
+        images = ops.matmul(fixed, spaces.right)
+        by_vectors = is_certain(spaces, ops.stop_gradient(rows), images, size, value)
         is_own = by_vectors = ops.logical_and(by_vectors, is_own)
         # Stationary in both vectors, the eigenvalue between them is closer than the growth rate.
         value = ops.where(by_vectors, ops.stop_gradient(modulus), value)
@@ -425,22 +424,21 @@ def _krylov_radius(products: _Products, gain: Tensor, accuracy: Accuracy) -> _Sp
         left, value, is_zero, is_closed = dominant_range(pullback, start, size, accuracy.squarings)
         pushforward = products.pushforward()
         right, *_ = dominant_range(pushforward, start, size, accuracy.squarings)
-        left = basis_of(left, accuracy.tolerance)
-        right = basis_of(right, accuracy.tolerance)
-        vectors = [right.vectors[..., k] for k in range(2)] if accuracy.certify else []
+        spaces = subspaces(left, right, accuracy.tolerance)
+        vectors = [spaces.right[..., k] for k in range(2)] if accuracy.certify else []
         images = [pushforward(vector) for vector in vectors]
-        return left, right, value, is_zero, is_closed, images
+        return spaces, value, is_zero, is_closed, images
 
-    left, right, value, is_zero, is_closed, images = backend.no_gradient(ranges)
-    rows = ops.stack([pullback(left.vectors[..., k]) for k in range(2)], axis=1)
-    modulus, is_own = leading(left, right, rows, value, accuracy.tolerance)
+    spaces, value, is_zero, is_closed, images = backend.no_gradient(ranges)
+    rows = ops.stack([pullback(spaces.left[..., k]) for k in range(2)], axis=1)
+    modulus, is_own = leading(spaces, rows, value, accuracy.tolerance)
     # Stationary in both vectors, the eigenvalue is closer than the values of the projections.
     value = ops.where(is_own, ops.stop_gradient(modulus), value)
     certain = None
     if accuracy.certify:
         norm = ops.stop_gradient(gain) * n**0.5
         image = ops.stack(images, axis=-1)
-        by_vectors = is_certain(left, right, ops.stop_gradient(rows), image, norm, value)
+        by_vectors = is_certain(spaces, ops.stop_gradient(rows), image, norm, value)
         by_vectors = ops.logical_and(by_vectors, is_own)
         certain = ops.logical_or(is_zero, by_vectors)
         # A closed space does not say how often the leader occurs.
