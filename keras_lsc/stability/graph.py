@@ -169,6 +169,10 @@ class Graph:
                 specs[ref] = _of_rank(args[0], len(ref.shape), ref.dtype)
                 continue
             outputs = tree.flatten(call.layer.compute_output_spec(*args, **kwargs))
+            if any(None in spec.shape[1:] for spec in outputs):
+                # A layer may leave sizes open that its call does not, such as EinsumDense.
+                traced = keras.Operation.compute_output_spec(call.layer, *args, **kwargs)
+                outputs = tree.flatten(traced)
             specs.update(zip(call.outputs, outputs, strict=True))
         return {ref: tuple(spec.shape) for ref, spec in specs.items()}
 

@@ -127,40 +127,45 @@ def acts_per_step(layer: Any) -> bool:
 
 
 def can_map_steps(layer: Any) -> bool:
-    """Whether `step_below` knows which steps of its input `layer` makes a step of."""
+    """Whether `steps_below` knows which steps of its input `layer` makes a step of."""
     return isinstance(layer, _RESAMPLING) and getattr(layer, "data_format", "") != "channels_first"
 
 
-def step_below(layer: Any, step: Tensor, length: Tensor | int) -> Tensor:
-    """The last step of a layer's input that feeds a step of its output.
+def steps_below(
+    layer: Any, first: Tensor, last: Tensor, length: Tensor | int
+) -> tuple[Tensor, Tensor]:
+    """The first and the last step of a layer's input that feed a stretch of its output.
 
     Args:
         layer: one for which `can_map_steps`.
-        step: integers, of the output.
+        first: integers, the first steps of stretches of the output.
+        last: integers of that shape, the last steps of them.
         length: number of steps of the input.
 
     Returns:
-        Integers of the shape of `step`; outside [0, length) where no step of the input feeds it.
+        Integers of the shapes of `first` and `last`. Where no step of the input feeds the
+        stretch, the first is larger than the last.
     """
+    dilation = 1
     if isinstance(layer, layers.UpSampling1D):
-        return step // layer.size
-    if isinstance(layer, layers.Cropping1D):
-        return step + layer.cropping[0]
-    if isinstance(layer, layers.ZeroPadding1D):
-        return step - layer.padding[0]
-    (width,) = layer.pool_size if isinstance(layer, _POOLING) else layer.kernel_size
-    (stride,) = layer.strides
-    (dilation,) = getattr(layer, "dilation_rate", (1,))
-    reach = (width - 1) * dilation
-    last = step * stride
-    if layer.padding == "valid":
-        last = last + reach
-    elif layer.padding == "same":
-        windows = (length + stride - 1) // stride
-        missing = (windows - 1) * stride + reach + 1 - length
-        last = last + reach - ops.maximum(missing, 0) // 2
-    # A window may reach over the end, into padding.
-    return ops.minimum(last, length - 1)
+        first, last = first // layer.size, last // layer.size
+    elif isinstance(layer, layers.Cropping1D):
+        first, last = first + layer.cropping[0], last + layer.cropping[0]
+    elif isinstance(layer, layers.ZeroPadding1D):
+        first, last = first - layer.padding[0], last - layer.padding[0]
+    else:
+        (width,) = layer.pool_size if isinstance(layer, _POOLING) else layer.kernel_size
+        (stride,) = layer.strides
+        (dilation,) = getattr(layer, "dilation_rate", (1,))
+        reach = (width - 1) * dilation
+        padded: Any = {"causal": reach}.get(layer.padding, 0)
+        if layer.padding == "same":
+            windows = (length + stride - 1) // stride
+            padded = ops.maximum((windows - 1) * stride + reach + 1 - length, 0) // 2
+        first, last = first * stride - padded, last * stride - padded + reach
+    # A window may reach over the ends, into padding; one with holes goes back by whole ones.
+    over = ops.maximum(last - (length - 1), 0)
+    return ops.maximum(first, 0), last - (over + dilation - 1) // dilation * dilation
 
 
 def is_probability(layer: Any) -> bool:

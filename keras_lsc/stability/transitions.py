@@ -17,7 +17,7 @@ transitions only, one per weighted layer with what follows it up to the next wei
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -35,7 +35,7 @@ from keras_lsc.stability.layers import (
     is_probability,
     is_recurrent,
     is_weighted,
-    step_below,
+    steps_below,
     without_activation,
 )
 from keras_lsc.stability.masks import mask_of, with_mask
@@ -292,8 +292,9 @@ class TransitionMap:
         """
 
         def run() -> tuple[list[Tensor], dict[str, Tensor], list[dict[str, Any]]]:
-            values, records = self._forward(inputs, self._calls_to_run)
-            masks = {str(k): mask_of(values[ref]) for k, ref in enumerate(self._kept)}
+            found: dict[Ref, Tensor | None] = {}
+            values, records = self._forward(inputs, self._calls_to_run, masks=found)
+            masks = {str(k): found[ref] for k, ref in enumerate(self._kept)}
             return [values[ref] for ref in self._kept], _given(masks), list(map(_given, records))
 
         kept, masks, records = backend.no_gradient(run)
@@ -321,12 +322,26 @@ class TransitionMap:
         return tree.pack_sequence_as(self.model.output, found)
 
     def _forward(
-        self, inputs: Any, calls: Sequence[Call], perturbation: list[Tensor] | None = None
+        self,
+        inputs: Any,
+        calls: Sequence[Call],
+        perturbation: list[Tensor] | None = None,
+        masks: dict[Ref, Tensor | None] | None = None,
     ) -> tuple[dict[Ref, Tensor], list[dict[str, Any]]]:
-        """The tensors, each with the mask Keras gave it, and the records of recurrent calls."""
+        """The tensors and the records of recurrent calls.
+
+        The masks of the tensors that are kept are put into `masks`.
+        """
+
+        def read_masks(made: Iterable[Ref]) -> None:
+            # At once: a layer may take the mask off its inputs, as MultiHeadAttention does.
+            if masks is not None:
+                masks.update((ref, mask_of(values[ref])) for ref in made if ref in self._kept)
+
         leaves = in_order(inputs, input_structure(self.model))
         entries = zip(self.graph.inputs, self.graph.entries, leaves, strict=True)
         values = {ref: entry(leaf) for ref, entry, leaf in entries}
+        read_masks(values)
         remaining, records = list(perturbation or []), []
         for call in calls:
             if call in self._recorders:
@@ -339,6 +354,7 @@ class TransitionMap:
             else:
                 outputs = call.run(values)
             values.update(zip(call.outputs, tree.flatten(outputs), strict=True))
+            read_masks(call.outputs)
         return values, records
 
     def _record(self, call: Call, values: dict[Ref, Tensor], noise: list[Tensor]) -> Any:
@@ -548,7 +564,7 @@ class _RecurrentTransitions:
         for source in below:
             lower = self.graph.producer(source)
             assert lower is not None
-            mapped = self._changes_steps(lower, call, stage, starts)
+            mapped = self._is_resampled(lower, call, stage)
             name = f"{call.layer.name}.depth{self.map.suffix(call)}"
             if len(below) > 1:
                 name = f"{name}[{lower.layer.name}{self.map.suffix(lower)}]"
@@ -570,13 +586,12 @@ class _RecurrentTransitions:
         name = f"{call.layer.name}.input{self.map.suffix(call)}"
         self.map.add(Transition(name, "input", layer, "output", linearize, self._weight(call)))
 
-    def _changes_steps(
-        self, lower: Call, call: Call, stage: tuple[Call, ...], starts: tuple[Ref, ...]
-    ) -> bool:
-        """Whether the stage between two recurrent layers changes the number of steps.
+    def _is_resampled(self, lower: Call, call: Call, stage: tuple[Call, ...]) -> bool:
+        """Whether the steps of two recurrent layers are matched through layers that resample.
 
         Raises:
-            ValueError: it does in a way that leaves no step below to hold against one above.
+            ValueError: the stage between them changes the number of steps in a way that leaves no
+                step below to hold against one above.
         """
         layers_between = [inner for inner in stage if not isinstance(inner.layer, Entry)]
         between = ", ".join(repr(inner.layer.name) for inner in layers_between) or "nothing"
@@ -589,7 +604,8 @@ class _RecurrentTransitions:
         source = lower.outputs[0]
         shapes = {ref: ref.shape for inner in stage for ref in (*inner.inputs, *inner.outputs)}
         if any(None in shape[1:2] for shape in shapes.values()):
-            shapes = self.graph.shapes(stage, {ref: ref.shape for ref in starts})
+            calls, inputs = self.graph.between((), call.first_input)
+            shapes = self.graph.shapes(calls, {ref: ref.shape for ref in inputs})
         on_path = [inner for inner in stage if self._leads_to(source, inner)]
         changing = [
             inner
@@ -603,8 +619,11 @@ class _RecurrentTransitions:
         if not changing:
             return False
         unknown = [inner for inner in changing if not can_map_steps(inner.layer)]
+        steps = shapes[source][1], shapes[call.first_input][1]
+        if unknown and steps[0] == steps[1]:
+            # Step t above is held against step t below, whatever shapes came in between.
+            return False
         if unknown:
-            steps = shapes[source][1], shapes[call.first_input][1]
             raise ValueError(
                 f"Between {lower.layer.name!r} and {call.layer.name!r}, {between} changes the "
                 f"number of time steps from {steps[0]} to {steps[1]}, and of "
@@ -696,7 +715,7 @@ class _Resampling:
         output = _output_at_step(points, self.call)
         sequence, mask = points.values[self.source], points.masks.get(self.source)
         length = ops.shape(sequence)[1]
-        below = ops.minimum(ops.maximum(self._step_below(points), 0), length - 1)
+        below = ops.clip(self._step_below(points)[0], 0, length - 1)
 
         def perturbed(y: Tensor) -> Tensor:
             values = {ref: points.masked(ref) for ref in self.starts if ref is not self.source}
@@ -707,32 +726,44 @@ class _Resampling:
         return perturbed, take_step(sequence, below)
 
     def weight(self, points: Points) -> Tensor | None:
-        below = self._step_below(points)
-        length = ops.shape(points.values[self.source])[1]
-        inside = ops.cast(ops.logical_and(below >= 0, below < length), "float32")
+        fed = ops.cast(self._step_below(points)[1], "float32")
         weight = points.weight(self.call)
-        return inside if weight is None else inside * weight
+        return fed if weight is None else fed * weight
 
-    def _step_below(self, points: Points) -> Tensor:
+    def _step_below(self, points: Points) -> tuple[Tensor, Tensor]:
+        """The last step of the source that feeds the step above, and whether one does."""
         values = {ref: points.masked(ref) for ref in self.starts}
         values = backend.no_gradient(lambda: list(self.graph.run(self.stage, values).values()))
         refs = [*self.starts, *(ref for inner in self.stage for ref in inner.outputs)]
-        lengths = {ref: ops.shape(value)[1] for ref, value in zip(refs, values, strict=True)}
+        lengths = {
+            ref: ops.shape(value)[1]
+            for ref, value in zip(refs, values, strict=True)
+            if len(value.shape) > 1
+        }
 
-        def back(ref: Ref, step: Tensor) -> Tensor:
+        def back(ref: Ref, first: Tensor, last: Tensor, fed: Tensor) -> tuple[Tensor, Tensor]:
             if ref is self.source:
-                return step
+                return last, fed
             inner = self.graph.producer(ref)
             assert inner is not None
             found = []
             for before in self.routes[inner]:
-                here = step
+                window = first, last
                 if can_map_steps(inner.layer):
-                    here = step_below(inner.layer, step, lengths[before])
-                found.append(back(before, here))
-            return functools.reduce(ops.maximum, found)
+                    window = steps_below(inner.layer, first, last, lengths[before])
+                # What only padding feeds must not come back in through a layer further below.
+                found.append(back(before, *window, ops.logical_and(fed, window[0] <= window[1])))
+            return functools.reduce(_later, found)
 
-        return back(self.call.first_input, points.index(self.call))
+        above = points.index(self.call)
+        return back(self.call.first_input, above, above, ops.ones_like(above, dtype="bool"))
+
+
+def _later(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """The later of two steps, each with whether it is one at all."""
+    (step_a, is_a), (step_b, is_b) = one, other
+    both = ops.where(is_b, ops.maximum(step_a, step_b), step_a)
+    return ops.where(is_a, both, step_b), ops.logical_or(is_a, is_b)
 
 
 def _with_step(sequence: Tensor, index: Tensor, y: Tensor) -> Tensor:
@@ -812,10 +843,13 @@ class _FeedForwardTransitions:
         for call in self.weighted:
             if hidden_recurrent_layer(call.layer) is not None:
                 self.map._refuse_hidden_recurrence()
-        layer_of = {call.first_input: index for index, call in enumerate(self.weighted)}
-        targets = [call.first_input for call in self.weighted[1:]]
-        targets.extend(self._logits(ref) for ref in self.graph.outputs)
+        read = [self._origin(call.first_input) for call in self.weighted]
+        layer_of = {ref: index for index, ref in enumerate(read)}
+        targets = [*read[1:], *(self._logits(ref) for ref in self.graph.outputs)]
         for target in dict.fromkeys(targets):
+            if self.graph.producer(target) is None:
+                # No layer leads to an input of the model.
+                continue
             sources = [ref for ref in layer_of if ref is not target]
             stage, starts = self.graph.between(sources, target)
             for source in (ref for ref in starts if ref in layer_of):
@@ -834,12 +868,13 @@ class _FeedForwardTransitions:
             call = self.graph.producer(ref)
         return ref
 
-    def _is_input(self, ref: Ref) -> bool:
+    def _origin(self, ref: Ref) -> Ref:
+        """The tensor that enters a nested model as `ref`; `ref` itself if it is none of those."""
         call = self.graph.producer(ref)
         while call is not None and isinstance(call.layer, Entry):
             ref = call.first_input
             call = self.graph.producer(ref)
-        return call is None
+        return ref
 
     def _add_stage(
         self,
@@ -871,7 +906,7 @@ class _FeedForwardTransitions:
 
             return next_input, flatten_features(x)
 
-        kind = "input" if self._is_input(source) or index == 0 else "depth"
+        kind = "input" if graph.producer(source) is None or index == 0 else "depth"
         siblings = [row for row in self.map.transitions if row.layer == index]
         name = f"{weighted.layer.name}.{kind}{self.map.suffix(weighted)}"
         name += f"[{len(siblings)}]" if siblings else ""
