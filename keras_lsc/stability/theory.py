@@ -110,6 +110,9 @@ def propagate(
                [0.5, 1. ]])
     """
     steps = positive_integer("steps", steps)
+    for name, factors in (("time_factors", time_factors), ("depth_factors", depth_factors)):
+        if not isinstance(factors, Sequence | np.ndarray) or isinstance(factors, str | bytes):
+            raise ValueError(f"{name} must be a list of one number a layer, got {factors!r:.200}.")
     layers = len(time_factors)
     if layers == 0 or len(depth_factors) != layers:
         raise ValueError(

@@ -48,7 +48,7 @@ def list(pattern: str = "*", *, hidden: bool = False, **filters: Any) -> builtin
 
     Raises:
         TypeError: a filter is no field of a recipe.
-        ValueError: `pattern` is no string, `hidden` no boolean.
+        ValueError: `pattern` is no string or an empty one, `hidden` no boolean.
         DamagedCheckpointError: an index cannot be read.
 
     Example:

@@ -187,6 +187,7 @@ def save(
 
     Raises:
         TypeError: no model, or no report.
+        ValueError: `folder` is no path, or an empty one.
         OSError: the folder cannot be written to.
 
     Example:
@@ -205,7 +206,7 @@ def save(
             "report must be what keras_lsc.measure or keras_lsc.stabilize returns, or None; got "
             f"{type(report).__name__}."
         )
-    path = Path(folder)
+    path = Path(text("folder", os.fspath(folder) if isinstance(folder, os.PathLike) else folder))
     certificate = {"report": report.to_dict() if report else None}
     with archive.prepared(model, path, certificate) as (finished, digest):
         beside = finished.with_name(OWN_CERTIFICATE)
