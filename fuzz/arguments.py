@@ -117,7 +117,13 @@ def _inputs() -> Sort:
                 x[:, :0],
             ),
             *(x.astype(object)[..., :1], x.astype("U8"), x.astype(complex), [x, x, x], {"y": x}),
-            *(np.zeros((3, 5, 3), "datetime64[s]"), [[[1, 2, 3]], [[1]]], np.float32(1), print),
+            *(
+                np.zeros((3, 5, 3), "datetime64[s]"),
+                np.zeros((3, 5, 3), "timedelta64[s]"),
+                [[[1, 2, 3]], [[1]]],
+                np.float32(1),
+                print,
+            ),
         ),
     )
 
