@@ -336,7 +336,7 @@ FUNCTIONS = (
         "zoo.verify",
         zoo.verify,
         lambda: {"name": _CELL},
-        {"name": TEXT, "data_dir": FOLDER},
+        {"name": TEXT, "data_dir": FOLDER, "cache_dir": FOLDER},
         (*_CHECKPOINTS, *_UNAVAILABLE, zoo.CertificateMismatchError),
     ),
     Function(

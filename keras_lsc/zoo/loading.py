@@ -134,9 +134,10 @@ def _checked_policy(given: Any) -> str:
 def _checked_cache(given: Any) -> Path | None:
     if given is None:
         return None
-    if not isinstance(given, str | os.PathLike) or not os.fspath(given):
+    path = os.fspath(given) if isinstance(given, str | os.PathLike) else None
+    if not isinstance(path, str) or not path or "\0" in path:
         raise ValueError(f"cache_dir must be a folder, or None, got {given!r:.200}.")
-    return Path(given)
+    return Path(path)
 
 
 def _check_sha256(given: Any) -> None:
