@@ -367,3 +367,11 @@ def test_a_bound_too_large_for_a_float_is_infinite():
 def test_wrong_arguments_of_the_theory(make, part):
     with pytest.raises(ValueError, match=part):
         make()
+
+
+@pytest.mark.parametrize("factors", [None, 3, "ab", b"ab", {}, print, 0.5])
+def test_factors_that_are_no_list(factors):
+    with pytest.raises(ValueError, match="time_factors must be a list"):
+        propagate(factors, [0.5, 0.5], steps=2)
+    with pytest.raises(ValueError, match="depth_factors must be a list"):
+        propagate([0.5, 0.5], factors, steps=2)
