@@ -42,7 +42,8 @@ class LaneBatches(keras.utils.PyDataset):
             TensorFlow takes the shapes from the first batches.
 
     Raises:
-        ValueError: a number is not a possible one, the tokens are no integers, or the text is too short for it.
+        ValueError: a number is not a possible one, the tokens are no integers, or the text is too
+            short for it.
 
     Example:
         >>> import numpy as np
