@@ -117,7 +117,13 @@ def _inputs() -> Sort:
                 x[:, :0],
             ),
             *(x.astype(object)[..., :1], x.astype("U8"), x.astype(complex), [x, x, x], {"y": x}),
-            *(np.zeros((3, 5, 3), "datetime64[s]"), [[[1, 2, 3]], [[1]]], np.float32(1), print),
+            *(
+                np.zeros((3, 5, 3), "datetime64[s]"),
+                np.zeros((3, 5, 3), "timedelta64[s]"),
+                [[[1, 2, 3]], [[1]]],
+                np.float32(1),
+                print,
+            ),
         ),
     )
 
@@ -151,6 +157,11 @@ def _no_models() -> Sort:
 @cache
 def _report() -> keras_lsc.StabilityReport:
     return keras_lsc.measure(_model(), _x(), samples=4)
+
+
+@cache
+def _spectrum() -> Any:
+    return next(iter(keras_lsc.eigenvalues(_model(), _x(), samples=2).values()))
 
 
 @dataclass(frozen=True)
@@ -293,7 +304,7 @@ FUNCTIONS = (
         zoo.list,
         dict,
         {
-            "pattern": Sort(("test_*", "*", ""), (None, 1, True, [], {}, b"x", _NAN, object())),
+            "pattern": Sort(("test_*", "*"), ("", None, 1, True, [], {}, b"x", _NAN, object())),
             "hidden": FLAG,
         },
         (TypeError,),
@@ -325,7 +336,7 @@ FUNCTIONS = (
         "zoo.verify",
         zoo.verify,
         lambda: {"name": _CELL},
-        {"name": TEXT, "data_dir": FOLDER},
+        {"name": TEXT, "data_dir": FOLDER, "cache_dir": FOLDER},
         (*_CHECKPOINTS, *_UNAVAILABLE, zoo.CertificateMismatchError),
     ),
     Function(
@@ -410,7 +421,7 @@ FUNCTIONS = (
     Function(
         "datasets.read_ts", datasets.read_ts, lambda: {"path": "x"}, {"path": FOLDER}, (OSError,)
     ),
-    _task("parity", n=COUNT, length=Sort((30,), COUNT.wrong, (2**70,))),
+    _task("parity", n=COUNT, length=Sort((30, None), COUNT_OR_NONE.wrong, (2**70,))),
     _task("adding", length=Sort((9,), COUNT.wrong, (2**40,))),
     _task("copy_memory"),
     _task("delayed_match", n=COUNT),
@@ -612,10 +623,12 @@ FUNCTIONS = (
     Function(
         "theory.propagate",
         theory.propagate,
-        lambda: {"time_factors": [0.5, 0.5], "depth_factors": [0.5], "steps": 3},
+        lambda: {"time_factors": [0.5, 0.5], "depth_factors": [0.0, 0.5], "steps": 3},
         {
             "time_factors": Sort(((1, 2),), (None, 3, "x", [], [_NAN, 1], ["a", "b"], [1], print)),
-            "depth_factors": Sort(((1,),), (None, 3, "x", [_NAN], ["a"], [1, 2], print)),
+            "depth_factors": Sort(
+                ((0, 1),), (None, 3, "x", [], [0, _NAN], ["a", "b"], [1], [1, 2, 3], print)
+            ),
             "steps": COUNT,
         },
     ),
@@ -646,9 +659,36 @@ FUNCTIONS = (
                 (None, 0.5, "variance"), tuple(v for v in TARGET.wrong if v is not None)
             ),
             "labels": Sort((("a", "b"),), (None, 1, ("a",), (1, 2, 3))),
-            "kinds": Sort((("time",),), (None, 1, ("x",), ())),
+            "kinds": Sort((("time",),), (None, 1, "time", (1,), ("x",), ())),
         },
-        (TypeError,),
+    ),
+    Function(
+        "plot.gradient_grids",
+        plot.gradient_grids,
+        lambda: {"grids": np.ones((5, 2))},
+        {
+            "grids": Sort(
+                ({"a": np.ones((5, 2))}, [[1.0, 0.5]]),
+                *((None, 1, "x", [], {}, {"a": None}, [1.0], [[1], [1, 2]], [["a"]], print),),
+            )
+        },
+    ),
+    Function(
+        "plot.eigenvalues",
+        plot.eigenvalues,
+        lambda: {"before": _spectrum()},
+        {
+            "before": Sort((), (None, 1, "x", [], {}, print)),
+            "after": Sort((None,), (1, "x", [], print)),
+            "target": Sort((None, 0.5), tuple(v for v in POSITIVE.wrong if v is not None)),
+            "labels": Sort((("a", "b"),), (None, 1, ("a",), (1, 2, 3))),
+        },
+    ),
+    Function(
+        "plot.backends",
+        plot.backends,
+        dict,
+        {"comparison": Sort((), (None, 1, "x", [], {}, print))},
     ),
     Function(
         "plot.spike_raster",
@@ -656,7 +696,18 @@ FUNCTIONS = (
         lambda: {"spikes": np.eye(4)},
         {
             "spikes": Sort(
-                (), (None, "x", 3, [], np.eye(4) / 2, np.zeros((2, 2, 2, 2)), np.eye(3) + _NAN)
+                (),
+                (
+                    None,
+                    "x",
+                    3,
+                    [],
+                    print,
+                    {},
+                    np.eye(4) / 2,
+                    np.zeros((2, 2, 2, 2)),
+                    np.eye(3) + _NAN,
+                ),
             )
         },
     ),
@@ -666,13 +717,16 @@ FUNCTIONS = (
         lambda: {"histories": {"a": [{"val_accuracy": [0.1, 0.2]}]}},
         {
             "histories": Sort(
-                (), (None, 1, "x", [], {"a": []}, {"a": [1]}, {"a": [{}]}, {"a": None})
+                (),
+                (
+                    *(None, 1, "x", [], {"a": []}, {"a": [1]}, {"a": [{}]}, {"a": None}),
+                    *({"a": [{"val_accuracy": value}]} for value in (None, 1, "x", ["a"], [[1]])),
+                ),
             ),
             "metric": TEXT,
             "first_epoch": Sort((0, 1), (None, "x", 2.5, [], True, _NAN)),
             "connected": FLAG,
         },
-        (TypeError,),
     ),
 )
 

@@ -1,7 +1,9 @@
 """The files of the zoo: checkpoints, the index, certificates."""
 
+import io
 import json
 import os
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +23,8 @@ from fuzz.mutate import (
     to_json,
 )
 from keras_lsc import layers, zoo
-from keras_lsc.zoo.archive import read_certificate
+from keras_lsc.zoo import Recipe
+from keras_lsc.zoo.archive import read_certificate, sha256
 from keras_lsc.zoo.pages import card
 
 _ZOO = Path(__file__).parents[1] / "zoo"
@@ -32,6 +35,14 @@ _DAMAGED = (zoo.DamagedCheckpointError,)
 @cache
 def _entry() -> dict[str, Any]:
     return json.loads((_ZOO / "index.json").read_text())[_NAME]
+
+
+def _renamed(target: Any) -> tuple[str, dict[str, Any]]:
+    """The entry with another target, which makes its name one that the own index does not have."""
+    entry = json.loads(json.dumps(_entry()))
+    recipe = entry["certificate"]["recipe"]
+    recipe["target"] = target
+    return Recipe.from_dict(recipe).name, entry
 
 
 @dataclass(frozen=True)
@@ -109,22 +120,23 @@ def _zoo_in(folder: Path, index: bytes) -> Iterator[None]:
 
 
 def _draw_index(random: np.random.Generator) -> bytes:
-    index = {"fuzz_one": _entry(), "fuzz_two": _entry()}
+    index = dict([_renamed(0.71), _renamed([0.72, 0.7])])
     if random.random() < 0.7:
         # Else nearly every damage would be deep in the tables of the certificates.
-        recipe = _entry()["certificate"]["recipe"]
-        short = {key: value for key, value in _entry().items() if key != "certificate"}
-        index = damaged_json(random, {"fuzz_one": {**short, "certificate": {"recipe": recipe}}})
-        entry = index.get("fuzz_one") if isinstance(index, dict) else None
+        name, whole = _renamed(0.71)
+        short = {**whole, "certificate": {"recipe": whole["certificate"]["recipe"]}}
+        index = damaged_json(random, {name: short})
+        entry = index.get(name) if isinstance(index, dict) else None
         if isinstance(entry, dict) and isinstance(entry.get("certificate"), dict):
-            entry["certificate"] = {**_entry()["certificate"], **entry["certificate"]}
+            entry["certificate"] = {**whole["certificate"], **entry["certificate"]}
         return to_json(index)
     return damaged_json_text(random, index)
 
 
 def _attempt_index(given: bytes, folder: Path) -> str:
+    own = set(zoo.list(hidden=True))
     with _zoo_in(folder, given):
-        names = zoo.list("fuzz_*", hidden=True)
+        names = [name for name in zoo.list(hidden=True) if name not in own]
         zoo.list(hidden=True, dataset="parity", depth=2)
         for name in names:
             known = zoo.info(name)
@@ -154,17 +166,19 @@ def _attempt_certificate(given: bytes, folder: Path) -> str:
 
 @dataclass(frozen=True)
 class Forgery:
-    """An index with a certificate that does not hold."""
+    """A checkpoint whose certificate, in the index and in the file, does not hold."""
 
     told: str
-    content: bytes
+    name: str
+    entry: dict[str, Any]
 
     def __repr__(self) -> str:
         return self.told
 
 
 def _draw_forgery(random: np.random.Generator) -> Forgery:
-    entry = json.loads(json.dumps(_entry()))
+    # The same radii as the file is of, under another name.
+    name, entry = _renamed([0.5**0.5, 0.5**0.5])
     rows = entry["certificate"]["stabilized"]["transitions"]
     row = rows[random.integers(len(rows))]
     way = str(random.choice(["radius", "nan", "remove", "only", "none", "units", "target"]))
@@ -182,15 +196,34 @@ def _draw_forgery(random: np.random.Generator) -> Forgery:
         entry["certificate"]["recipe"]["units"] += 1
     elif way == "target":
         entry["certificate"]["recipe"]["target"] = float(random.choice([0.1, 3.0]))
-    return Forgery(f"{way} of {row['name']}", to_json({"fuzz_one": entry}))
+    if way == "target":
+        name = Recipe.from_dict(entry["certificate"]["recipe"]).name
+    return Forgery(f"{way} of {row['name']}", name, entry)
+
+
+def _with_certificate(certificate: dict[str, Any]) -> bytes:
+    """The file of the zoo, with another certificate in it, as a careful forger would have it."""
+    written = io.BytesIO()
+    with (
+        zipfile.ZipFile(io.BytesIO(_content("zoo"))) as old,
+        zipfile.ZipFile(written, "w", zipfile.ZIP_DEFLATED) as new,
+    ):
+        for member in old.namelist():
+            content = old.read(member)
+            if member == "metadata.json":
+                content = to_json({**json.loads(content), "keras_lsc": certificate})
+            new.writestr(member, content)
+    return written.getvalue()
 
 
 def _attempt_forgery(given: Forgery, folder: Path) -> str:
     checkpoints = folder / "checkpoints"
     checkpoints.mkdir()
-    (checkpoints / "fuzz_one.keras").write_bytes(_content("zoo"))
-    with _zoo_in(folder, given.content):
-        verdict = zoo.verify("fuzz_one")
+    path = checkpoints / f"{given.name}.keras"
+    path.write_bytes(_with_certificate(given.entry["certificate"]))
+    sums = {"sha256": sha256(path), "bytes": path.stat().st_size}
+    with _zoo_in(folder, to_json({given.name: {**given.entry, **sums}})):
+        verdict = zoo.verify(given.name)
     require(not verdict.passed, "a certificate that does not hold passed")
     return RIGHT
 

@@ -58,7 +58,7 @@ def radii(
     Raises:
         ImportError: matplotlib is not installed.
         ValueError: there is no transition of these kinds; the reports are of different networks;
-            the target is none; or there are not two labels.
+            the target is none; there are not two labels; or an argument is of another type.
 
     Example:
         >>> import keras, keras_lsc, numpy as np
@@ -68,6 +68,7 @@ def radii(
         'spectral radius, mean ± standard deviation'
     """
     _check_labels(labels)
+    _check_reports(before, after)
     rows = _in_groups(before, kinds)
     names = _row_names(rows)
     heights = _heights(rows)
@@ -133,7 +134,24 @@ def _check_labels(labels: Sequence[str]) -> None:
         raise ValueError(f"labels must be a pair of strings, got {labels!r}.")
 
 
+def _check_reports(before: Any, after: Any) -> None:
+    # The report draws itself with this module, and so is imported after it.
+    from keras_lsc.stability.report import StabilityReport
+
+    advice = "Measure it: keras_lsc.measure(model, x)."
+    _check_type("before", before, StabilityReport, advice)
+    if after is not None:
+        _check_type("after", after, StabilityReport, advice)
+
+
+def _check_type(name: str, value: Any, expected: type, advice: str) -> None:
+    if not isinstance(value, expected):
+        raise ValueError(f"{name} must be a {expected.__name__}, got {value!r:.200}. {advice}")
+
+
 def _in_groups(report: Any, kinds: Sequence[str]) -> list[Any]:
+    if not isinstance(kinds, list | tuple) or not all(isinstance(kind, str) for kind in kinds):
+        raise ValueError(f'kinds must be a list such as ["time", "depth"], got {kinds!r:.200}.')
     rows = [row for kind in kinds for row in report.transitions if row.kind == kind]
     if not rows:
         raise ValueError(
@@ -216,7 +234,8 @@ def gradient_grids(grids: Any, ax: Any = None) -> Any:
 
     Raises:
         ImportError: matplotlib is not installed.
-        ValueError: there is no grid, or not one `Axes` for each.
+        ValueError: there is no grid, one that is neither a grid nor such an array, or not one
+            `Axes` for each.
 
     Source: the grid of arXiv 2308.12075, section 3; what is drawn is measured, not bounded.
 
@@ -230,7 +249,7 @@ def gradient_grids(grids: Any, ax: Any = None) -> Any:
     named = grids if isinstance(grids, Mapping) else {"": grids}
     if not named:
         raise ValueError("There is no gradient grid to draw; give at least one.")
-    energies = {name: np.asarray(getattr(g, "measured", g)) for name, g in named.items()}
+    energies = {name: _energies_of(name, grid) for name, grid in named.items()}
     if ax is None:
         shape = (len(named), 1)
         height = sum(0.75 + 0.16 * grid.shape[1] for grid in energies.values()) + 0.3
@@ -247,6 +266,21 @@ def gradient_grids(grids: Any, ax: Any = None) -> Any:
     bar.ax.set_yticklabels([f"$10^{{{int(power)}}}$" for power in bar.get_ticks()])
     bar.outline.set_visible(False)
     return panels if isinstance(grids, Mapping) else panels[0]
+
+
+def _energies_of(name: str, grid: Any) -> np.ndarray:
+    try:
+        energies = np.asarray(getattr(grid, "measured", grid))
+    except ValueError:
+        # Lists of unequal length.
+        energies = np.empty(0)
+    if energies.ndim == 2 and energies.size and energies.dtype.kind in "iuf":
+        return energies
+    of = f" of {name!r}" if name else ""
+    raise ValueError(
+        f"The gradient grid{of} must be a GradientGrid or an array (steps, layers) of numbers, got "
+        f"{grid!r:.200}. Measure it: keras_lsc.gradient_grid(model, x)."
+    )
 
 
 def _draw_grid(ax: Any, energies: np.ndarray, title: str) -> Any:
@@ -297,7 +331,8 @@ def eigenvalues(
 
     Raises:
         ImportError: matplotlib is not installed.
-        ValueError: `target` is not a positive number, or there are not two labels.
+        ValueError: `target` is not a positive number, there are not two labels, or a spectrum is
+            none.
 
     Example:
         >>> import keras, keras_lsc, numpy as np
@@ -306,7 +341,13 @@ def eigenvalues(
         >>> keras_lsc.plot.eigenvalues(spectra["layer.time"], target=0.7).get_title()
         'eigenvalues in time, layer 1'
     """
+    from keras_lsc.stability.eigenvalues import Spectrum
+
     _check_labels(labels)
+    advice = "Compute it: keras_lsc.eigenvalues(model, x)[transition]."
+    _check_type("before", before, Spectrum, advice)
+    if after is not None:
+        _check_type("after", after, Spectrum, advice)
     if target is not None:
         target = number("target", target, above=0, advice="A target is the radius of a circle.")
     if ax is None:
@@ -358,14 +399,26 @@ def spike_raster(spikes: Any, ax: Any = None) -> Any:
 
     Raises:
         ImportError: matplotlib is not installed.
-        ValueError: `spikes` has another number of axes, or entries that are neither 0 nor 1.
+        ValueError: `spikes` is no array, is empty, has another number of axes, or entries that are
+            neither 0 nor 1.
 
     Example:
         >>> import keras_lsc, numpy as np
         >>> keras_lsc.plot.spike_raster(np.eye(50, 20)).get_title("left")
         'firing rate 0.020'
     """
-    spikes = ops.convert_to_numpy(spikes)
+    given = spikes
+    try:
+        spikes = ops.convert_to_numpy(given)
+    except (ValueError, TypeError):
+        # Each backend says so in its own way.
+        spikes = np.empty((), object)
+    if spikes.dtype.kind not in "biuf" and spikes.dtype.name != "bfloat16":
+        raise ValueError(
+            f"spikes must be an array (steps, neurons) of 0 and 1, got {given!r:.200}."
+        )
+    if not spikes.size:
+        raise ValueError(f"There are no spikes to draw; got the shape {spikes.shape}.")
     if spikes.ndim != 2:
         raise ValueError(
             f"A raster shows one sequence, (steps, neurons); got the shape {spikes.shape}. "
@@ -485,14 +538,23 @@ def learning_curves(
 
 
 def _metric_of(name: str, seeds: Sequence[Any], metric: str) -> np.ndarray:
+    if not isinstance(seeds, list | tuple):
+        raise ValueError(
+            f"The histories of {name!r} must be a list, one of a seed each, got {seeds!r:.200}."
+        )
     values = []
     for seed in seeds:
         history = getattr(seed, "history", seed)
+        if not isinstance(history, Mapping):
+            raise ValueError(
+                f"A history of {name!r} is neither what fit returns nor a dictionary of lists, got "
+                f"{seed!r:.200}."
+            )
         if metric not in history:
             raise ValueError(
                 f"A history of {name!r} has no {metric!r}; it has {', '.join(sorted(history))}."
             )
-        values.append(list(history[metric]))
+        values.append(_curve_of(name, metric, history[metric]))
     lengths = {len(curve) for curve in values}
     if len(lengths) != 1 or 0 in lengths:
         raise ValueError(
@@ -501,6 +563,20 @@ def _metric_of(name: str, seeds: Sequence[Any], metric: str) -> np.ndarray:
             "under a name of its own."
         )
     return np.asarray(values, dtype=float)
+
+
+def _curve_of(name: str, metric: str, values: Any) -> np.ndarray:
+    try:
+        curve = np.asarray(values)
+    except ValueError:
+        # Lists of unequal length.
+        curve = np.empty(0, object)
+    if curve.ndim == 1 and (curve.dtype.kind in "iuf" or not curve.size):
+        return curve.astype(float)
+    raise ValueError(
+        f"The {metric!r} of a history of {name!r} must be a list of numbers, one an epoch, got "
+        f"{values!r:.200}."
+    )
 
 
 def backends(comparison: Any, ax: Any = None) -> Any:
@@ -517,8 +593,12 @@ def backends(comparison: Any, ax: Any = None) -> Any:
 
     Raises:
         ImportError: matplotlib is not installed.
-        ValueError: no backend ran; or not two `Axes`.
+        ValueError: no backend ran; there are not two `Axes`; or it is no comparison.
     """
+    from keras_lsc.comparison import BackendComparison
+
+    advice = "Compute it: keras_lsc.comparison.compare_backends(name_or_path)."
+    _check_type("comparison", comparison, BackendComparison, advice)
     rows = comparison.ran
     if not rows:
         raise ValueError("There is nothing to draw: no backend ran. Each row says why.")

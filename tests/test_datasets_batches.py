@@ -352,3 +352,19 @@ def test_the_curriculum_names_a_missing_metric():
 def test_an_impossible_growing_task_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         GrowingTask(**arguments)
+
+
+@pytest.mark.parametrize(
+    "tokens", [None, 3, "text", [], [[1], [1, 2]], np.zeros((9, 9)), [0.5] * 99]
+)
+def test_tokens_that_are_none(tokens):
+    with pytest.raises(ValueError, match="tokens must be an array"):
+        LaneBatches(tokens, batch_size=2, steps=2)
+
+
+@pytest.mark.parametrize("highest", [None, "3000", [], 1j, 10**400])
+def test_frequencies_that_are_none(highest):
+    with pytest.raises(ValueError, match="highest="):
+        datasets.Cochlea(highest=highest)
+    with pytest.raises(ValueError, match="sensitivity="):
+        datasets.Cochlea(sensitivity=highest)

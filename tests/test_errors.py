@@ -158,6 +158,8 @@ WRONG_DATA = {
     "infinite": (lambda x: with_one(x, np.inf), ValueError, ["1 NaN or infinite", "Clean"]),
     "strings": (lambda x: x.astype(str), TypeError, ["not numeric", "floats or integers"]),
     "list of strings": (lambda x: ["a", "b"], TypeError, ["not numeric", "floats or integers"]),
+    "complex": (lambda x: x.astype("complex64"), TypeError, ["complex64", "not numeric"]),
+    "time": (lambda x: x.astype("timedelta64[s]"), TypeError, ["timedelta64", "not numeric"]),
     "objects": (lambda x: np.array([[{}]]), TypeError, ["object", "not numeric"]),
     "features": (lambda x: x[..., :3], ValueError, ["(5, 4)", "(5, 3)"]),
     "steps": (lambda x: x[:, :2], ValueError, ["(5, 4)", "(2, 4)"]),

@@ -323,3 +323,35 @@ def test_a_radius_that_is_not_a_number_leaves_the_others_on_the_axis():
 def test_wrong_options_of_learning_curves(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         plot.learning_curves({"start": [{"val_accuracy": [0.1]}]}, **options)
+
+
+@pytest.mark.parametrize("given", [None, 1, "x", [], {}, print])
+def test_pictures_of_what_is_not_theirs(given):
+    with pytest.raises(ValueError, match="before must be a StabilityReport"):
+        plot.radii(given)
+    with pytest.raises(ValueError, match="before must be a Spectrum"):
+        plot.eigenvalues(given)
+    with pytest.raises(ValueError, match="comparison must be a BackendComparison"):
+        plot.backends(given)
+    with pytest.raises(ValueError, match="grid"):
+        plot.gradient_grids(given)
+    with pytest.raises(ValueError, match=r"spike|raster"):
+        plot.spike_raster(given)
+    with pytest.raises(ValueError, match="histor"):
+        plot.learning_curves(given)
+    with pytest.raises(ValueError, match="histories of 'start'"):
+        plot.learning_curves({"start": given})
+    with pytest.raises(ValueError, match="history of 'start'"):
+        plot.learning_curves({"start": [{"val_accuracy": given} if given != [] else given]})
+
+
+@pytest.mark.parametrize("after", [1, "x", []])
+def test_a_second_report_that_is_none(after):
+    with pytest.raises(ValueError, match="after must be a StabilityReport"):
+        plot.radii(_with_nan(), after)
+
+
+@pytest.mark.parametrize("kinds", [None, "time", (1,)])
+def test_kinds_that_are_no_list_of_names(kinds):
+    with pytest.raises(ValueError, match="kinds must be a list"):
+        plot.radii(_with_nan(), kinds=kinds)

@@ -367,3 +367,22 @@ def test_a_bound_too_large_for_a_float_is_infinite():
 def test_wrong_arguments_of_the_theory(make, part):
     with pytest.raises(ValueError, match=part):
         make()
+
+
+@pytest.mark.parametrize("factors", [None, 3, "ab", b"ab", {}, print, 0.5])
+def test_factors_that_are_no_list(factors):
+    with pytest.raises(ValueError, match="time_factors must be a list"):
+        propagate(factors, [0.5, 0.5], steps=2)
+    with pytest.raises(ValueError, match="depth_factors must be a list"):
+        propagate([0.5, 0.5], factors, steps=2)
+
+
+@pytest.mark.parametrize("below", [0, 1, 2, 7])
+def test_energies_and_sums_too_large_for_a_float_are_infinite(below):
+    rho_t, rho_l = Fraction(1, 2), Fraction(3, 4)
+    wanted = (rho_l**2 / (1 - rho_t**2)) ** below / (1 - rho_t**2)
+    assert energy_summed_over_time(0.5, 0.75, below) == pytest.approx(float(wanted), rel=1e-14)
+    largest = energy_summed_over_time(0.5, 1e300, below)
+    assert largest == (math.inf if below else pytest.approx(4 / 3))
+    assert PascalRNN(0.5, 1e300, below + 2).gradient_sum() == math.inf
+    assert PascalRNN(0.5, 0.75, below + 1).gradient_sum() == pytest.approx(1.5 ** (below + 1))

@@ -455,6 +455,13 @@ def test_names_patterns_and_filters_are_checked():
     for pattern in (None, 5, ""):
         with pytest.raises(ValueError, match="pattern must be a string"):
             zoo.list(pattern)
+    for folder in ("", "\0", 1, [], b"x"):
+        with pytest.raises(ValueError, match="data_dir must be the path of a folder"):
+            zoo.verify("test_gru_parity_d2_rhovar", data_dir=folder)
+        with pytest.raises(ValueError, match="cache_dir must be a folder"):
+            zoo.load("test_gru_parity_d2_rhovar", cache_dir=folder)
+        with pytest.raises(ValueError, match=r"folder must be a string|null"):
+            zoo.save(keras.Sequential([keras.Input((2,))]), folder)
     for hidden in (None, 1, "yes"):
         with pytest.raises(ValueError, match="hidden must be True or False"):
             zoo.list(hidden=hidden)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from numbers import Integral, Rational, Real
+from numbers import Integral, Real
 from typing import Any
+
+from keras_lsc.arguments import is_too_large
 
 
 def check_split(dataset: str, split: str, known: Collection[str]) -> None:
@@ -48,5 +50,4 @@ def check_flag(argument: str, value: Any) -> None:
 def _is_finite(value: Any) -> bool:
     if isinstance(value, bool) or not isinstance(value, Real):
         return False
-    # Integers and fractions, however large, are finite.
-    return isinstance(value, Rational) or math.isfinite(value)
+    return not is_too_large(value) and math.isfinite(value)

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import numpy as np
 
 from keras_lsc.datasets.checks import check_count, check_flag
 from keras_lsc.datasets.text import DEFAULT_STEPS
+
+
+def _checked(tokens: Any) -> np.ndarray:
+    try:
+        found = np.asarray(tokens)
+    except ValueError:
+        # Lists of unequal length.
+        found = np.empty(0)
+    if found.ndim == 1 and found.dtype.kind in "iu":
+        return found
+    raise ValueError(f"tokens must be an array (n,) of integers, got {tokens!r:.200}.")
 
 
 class LaneBatches(keras.utils.PyDataset):
@@ -29,7 +42,8 @@ class LaneBatches(keras.utils.PyDataset):
             TensorFlow takes the shapes from the first batches.
 
     Raises:
-        ValueError: a number is not a possible one, or the text is too short for it.
+        ValueError: a number is not a possible one, the tokens are no integers, or the text is too
+            short for it.
 
     Example:
         >>> import numpy as np
@@ -50,6 +64,7 @@ class LaneBatches(keras.utils.PyDataset):
         check_count("batch_size", batch_size, at_least=1)
         check_count("steps", steps, at_least=1)
         check_flag("drop_rest", drop_rest)
+        tokens = _checked(tokens)
         length = (len(tokens) - 1) // batch_size
         if length < (steps if drop_rest else 1):
             raise ValueError(

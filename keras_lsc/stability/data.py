@@ -26,7 +26,7 @@ def draw_rows(data: Any, count: int, seed: int, inputs: Any) -> list[np.ndarray]
         One array an input, all with the same number of rows.
 
     Raises:
-        TypeError: the data is not numeric.
+        TypeError: the data is not numeric, or complex.
         ValueError: no rows, rows of unequal number, a shape the model does not take, NaN or
             infinite values.
     """
@@ -126,7 +126,8 @@ def _to_numpy(leaf: Any) -> np.ndarray:
     array = np.asarray(leaf) if isinstance(leaf, list | int | float) else leaf
     if not isinstance(array, np.ndarray):
         array = keras.ops.convert_to_numpy(array)
-    if not (np.issubdtype(array.dtype, np.number) or array.dtype in (np.bool_, "bfloat16")):
+    # For NumPy, lengths of time are integers, and complex numbers can be cut down to real ones.
+    if not (array.dtype.kind in "biuf" or array.dtype.name == "bfloat16"):
         raise TypeError(
             f"The input x has dtype {array.dtype}, which is not numeric. Expected arrays of "
             "floats or integers, such as the model's own inputs."

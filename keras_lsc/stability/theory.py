@@ -110,6 +110,9 @@ def propagate(
                [0.5, 1. ]])
     """
     steps = positive_integer("steps", steps)
+    for name, factors in (("time_factors", time_factors), ("depth_factors", depth_factors)):
+        if not isinstance(factors, Sequence | np.ndarray) or isinstance(factors, str | bytes):
+            raise ValueError(f"{name} must be a list of one number a layer, got {factors!r:.200}.")
     layers = len(time_factors)
     if layers == 0 or len(depth_factors) != layers:
         raise ValueError(
@@ -140,7 +143,7 @@ def energy_summed_over_time(rho_time: float, rho_depth: float, layers_below_top:
 
     Returns:
         (rho_l^2 / (1 - rho_t^2))^(L-l) / (1 - rho_t^2): the same for every layer exactly when
-        rho_t^2 + rho_l^2 = 1.
+        rho_t^2 + rho_l^2 = 1. Infinite where it is too large for a float.
 
     Raises:
         ValueError: rho_time is not below 1, where the sum has no limit; or a number is of no use.
@@ -154,7 +157,7 @@ def energy_summed_over_time(rho_time: float, rho_depth: float, layers_below_top:
     rho_depth = number("rho_depth", rho_depth, at_least=0)
     layers_below_top = integer("layers_below_top", layers_below_top, at_least=0)
     lost = 1.0 - rho_time**2
-    return (rho_depth**2 / lost) ** layers_below_top / lost
+    return _times_powers(1, rho_depth, 2 * layers_below_top, 1.0 / lost, layers_below_top + 1)
 
 
 def far_corner_radius(steps: int, layers: int) -> float:
@@ -232,7 +235,7 @@ class PascalRNN:
             return float(sum(self.gradient(delay) for delay in range(steps)))
         if self.rho_time >= 1:
             return math.inf
-        return (self.rho_depth / (1 - self.rho_time)) ** self.layers
+        return _times_powers(1, self.rho_depth / (1 - self.rho_time), self.layers, 1.0, 0)
 
     def run(self, inputs: np.ndarray) -> np.ndarray:
         """Top layer's outputs `(T,)` for the inputs `(T,)` of the lowest layer."""

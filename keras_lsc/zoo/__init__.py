@@ -5,6 +5,7 @@ import os
 from dataclasses import replace
 from typing import Any
 
+from keras_lsc.datasets.source import chosen_data_dir
 from keras_lsc.zoo import archive, certificate, loading, registry, sources
 from keras_lsc.zoo.certificate import CertificateMismatchError, Verification
 from keras_lsc.zoo.damage import DamagedCheckpointError
@@ -48,7 +49,7 @@ def list(pattern: str = "*", *, hidden: bool = False, **filters: Any) -> builtin
 
     Raises:
         TypeError: a filter is no field of a recipe.
-        ValueError: `pattern` is no string, `hidden` no boolean.
+        ValueError: `pattern` is no string or an empty one, `hidden` no boolean.
         DamagedCheckpointError: an index cannot be read.
 
     Example:
@@ -83,6 +84,7 @@ def verify(
     Raises:
         UnknownCheckpointError, CheckpointUnavailableError, DamagedCheckpointError: as `load`.
         DatasetUnavailableError: the certificate's data is not on this computer.
+        ValueError: an argument of no use.
         CertificateMismatchError: the data at hand is other data, or the certificate names none.
 
     Example:
@@ -90,6 +92,9 @@ def verify(
         >>> zoo.verify("test_gru_parity_d2_rhovar").passed
         True
     """
+    if data_dir is not None:
+        # The data of some tasks is drawn, and nobody would look at it.
+        chosen_data_dir(data_dir)
     known = info(name)
     path = loading.find_file(known, cache_dir)
     model = archive.read_model(path)

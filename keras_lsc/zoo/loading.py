@@ -134,9 +134,10 @@ def _checked_policy(given: Any) -> str:
 def _checked_cache(given: Any) -> Path | None:
     if given is None:
         return None
-    if not isinstance(given, str | os.PathLike) or not os.fspath(given):
+    path = os.fspath(given) if isinstance(given, str | os.PathLike) else None
+    if not isinstance(path, str) or not path or "\0" in path:
         raise ValueError(f"cache_dir must be a folder, or None, got {given!r:.200}.")
-    return Path(given)
+    return Path(path)
 
 
 def _check_sha256(given: Any) -> None:
@@ -187,6 +188,7 @@ def save(
 
     Raises:
         TypeError: no model, or no report.
+        ValueError: `folder` is no path, or an empty one.
         OSError: the folder cannot be written to.
 
     Example:
@@ -205,7 +207,7 @@ def save(
             "report must be what keras_lsc.measure or keras_lsc.stabilize returns, or None; got "
             f"{type(report).__name__}."
         )
-    path = Path(folder)
+    path = Path(text("folder", os.fspath(folder) if isinstance(folder, os.PathLike) else folder))
     certificate = {"report": report.to_dict() if report else None}
     with archive.prepared(model, path, certificate) as (finished, digest):
         beside = finished.with_name(OWN_CERTIFICATE)

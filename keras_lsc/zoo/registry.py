@@ -337,7 +337,7 @@ def select(
 
     Raises:
         TypeError: a filter is no field of a recipe.
-        ValueError: `pattern` is no string, `hidden` no boolean.
+        ValueError: `pattern` is no string or an empty one, `hidden` no boolean.
     """
     text("pattern", pattern, advice='Wildcards are allowed, as in "lstm_*".')
     flag("hidden", hidden)
