@@ -2,6 +2,8 @@ PYTHON ?= python3
 # One backend for a shorter run: make test BACKEND=jax. The slowest of the three starts first.
 BACKEND ?=
 BACKENDS := $(or $(strip $(BACKEND)),torch tensorflow jax)
+# The oldest Keras that is supported, on which radius, transitions and layers are tested as well.
+OLDEST := 3.14.0
 # How many backends are tested at once.
 JOBS ?= 2
 PYTEST_ARGS ?=
@@ -34,7 +36,7 @@ THREADS := $(if $(filter-out 1,$(JOBS)),$(if $(word 2,$(BACKENDS)),$(ONE_THREAD)
 # Keeps the output of each backend in one piece, where make knows how (4.0 and later).
 IN_ONE_PIECE := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 
-.PHONY: help demo install test lint typecheck grid zoo fuzz bench layers compare notebooks experiments report clean $(BACKENDS:%=pytest-%)
+.PHONY: help demo install test lint typecheck grid zoo fuzz bench layers compare notebooks experiments report clean $(BACKENDS:%=pytest-%) $(BACKENDS:%=oldest-%)
 
 help:
 	@echo "make demo       install with JAX into $(DEMO) and run the demonstration"
@@ -79,7 +81,16 @@ typecheck: $(TEST)/installed
 
 # --keep-going: one failing backend does not hide the result of the next, and still fails the run.
 test: lint typecheck
-	@$(MAKE) --no-print-directory --keep-going --jobs=$(JOBS) $(IN_ONE_PIECE) $(BACKENDS:%=pytest-%)
+	@$(MAKE) --no-print-directory --keep-going --jobs=$(JOBS) $(IN_ONE_PIECE) \
+		$(BACKENDS:%=pytest-%) $(BACKENDS:%=oldest-%)
+
+$(TEST)/keras-$(OLDEST): $(TEST)/installed
+	$(TEST)/bin/python -m pip install --quiet --no-deps --target $@ keras==$(OLDEST)
+
+$(BACKENDS:%=oldest-%): oldest-%: $(TEST)/keras-$(OLDEST)
+	@echo "==== tests on $* with Keras $(OLDEST) ===="
+	@KERAS_BACKEND=$* PYTHONPATH=$(TEST)/keras-$(OLDEST) $(THREADS) $(TEST)/bin/python -m pytest \
+		tests/test_radius.py tests/test_transitions.py tests/test_layers.py $(PYTEST_ARGS)
 
 $(BACKENDS:%=pytest-%): pytest-%: $(TEST)/installed
 	@echo "==== tests on $* ===="
@@ -114,6 +125,7 @@ bench: $(TEST)/installed
 		echo "==== benchmarks on $$backend ===="; \
 		KERAS_BACKEND=$$backend $(TEST)/bin/python benchmarks/pretraining.py; \
 		KERAS_BACKEND=$$backend $(TEST)/bin/python benchmarks/datasets.py; \
+		KERAS_BACKEND=$$backend $(TEST)/bin/python -m benchmarks.radius; \
 	done
 	KERAS_BACKEND=jax $(TEST)/bin/python benchmarks/accuracy.py
 	$(TEST)/bin/python benchmarks/tables.py
