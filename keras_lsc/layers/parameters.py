@@ -24,9 +24,9 @@ def initializer(value: Any, name: str, *, must_be_positive: bool = True) -> Any:
         ValueError: a number that float32 cannot hold, or that is not positive where it must be;
             or what is neither a number nor an initialiser.
     """
-    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+    if not isinstance(value, bool) and isinstance(value, numbers.Real):
         # A negative number is told that it must be positive, a tiny one how large.
-        value = arguments.number(name, value, **({"above": 0} if must_be_positive else {}))
+        value = arguments.number(name, value, above=0.0 if must_be_positive else -math.inf)
         least = _SMALLEST if must_be_positive else -_LARGEST
         return keras.initializers.Constant(
             arguments.number(name, value, at_least=least, at_most=_LARGEST)
