@@ -730,7 +730,7 @@ class _Resampling:
         return fed if weight is None else fed * weight
 
     def _step_below(self, points: Points) -> tuple[Tensor, Tensor]:
-        """The last step of the source that feeds that above, 0 if none does, and whether one does."""
+        """The last step of the source that feeds the step above, and whether one does."""
         values = {ref: points.masked(ref) for ref in self.starts}
         values = backend.no_gradient(lambda: list(self.graph.run(self.stage, values).values()))
         refs = [*self.starts, *(ref for inner in self.stage for ref in inner.outputs)]
