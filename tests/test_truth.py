@@ -286,6 +286,23 @@ def _():
     return keras.Model(x, gru(3)(y)), sequence(steps=6)
 
 
+@case("merge: sequences of a length left open and of a known one")
+def _():
+    def wire(x):
+        y = rnn()(L.EinsumDense("btf,fg->btg", (None, 5))(x))
+        return gru(3)(L.Concatenate()([x, y]))
+
+    return wired(wire)()
+
+
+@case("forward: a first tensor read twice")
+def _():
+    x = keras.Input((6,))
+    y = L.Rescaling(0.5)(x)
+    y = L.Add()([L.Dense(4, "tanh")(L.Dense(5, "tanh")(y)), L.Dense(4)(y)])
+    return keras.Model(x, L.Dense(3)(y)), normal(ROWS, 6)
+
+
 @case("recurrent: state repeated")
 def _():
     def wire(x):

@@ -127,45 +127,49 @@ def acts_per_step(layer: Any) -> bool:
 
 
 def can_map_steps(layer: Any) -> bool:
-    """Whether `steps_below` knows which steps of its input `layer` makes a step of."""
+    """Whether `feeding` knows which steps of its input `layer` makes a step of."""
     return isinstance(layer, _RESAMPLING) and getattr(layer, "data_format", "") != "channels_first"
 
 
-def steps_below(
-    layer: Any, first: Tensor, last: Tensor, length: Tensor | int
-) -> tuple[Tensor, Tensor]:
-    """The first and the last step of a layer's input that feed a stretch of its output.
+def feeding(layer: Any, wanted: Tensor, length: Tensor | int) -> Tensor:
+    """Which steps of a layer's input feed any of some steps of its output.
 
     Args:
         layer: one for which `can_map_steps`.
-        first: integers, the first steps of stretches of the output.
-        last: integers of that shape, the last steps of them.
+        wanted: booleans `(points, steps of the output)`.
         length: number of steps of the input.
 
     Returns:
-        Integers of the shapes of `first` and `last`. Where no step of the input feeds the
-        stretch, the first is larger than the last.
+        Booleans `(points, length)`.
     """
-    dilation = 1
+    steps = ops.arange(length, dtype="int32")
+    # Step j of the input meets steps (j + shift) / stride of the output, where that is whole.
+    stride, shifts = 1, [0]
     if isinstance(layer, layers.UpSampling1D):
-        first, last = first // layer.size, last // layer.size
+        steps, shifts = steps * layer.size, list(range(layer.size))
     elif isinstance(layer, layers.Cropping1D):
-        first, last = first + layer.cropping[0], last + layer.cropping[0]
+        shifts = [-layer.cropping[0]]
     elif isinstance(layer, layers.ZeroPadding1D):
-        first, last = first - layer.padding[0], last - layer.padding[0]
+        shifts = [layer.padding[0]]
     else:
         (width,) = layer.pool_size if isinstance(layer, _POOLING) else layer.kernel_size
         (stride,) = layer.strides
         (dilation,) = getattr(layer, "dilation_rate", (1,))
         reach = (width - 1) * dilation
-        padded: Any = {"causal": reach}.get(layer.padding, 0)
+        padded: Any = reach if layer.padding == "causal" else 0
         if layer.padding == "same":
             windows = (length + stride - 1) // stride
             padded = ops.maximum((windows - 1) * stride + reach + 1 - length, 0) // 2
-        first, last = first * stride - padded, last * stride - padded + reach
-    # A window may reach over the ends, into padding; one with holes goes back by whole ones.
-    over = ops.maximum(last - (length - 1), 0)
-    return ops.maximum(first, 0), last - (over + dilation - 1) // dilation * dilation
+        shifts = [padded - k * dilation for k in range(width)]
+    count = ops.shape(wanted)[1]
+    found = []
+    for shift in shifts:
+        above = (steps + shift) // stride
+        meets = ops.logical_and((steps + shift) % stride == 0, above >= 0)
+        meets = ops.logical_and(meets, above < count)
+        above = ops.minimum(ops.maximum(above, 0), count - 1)
+        found.append(ops.logical_and(ops.take(wanted, above, axis=1), meets))
+    return functools.reduce(ops.logical_or, found)
 
 
 def is_probability(layer: Any) -> bool:

@@ -30,12 +30,12 @@ from keras_lsc.stability.graph import Call, Entry, Graph, Ref, filled_in, flatte
 from keras_lsc.stability.layers import (
     acts_per_step,
     can_map_steps,
+    feeding,
     frozen_variables,
     hidden_recurrent_layer,
     is_probability,
     is_recurrent,
     is_weighted,
-    steps_below,
     without_activation,
 )
 from keras_lsc.stability.masks import mask_of, with_mask
@@ -714,8 +714,7 @@ class _Resampling:
         above = points.index(self.call)
         output = _output_at_step(points, self.call)
         sequence, mask = points.values[self.source], points.masks.get(self.source)
-        length = ops.shape(sequence)[1]
-        below = ops.clip(self._step_below(points)[0], 0, length - 1)
+        below, _ = self._step_below(points)
 
         def perturbed(y: Tensor) -> Tensor:
             values = {ref: points.masked(ref) for ref in self.starts if ref is not self.source}
@@ -741,29 +740,24 @@ class _Resampling:
             if len(value.shape) > 1
         }
 
-        def back(ref: Ref, first: Tensor, last: Tensor, fed: Tensor) -> tuple[Tensor, Tensor]:
+        def back(ref: Ref, wanted: Tensor) -> Tensor:
             if ref is self.source:
-                return last, fed
+                return wanted
             inner = self.graph.producer(ref)
             assert inner is not None
             found = []
             for before in self.routes[inner]:
-                window = first, last
+                here = wanted
                 if can_map_steps(inner.layer):
-                    window = steps_below(inner.layer, first, last, lengths[before])
-                # What only padding feeds must not come back in through a layer further below.
-                found.append(back(before, *window, ops.logical_and(fed, window[0] <= window[1])))
-            return functools.reduce(_later, found)
+                    here = feeding(inner.layer, wanted, lengths[before])
+                found.append(back(before, here))
+            return functools.reduce(ops.logical_or, found)
 
-        above = points.index(self.call)
-        return back(self.call.first_input, above, above, ops.ones_like(above, dtype="bool"))
-
-
-def _later(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """The later of two steps, each with whether it is one at all."""
-    (step_a, is_a), (step_b, is_b) = one, other
-    both = ops.where(is_b, ops.maximum(step_a, step_b), step_a)
-    return ops.where(is_a, both, step_b), ops.logical_or(is_a, is_b)
+        target = self.call.first_input
+        steps = ops.arange(lengths[target], dtype="int32")
+        feeds = back(target, steps == points.index(self.call)[:, None])
+        steps = ops.arange(lengths[self.source], dtype="int32")
+        return ops.max(ops.where(feeds, steps, 0), axis=1), ops.any(feeds, axis=1)
 
 
 def _with_step(sequence: Tensor, index: Tensor, y: Tensor) -> Tensor:
@@ -844,7 +838,8 @@ class _FeedForwardTransitions:
             if hidden_recurrent_layer(call.layer) is not None:
                 self.map._refuse_hidden_recurrence()
         read = [self._origin(call.first_input) for call in self.weighted]
-        layer_of = {ref: index for index, ref in enumerate(read)}
+        # A tensor that several layers read counts as the input of the first of them.
+        layer_of = {ref: read.index(ref) for ref in read}
         targets = [*read[1:], *(self._logits(ref) for ref in self.graph.outputs)]
         for target in dict.fromkeys(targets):
             if self.graph.producer(target) is None:
