@@ -138,7 +138,9 @@ class LRUCell(SequenceCell):
         rates = ops.exp(self._value(self.log_nu)) + ops.exp(self._value(self.log_damping))
         # As a tensor: a number becomes one in the dtype of `floatx`, where this may round to 1.
         most = ops.convert_to_tensor(1.0 - self._room, dtype=self.compute_dtype)
-        modulus = ops.minimum(ops.exp(-rates), most)
+        modulus = ops.exp(-rates)
+        # `ops.minimum` makes float32 of float64 on torch.
+        modulus = ops.where(modulus < most, modulus, most)
         cos, sin = backend.cos_and_sin(ops.exp(self._value(self.log_theta)))
         return modulus * cos, modulus * sin
 
