@@ -129,7 +129,7 @@ def test_equals_lapack(kind, rng):
 
 
 @settings(max_examples=15, deadline=None)
-@given(seed=st.integers(0, 2**31), n=st.integers(1, 40), scale=st.floats(1e-3, 1e3))
+@given(seed=st.integers(0, 2**31), n=st.sampled_from([1, 2, 9, 40]), scale=st.floats(1e-3, 1e3))
 def test_radius_scales_with_the_matrix_and_is_the_same_transposed(seed, n, scale):
     matrix = np.random.default_rng(seed).standard_normal((n, n)) / np.sqrt(n)
     expected = largest_modulus(matrix)

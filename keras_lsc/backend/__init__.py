@@ -11,6 +11,7 @@ _NAME = keras.backend.backend()
 
 if _NAME == "jax":
     from keras_lsc.backend.jax import (
+        compiled,
         cos_and_sin,
         device_name,
         gradients,
@@ -27,6 +28,7 @@ if _NAME == "jax":
     )
 elif _NAME == "tensorflow":
     from keras_lsc.backend.tensorflow import (
+        compiled,
         cos_and_sin,
         device_name,
         gradients,
@@ -43,6 +45,7 @@ elif _NAME == "tensorflow":
     )
 elif _NAME == "torch":
     from keras_lsc.backend.torch import (
+        compiled,
         cos_and_sin,
         device_name,
         gradients,
@@ -65,6 +68,7 @@ else:
     )
 
 __all__ = [
+    "compiled",
     "cos_and_sin",
     "device_name",
     "gradients",

@@ -41,6 +41,11 @@ def no_gradient(function: Callable[[], Any]) -> Any:
     return jax.tree.map(jax.lax.stop_gradient, function())
 
 
+def compiled(function: Callable) -> Callable:
+    """Returns `function` as one program: by itself every operation is compiled for every shape."""
+    return jax.jit(function)
+
+
 def is_concrete(x: Tensor) -> bool:
     """Returns whether the value of x is known now, outside of a function that is compiled."""
     return not isinstance(x, jax.core.Tracer)

@@ -45,6 +45,11 @@ def no_gradient(function: Callable[[], Any]) -> Any:
     return keras.tree.map_structure(tf.stop_gradient, function())
 
 
+def compiled(function: Callable) -> Callable:
+    """Returns `function`, whose operations need no compiler."""
+    return function
+
+
 def is_concrete(x: Tensor) -> bool:
     """Returns whether the value of x is known now, outside of a function that is compiled."""
     return not tf.is_symbolic_tensor(x)

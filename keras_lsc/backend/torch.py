@@ -42,6 +42,11 @@ def no_gradient(function: Callable[[], Any]) -> Any:
         return function()
 
 
+def compiled(function: Callable) -> Callable:
+    """Returns `function`, whose operations need no compiler."""
+    return function
+
+
 def is_concrete(x: Tensor) -> bool:
     """Returns whether the value of x is known now, outside of a function that is compiled."""
     del x

@@ -99,7 +99,8 @@ class Probe(keras.Model):
         for k, transition in enumerate(self.transition_map.transitions):
             valid = result["weight"][:, k] > 0
             refuse_no_points(transition.name, valid)
-            radius, gain = result["radius"][valid, k], result["gain"][valid, k]
+            # Where float32 holds a gain, it need not hold its square.
+            radius, gain = (result[of][valid, k].astype("float64") for of in ("radius", "gain"))
             statistics.append(
                 TransitionStatistics(
                     name=transition.name,

@@ -6,6 +6,7 @@ eigenvalue between the subspaces that the powers tend to (`leading`). Where roun
 from vouching for a value, and there is a host to ask, LAPACK says what it is (`lapack`).
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -107,10 +108,16 @@ def spectral_radius(
     """
     matrices = ops.convert_to_tensor(matrices)
     on_host = backend.is_concrete(ops.stop_gradient(matrices))
-    found = _dense(matrices, Accuracy(squarings, tolerance=tolerance, certify=on_host))
+    accuracy = Accuracy(squarings, tolerance=tolerance, certify=on_host)
+    found = _compiled_dense(accuracy)(matrices)
     if not on_host:
         return found.value
     return _ask_host(found.value, found.is_own, found.is_certain, matrices)[0]
+
+
+@functools.cache
+def _compiled_dense(accuracy: Accuracy) -> Callable[[Tensor], _Spectral]:
+    return backend.compiled(lambda matrices: _dense(matrices, accuracy))
 
 
 def _dense(matrices: Tensor, accuracy: Accuracy) -> _Spectral:
@@ -177,7 +184,12 @@ def _per_own_value(x: Tensor) -> Tensor:
 
 def spectral_norm(matrices: Tensor, squarings: int = EXACT.squarings) -> Tensor:
     """Largest singular value of `(..., n_out, n_in)` matrices, `(...,)`; 0 for zero matrices."""
-    return _dense_norm(matrices, Accuracy(squarings, certify=False)).value
+    return _compiled_norm(Accuracy(squarings, certify=False))(matrices).value
+
+
+@functools.cache
+def _compiled_norm(accuracy: Accuracy) -> Callable[[Tensor], _Spectral]:
+    return backend.compiled(lambda matrices: _dense_norm(matrices, accuracy))
 
 
 def _dense_norm(matrices: Tensor, accuracy: Accuracy) -> _Spectral:
