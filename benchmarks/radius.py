@@ -12,7 +12,6 @@ import argparse
 import json
 import sys
 import time
-from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -117,15 +116,17 @@ def _is_gradient(matrix: np.ndarray, gradient: np.ndarray) -> bool:
     return bool(np.abs(gradient - expected).max() <= GRADIENT * np.abs(expected).max())
 
 
-def by_size(cases: Iterable[Case], pad_to: int | None = None) -> dict[int, list[Case]]:
-    """Cases by their size; explicit ones in a corner of zeros of the size `pad_to`, if given."""
-    groups: dict[int, list[Case]] = defaultdict(list)
+def by_size(cases: Iterable[Case], sizes: Iterable[int]) -> dict[int, list[Case]]:
+    """Cases by size, each in a corner of zeros of the next of `sizes`: what else is compiled anew.
+
+    Zeros beside a matrix change neither its radius nor the gradient by its entries.
+    """
+    groups: dict[int, list[Case]] = {size: [] for size in sorted(sizes)}
     for case in cases:
-        if pad_to and case.family == "explicit":
-            room = pad_to - len(case.matrix)
-            case = case._replace(matrix=np.pad(case.matrix, (0, room)))
-        groups[len(case.matrix)].append(case)
-    return dict(groups)
+        size = next(size for size in groups if size >= len(case.matrix))
+        matrix = np.pad(case.matrix, (0, size - len(case.matrix)))
+        groups[size].append(case._replace(matrix=matrix))
+    return {size: group for size, group in groups.items() if group}
 
 
 def main() -> int:
@@ -137,7 +138,7 @@ def main() -> int:
     families: dict[str, dict[str, Any]] = {}
     wrong: list[str] = []
     start = time.perf_counter()
-    for group in by_size(battery(sizes), pad_to=64).values():
+    for group in by_size(battery(sizes), (*sizes, 64)).values():
         for dense in (True, False):
             path = "dense" if dense else "matrix-free"
             for case, verdict in zip(group, judge(group, dense).values(), strict=True):

@@ -11,6 +11,7 @@ from keras import ops
 
 from benchmarks.matrices import FAMILIES, battery
 from benchmarks.radius import by_size, judge
+from keras_lsc import backend
 from keras_lsc.stability.radius import (
     COARSE,
     EXACT,
@@ -22,7 +23,7 @@ from keras_lsc.stability.radius import (
     spectral_radius,
 )
 
-GROUPS = by_size(battery((3, 24, 96)), pad_to=64)
+GROUPS = by_size(battery((3, 24, 96)), (24, 96))
 
 
 def test_the_battery_has_more_than_two_hundred_matrices_that_float32_can_tell():
@@ -47,14 +48,14 @@ def test_values_and_gradients_are_those_of_lapack(size, dense):
     assert not wrong
     # Not by claiming nothing: a good part of the families has a leader with a gradient of its own.
     own = {case.family for case in GROUPS[size] if verdicts[case.name].is_own}
-    assert size == 64 or own >= {"gaussian", "positive", "lstm", "condition 1e1"}
+    assert own >= {"gaussian", "positive", "lstm", "condition 1e1"}
 
 
 @pytest.mark.parametrize("accuracy", [EXACT, COARSE], ids=["exact", "coarse"])
 @pytest.mark.parametrize("dense", [True, False], ids=["dense", "matrix-free"])
 def test_in_a_graph_a_value_that_is_called_certain_is_right(dense, accuracy):
     """What is compiled cannot ask LAPACK; it says which values have to be asked for."""
-    cases = GROUPS[24] if dense else GROUPS[96]
+    cases = GROUPS[24] if dense else [case for case in GROUPS[96] if case.family != "explicit"]
     matrices = np.stack([case.matrix for case in cases])
     accuracy = accuracy._replace(dense_limit=128 if dense else 0)
     certain, values = _measured(matrices, accuracy)
@@ -71,12 +72,16 @@ def test_in_a_graph_a_value_that_is_called_certain_is_right(dense, accuracy):
 
 
 def _measured(matrices, accuracy):
-    given = ops.convert_to_tensor(matrices)
-    (measured,) = radii_and_gains(
-        [(lambda x: ops.einsum("pij,pj->pi", given, x), ops.zeros(matrices.shape[:2]))],
-        accuracy=accuracy,
-    )
-    return to_numpy(measured.is_certain), to_numpy(measured.radius)
+    @backend.compiled
+    def measure(given):
+        (measured,) = radii_and_gains(
+            [(lambda x: ops.einsum("pij,pj->pi", given, x), ops.zeros(matrices.shape[:2]))],
+            accuracy=accuracy,
+        )
+        return measured.is_certain, measured.radius
+
+    certain, radius = measure(ops.convert_to_tensor(matrices))
+    return to_numpy(certain), to_numpy(radius)
 
 
 def test_an_update_asks_for_no_certainty():
@@ -106,21 +111,20 @@ def test_what_is_not_finite_is_not_a_number_of_use(measure):
         assert not np.isfinite(float(to_numpy(measure(ops.convert_to_tensor(matrix)))))
 
 
-@pytest.mark.parametrize("rank", [1, 4, 20])
-def test_gains_of_low_rank_are_those_of_the_frobenius_norm(rank, rng):
+def test_gains_of_low_rank_are_those_of_the_frobenius_norm(rng):
     """Eight random directions alone are off by a quarter where one holds all."""
-    n, points = 300, 32
-    left, right = rng.standard_normal((n, rank)), rng.standard_normal((rank, n))
-    matrix = (left @ right / n).astype("float32")
-    given = ops.convert_to_tensor(matrix.T)
+    n, ranks = 128, np.repeat([1, 4, 20], 8)
+    factors = [(rng.standard_normal((n, r)), rng.standard_normal((r, n))) for r in ranks]
+    matrices = np.stack([left @ right / n for left, right in factors]).astype("float32")
+    given = ops.convert_to_tensor(matrices)
     measured = radius_and_gain(
-        lambda x: ops.matmul(x, given), ops.zeros((points, n)), dense_limit=0
+        lambda x: ops.einsum("pij,pj->pi", given, x), ops.zeros((len(ranks), n)), dense_limit=0
     )
-    gains = to_numpy(measured.gain)
-    expected = np.linalg.norm(matrix) / np.sqrt(n)
+    ratios = to_numpy(measured.gain) / (np.linalg.norm(matrices, axis=(1, 2)) / np.sqrt(n))
+    np.testing.assert_allclose(ratios[ranks <= 8], 1.0, rtol=1e-4)
     # Five standard errors of what eight directions leave open beside the eight that are exact.
-    tolerance = 1e-4 if rank <= 8 else 5 * 0.5 * np.sqrt(2 / (8 * rank * points))
-    assert np.sqrt(np.mean(gains**2)) == pytest.approx(expected, rel=tolerance)
+    mean = np.sqrt(np.mean(ratios[ranks == 20] ** 2))
+    assert mean == pytest.approx(1.0, abs=5 * 0.5 * np.sqrt(2 / (8 * 12 * 8)))
 
 
 def test_leaky_cells_and_gated_layers_above_the_dense_limit(rng):

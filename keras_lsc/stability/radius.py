@@ -250,7 +250,15 @@ def radius_and_gain(
         `function` reads.
     """
     accuracy = Accuracy(squarings, krylov, dense_limit)
-    (measured,) = radii_and_gains([(function, x)], kind, accuracy)
+    shapes: list[tuple[int, int]] = []
+
+    def measure(x: Tensor) -> tuple[Tensor, ...]:
+        (measured,) = radii_and_gains([(function, x)], kind, accuracy)
+        shapes.append(measured.shape)
+        return measured.radius, measured.gain, measured.is_own, measured.is_certain
+
+    radius, gain, is_own, certain = backend.compiled(measure)(x)
+    measured = Measured(radius, gain, shapes[-1], is_own, certain)
     is_spectral = kind == "spectral" and not _is_gain(kind, *measured.shape)
     if not is_spectral or not backend.is_concrete(ops.stop_gradient(measured.radius)):
         return measured
