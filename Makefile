@@ -2,7 +2,7 @@ PYTHON ?= python3
 # One backend for a shorter run: make test BACKEND=jax. The slowest of the three starts first.
 BACKEND ?=
 BACKENDS := $(or $(strip $(BACKEND)),torch tensorflow jax)
-# The oldest Keras that is supported, on which radius, transitions and layers are tested as well.
+# The oldest Keras that is supported.
 OLDEST := 3.14.0
 # How many backends are tested at once.
 JOBS ?= 2
@@ -36,12 +36,13 @@ THREADS := $(if $(filter-out 1,$(JOBS)),$(if $(word 2,$(BACKENDS)),$(ONE_THREAD)
 # Keeps the output of each backend in one piece, where make knows how (4.0 and later).
 IN_ONE_PIECE := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 
-.PHONY: help demo install test lint typecheck grid zoo fuzz bench layers compare notebooks experiments report clean $(BACKENDS:%=pytest-%) $(BACKENDS:%=oldest-%)
+.PHONY: help demo install test oldest lint typecheck grid zoo fuzz bench layers compare notebooks experiments report clean $(BACKENDS:%=pytest-%) $(BACKENDS:%=oldest-%)
 
 help:
 	@echo "make demo       install with JAX into $(DEMO) and run the demonstration"
 	@echo "make test       install into $(TEST), lint, check types, test on every backend"
 	@echo "                BACKEND=jax|tensorflow|torch tests on one, JOBS=1 one after another"
+	@echo "make oldest     radius, transitions and layers on the oldest Keras that is supported"
 	@echo "make lint       ruff, and the generated tables;  make typecheck  mypy alone"
 	@echo "make grid       stabilise every cell, depth, target and mode on JAX"
 	@echo "make zoo        measure the certificate of every checkpoint again on every backend"
@@ -81,8 +82,11 @@ typecheck: $(TEST)/installed
 
 # --keep-going: one failing backend does not hide the result of the next, and still fails the run.
 test: lint typecheck
-	@$(MAKE) --no-print-directory --keep-going --jobs=$(JOBS) $(IN_ONE_PIECE) \
-		$(BACKENDS:%=pytest-%) $(BACKENDS:%=oldest-%)
+	@$(MAKE) --no-print-directory --keep-going --jobs=$(JOBS) $(IN_ONE_PIECE) $(BACKENDS:%=pytest-%)
+
+# Radius, transitions and layers on the oldest Keras that is supported.
+oldest:
+	@$(MAKE) --no-print-directory --keep-going --jobs=$(JOBS) $(IN_ONE_PIECE) $(BACKENDS:%=oldest-%)
 
 $(TEST)/keras-$(OLDEST): $(TEST)/installed
 	$(TEST)/bin/python -m pip install --quiet --no-deps --target $@ keras==$(OLDEST)
