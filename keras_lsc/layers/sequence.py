@@ -118,7 +118,8 @@ class SequenceCell(keras.Layer):
 class SequenceLayer(keras.layers.RNN):
     """`keras.layers.RNN` over a `SequenceCell`, run by the cell's `run` instead of its steps."""
 
-    cell_class: type[SequenceCell]
+    # A `SequenceCell` that is made from its number of units.
+    cell_class: type[Any]
 
     def __init__(
         self,
