@@ -82,7 +82,7 @@ def test_outputs_in_onnx_are_those_of_the_layer(name, rng, tmp_path):
     assert max(np.abs(outputs).max() for outputs in check(GRADED[name](), rng, tmp_path)) > 0.1
 
 
-@pytest.mark.parametrize("name", ["lif", "readout", "lru"])
+@pytest.mark.parametrize("name", ["lif", "readout"])
 def test_masked_steps_in_onnx_repeat_the_output_before_them(name, rng, tmp_path):
     make = {**SPIKING, **GRADED}[name]
     *_, outputs = check(make(), rng, tmp_path, masked=True)
@@ -90,7 +90,7 @@ def test_masked_steps_in_onnx_repeat_the_output_before_them(name, rng, tmp_path)
 
 
 @pytest.mark.skipif(keras.backend.backend() != "torch", reason="a format of torch's own")
-@pytest.mark.parametrize("name", ["lif", "lru", "block"])
+@pytest.mark.parametrize("name", ["lif", "block"])
 def test_torch_export(name, rng, tmp_path):
     import torch
 

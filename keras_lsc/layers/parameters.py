@@ -24,17 +24,17 @@ def initializer(value: Any, name: str, *, must_be_positive: bool = True) -> Any:
         ValueError: a number that float32 cannot hold, or that is not positive where it must be;
             or what is neither a number nor an initialiser.
     """
-    if not isinstance(value, bool) and isinstance(value, numbers.Real):
-        # A negative number is told that it must be positive, a tiny one how large.
-        value = arguments.number(name, value, above=0.0 if must_be_positive else -math.inf)
-        least = _SMALLEST if must_be_positive else -_LARGEST
-        return keras.initializers.Constant(
-            arguments.number(name, value, at_least=least, at_most=_LARGEST)
-        )
     if isinstance(value, str | dict) or callable(value):
         return keras.initializers.get(value)
-    kind = "a positive number" if must_be_positive else "a number"
-    raise ValueError(f"{name} must be {kind} or an initialiser, got {value!r}.")
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        kind = "a positive number" if must_be_positive else "a number"
+        raise ValueError(f"{name} must be {kind} or an initialiser, got {value!r}.")
+    # A negative number is told that it must be positive, a tiny one how large.
+    found = arguments.number(name, value, above=0 if must_be_positive else -math.inf)
+    least = _SMALLEST if must_be_positive else -_LARGEST
+    return keras.initializers.Constant(
+        arguments.number(name, found, at_least=least, at_most=_LARGEST)
+    )
 
 
 def positive_weight(cell: Any, name: str, values: Any, trainable: bool) -> Any:

@@ -118,6 +118,7 @@ class SequenceCell(keras.Layer):
 class SequenceLayer(keras.layers.RNN):
     """`keras.layers.RNN` over a `SequenceCell`, run by the cell's `run` instead of its steps."""
 
+    # A `SequenceCell` that is made from its number of units.
     cell_class: type[Any]
 
     def __init__(
