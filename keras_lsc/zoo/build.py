@@ -17,7 +17,7 @@ import numpy as np
 from keras_lsc.arguments import positive_integer
 from keras_lsc.callbacks import UpdateCounter
 from keras_lsc.datasets import DatasetUnavailableError
-from keras_lsc.stability.data import draw_rows
+from keras_lsc.stability.data import draw_rows, input_structure
 from keras_lsc.stability.measure import Probe, measure
 from keras_lsc.stability.report import StabilityReport
 from keras_lsc.stabilization import NotStabilizedError, stabilize
@@ -129,7 +129,7 @@ def _certified(recipe: Recipe, model: keras.Model, x: np.ndarray) -> StabilityRe
     probe = Probe(model)
 
     def report(samples: int) -> StabilityReport:
-        rows = draw_rows(x, samples, recipe.seed, model.inputs)
+        rows = draw_rows(x, samples, recipe.seed, input_structure(model))
         return probe.report(rows, samples, recipe.seed)
 
     rough = report(recipe.samples)
