@@ -98,12 +98,12 @@ class Points:
         record = self.records[call]
         length = ops.shape(record["inputs"])[1]
         if record["mask"] is None:
-            index = ops.floor(self.position * ops.cast(length, "float32"))
+            index = ops.floor(ops.cast(self.position, "float32") * ops.cast(length, "float32"))
             return ops.minimum(ops.cast(index, "int32"), length - 1)
         mask = self._valid_steps(call)
         order = ops.cumsum(mask, axis=1)
         count = order[:, -1]
-        chosen = ops.floor(self.position * ops.cast(count, "float32"))
+        chosen = ops.floor(ops.cast(self.position, "float32") * ops.cast(count, "float32"))
         chosen = ops.minimum(ops.cast(chosen, "int32"), count - 1)
         # A sequence without a valid step falls to its first one; its weight is 0.
         hit = ops.logical_and(order == chosen[:, None] + 1, mask == 1)
