@@ -5,15 +5,15 @@ from typing import Any
 import keras
 
 
-def frozen_variables(model: keras.Model) -> set[int]:
-    """The `id`s of all variables inside a frozen layer, at any depth.
+def frozen_variables(layer: Any) -> set[int]:
+    """The `id`s of all variables inside a frozen layer of a model or layer, at any depth.
 
     Keras' own `fit` trains what is inside a `Bidirectional(..., trainable=False)`, or inside any
     other layer that was frozen before the one in it was made; here a frozen layer is frozen with
     all it holds, whatever that says of itself.
 
     Args:
-        model: that may itself be frozen.
+        layer: a model, or one layer of it, that may itself be frozen.
 
     Returns:
         A set of ids of variables; a weight that a frozen and another layer share is among them.
@@ -26,7 +26,7 @@ def frozen_variables(model: keras.Model) -> set[int]:
         True
     """
     frozen: set[int] = set()
-    pending: list[Any] = [model]
+    pending: list[Any] = [layer]
     seen: set[int] = set()
     while pending:
         inner = pending.pop()

@@ -94,19 +94,6 @@ def _inner_layers(layer: Any) -> Iterator[keras.Layer]:
             pending.extend(vars(inner).values())
 
 
-def frozen_variables(layer: Any) -> set[int]:
-    """Ids of the variables of the frozen layers inside `layer`.
-
-    A layer that is made with `trainable=False` does not always tell the layers inside of it.
-    """
-    return {
-        id(variable)
-        for inner in _inner_layers(layer)
-        if not inner.trainable
-        for variable in inner.variables
-    }
-
-
 def is_weighted(layer: Any) -> bool:
     """Whether `layer` multiplies its input by a weight matrix (Dense, convolutions, ...)."""
     return (

@@ -26,12 +26,12 @@ from keras import ops, tree
 
 from keras_lsc import backend
 from keras_lsc.stability.data import in_order, input_structure
+from keras_lsc.stability.frozen import frozen_variables
 from keras_lsc.stability.graph import Call, Entry, Graph, Ref, filled_in, flatten
 from keras_lsc.stability.layers import (
     acts_per_step,
     can_map_steps,
     feeding,
-    frozen_variables,
     hidden_recurrent_layer,
     is_probability,
     is_recurrent,
