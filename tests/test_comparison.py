@@ -189,7 +189,7 @@ def test_a_backend_that_takes_too_long_is_given_up():
         ([TINY, "--dataset", "party"], ["'party'", "'parity'"]),
         ([TINY, "--dataset", "smnist", "--data-dir", "absent"], ["mnist is not prepared"]),
         ([TINY, "--backends", "jax,theano"], ["jax,theano", "tensorflow"]),
-        ([TINY, "--repeats", "0"], ["repeats=0"]),
+        ([TINY, "--repeats", "0"], ["repeats must be", "got 0"]),
         ([TINY, "--plot", "absent/backends.png"], ["absent/backends.png"]),
     ],
 )

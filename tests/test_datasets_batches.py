@@ -85,7 +85,7 @@ def test_only_training_is_shuffled_unless_asked():
     for split, shuffle, expected in (
         ("train", None, True),
         ("test", None, False),
-        ("test", 1, True),
+        ("test", True, True),
     ):
         batches = datasets.batches("adding", split, shuffle=shuffle, limit=100, length=4)
         _, y = datasets.load("adding", split, limit=100, length=4)

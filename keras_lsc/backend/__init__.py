@@ -23,6 +23,7 @@ if _NAME == "jax":
         no_gradient,
         peak_device_memory,
         running_states,
+        static_length,
         vjp,
         with_gradient,
     )
@@ -40,6 +41,7 @@ elif _NAME == "tensorflow":
         no_gradient,
         peak_device_memory,
         running_states,
+        static_length,
         vjp,
         with_gradient,
     )
@@ -57,6 +59,7 @@ elif _NAME == "torch":
         no_gradient,
         peak_device_memory,
         running_states,
+        static_length,
         vjp,
         with_gradient,
     )
@@ -80,6 +83,7 @@ __all__ = [
     "no_gradient",
     "peak_device_memory",
     "running_states",
+    "static_length",
     "vjp",
     "with_gradient",
 ]

@@ -124,6 +124,11 @@ def is_exporting() -> bool:
     return False
 
 
+def static_length(x: Tensor) -> int | None:
+    """Returns the size of the first axis as a graph is made for it."""
+    return x.shape[0]
+
+
 def device_name() -> str:
     """Returns the kind of device that tensors are on by default."""
     return jax.devices()[0].device_kind

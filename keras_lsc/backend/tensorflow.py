@@ -142,6 +142,11 @@ def is_exporting() -> bool:
     return False
 
 
+def static_length(x: Tensor) -> int | None:
+    """Returns the size of the first axis as a graph is made for it; None where it is open."""
+    return x.shape[0]
+
+
 def device_name() -> str:
     """Returns the kind of device that tensors are on by default."""
     devices = tf.config.list_physical_devices("GPU")

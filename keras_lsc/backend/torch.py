@@ -1,5 +1,6 @@
 """Differentiation primitives on torch."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -139,6 +140,16 @@ def with_gradient(
 def is_exporting() -> bool:
     """Returns whether a graph is traced for ONNX or torch.export, which nobody differentiates."""
     return torch.onnx.is_in_onnx_export() or torch.compiler.is_exporting()
+
+
+def static_length(x: Tensor) -> int:
+    """Returns the size of the first axis as a graph is made for it."""
+    if not torch.onnx.is_in_onnx_export():
+        return x.shape[0]
+    # There sizes are tensors, and torch warns of every decision by one; this graph is of one length.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        return int(x.shape[0])
 
 
 def device_name() -> str:

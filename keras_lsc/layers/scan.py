@@ -85,7 +85,7 @@ def _scan(a: Number, b: Number, start: Number | None, reverse: bool) -> Number:
     else:
         start = tuple(map(ops.convert_to_tensor, start))
     parts, is_constant = len(b), len(a[0].shape) < len(b[0].shape)
-    is_wide = None not in b[0].shape and math.prod(b[0].shape[1:]) >= _WIDE
+    is_wide = _is_wide(b[0])
 
     def forward(*inputs: Tensor) -> Number:
         a, b, start = _split(inputs, parts)
@@ -126,12 +126,19 @@ def _scan(a: Number, b: Number, start: Number | None, reverse: bool) -> Number:
     return backend.with_gradient(forward, backward)(*a, *b, *start)
 
 
+def _is_wide(b: Tensor) -> bool:
+    # An exported graph is of any number of sequences.
+    if backend.is_exporting() or None in b.shape:
+        return False
+    return math.prod(b.shape[1:]) >= _WIDE
+
+
 def _split(inputs: tuple, parts: int) -> tuple[Number, Number, Number]:
     return inputs[:parts], inputs[parts : 2 * parts], inputs[2 * parts :]
 
 
 def _states(a: Number, b: Number, start: Number, is_constant: bool) -> Number:
-    length = b[0].shape[0]
+    length = backend.static_length(b[0])
     if length is None or length <= _BLOCK:
         return _loop(a, b, start, is_constant)
     # Of a positive number: exporters make a division of this that rounds towards zero.
@@ -190,7 +197,7 @@ def _local_states(a: Number, b: Number, nothing: Number) -> tuple[Number, Number
 
 def _blocked(number: Number, blocks: int) -> Number:
     """`(T, ...)` to `(step in block, block, ...)`, with zeros behind the end."""
-    missing = blocks * _BLOCK - number[0].shape[0]
+    missing = blocks * _BLOCK - backend.static_length(number[0])
     parts = []
     for part in number:
         if missing:

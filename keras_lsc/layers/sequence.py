@@ -320,7 +320,9 @@ def project(x: Tensor, matrix: Tensor) -> Tensor:
     """Multiplies the last axis of `(..., n)` by an `(n, m)` matrix, as one product."""
     if len(x.shape) == 2:
         return x @ matrix
-    sizes = [-1 if size is None else size for size in x.shape[:-1]]
-    if sizes.count(-1) > 1:
-        sizes = list(ops.shape(x)[:-1])
+    sizes = x.shape[:-1]
+    if sum(size is None for size in sizes) > 1:
+        sizes = ops.shape(x)[:-1]
+    else:
+        sizes = [-1 if size is None else size for size in sizes]
     return ops.reshape(ops.reshape(x, (-1, x.shape[-1])) @ matrix, (*sizes, matrix.shape[-1]))

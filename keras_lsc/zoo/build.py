@@ -157,8 +157,10 @@ def build_one(recipe: Recipe, folder: Path) -> None:
 
 def leave(name: str, entry: dict[str, Any], folder: Path) -> None:
     """Leaves the entry of a finished build, whose file waits already, for `collect`."""
+    path = folder / _BUILDING / f"{name}.json"
+    registry.check_entry(path, name, entry)
     with locks.locked(folder):
-        _write(folder / _BUILDING / f"{name}.json", entry)
+        _write(path, entry)
 
 
 def waiting_file(folder: Path, digest: str) -> Path:

@@ -240,10 +240,11 @@ def _rows(field: str, value: Any) -> None:
     if not (isinstance(value, list) and value):
         raise ValueError(f"field {field!r} must be a list of transitions, got {value!r:.100}.")
     for index, row in enumerate(value):
-        if not isinstance(row, dict) or row.keys() != _ROW.keys():
+        if not isinstance(row, dict) or row.keys() - _NEWER_ROW.keys() != _ROW.keys():
             raise ValueError(f"field '{field}.{index}' must have the fields {', '.join(_ROW)}.")
-        for key, check in _ROW.items():
-            check(f"{field}.{index}.{key}", row[key])
+        for key, content in row.items():
+            check = _ROW.get(key) or _NEWER_ROW[key]
+            check(f"{field}.{index}.{key}", content)
 
 
 def _recipe(field: str, value: Any) -> None:
@@ -272,6 +273,8 @@ _ROW: dict[str, Callable[[str, Any], None]] = {
     "gain": _figure,
     "isotropy": _isotropy,
 }
+# What certificates of the first release do not say.
+_NEWER_ROW: dict[str, Callable[[str, Any], None]] = {"uncertain": _natural}
 _REPORT: dict[str, Any] = {
     "model": _words,
     "transitions": _rows,
