@@ -39,6 +39,7 @@ def saved(tmp_path, rng):
     return tmp_path / "model.keras", tmp_path / "data.npy"
 
 
+@pytest.mark.once
 def test_demo_falls_back_to_parity_and_draws(tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "empty"))
     picture = tmp_path / "demo.png"
@@ -56,6 +57,7 @@ def test_demo_falls_back_to_parity_and_draws(tmp_path, monkeypatch):
     assert "Validation accuracy, stabilised:" in result.output
 
 
+@pytest.mark.once
 def test_demo_that_cannot_reach_its_target_says_so(tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "empty"))
     monkeypatch.setattr(demo, "_MAX_UPDATES", 4)
@@ -69,6 +71,7 @@ def test_demo_that_cannot_reach_its_target_says_so(tmp_path, monkeypatch):
     assert not picture.exists()
 
 
+@pytest.mark.once
 def test_both_networks_of_the_demo_start_from_the_same_readout():
     task = demo.load_task(40, seed=0, download=False)
     settings = demo.DemoSettings(depth=2, units=4, seed=3)
@@ -77,6 +80,7 @@ def test_both_networks_of_the_demo_start_from_the_same_readout():
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.once
 def test_batch_accuracies_add_up_to_those_of_the_epoch(monkeypatch):
     # 34 sequences in batches of 8: the last batch is a small one.
     settings = demo.DemoSettings(depth=1, units=4, epochs=2, batch_size=8)
@@ -141,6 +145,7 @@ def test_stabilize_then_measure_finds_the_target(saved, tmp_path):
     ]
 
 
+@pytest.mark.once
 def test_a_failed_stabilize_leaves_the_former_output(saved, tmp_path):
     output = tmp_path / "stable.keras"
     output.write_text("former")
@@ -150,6 +155,7 @@ def test_a_failed_stabilize_leaves_the_former_output(saved, tmp_path):
     assert output.read_text() == "former"
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
@@ -173,6 +179,7 @@ def test_wrong_use_is_one_line_and_exit_code_1(arguments, expected, tmp_path, mo
         assert part in lines[0]
 
 
+@pytest.mark.once
 def test_files_that_are_not_what_they_should_be(saved, tmp_path):
     model, data = saved
     for arguments, culprit in (((data, data), "data.npy"), ((model, model), "model.keras")):
@@ -191,6 +198,7 @@ def test_files_that_are_not_what_they_should_be(saved, tmp_path):
     assert ".keras" in result.stderr
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("text", "target"),
     [
@@ -215,6 +223,7 @@ def command(*arguments, **environment):
     )
 
 
+@pytest.mark.once
 def test_backend_option_goes_before_the_environment(saved):
     other = next(
         (name for name in keras_lsc_command.BACKENDS if name != BACKEND and find_spec(name)), None
@@ -247,6 +256,7 @@ def test_backend_option_of_the_command(saved):
     assert json.loads(done.stdout)["samples"] == 4
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("arguments", [["--backend", "theano"], ["--backend=theano"]])
 def test_unknown_backend(arguments):
     done = command("demo", *arguments)
@@ -256,6 +266,7 @@ def test_unknown_backend(arguments):
     )
 
 
+@pytest.mark.once
 def test_backend_that_is_not_installed(monkeypatch):
     monkeypatch.setattr(keras_lsc_command, "_is_installed", lambda module: module == "jax")
     monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
@@ -265,6 +276,7 @@ def test_backend_that_is_not_installed(monkeypatch):
     )
 
 
+@pytest.mark.once
 def test_without_a_choice_the_installed_backend_is_taken(monkeypatch, tmp_path):
     monkeypatch.setattr(keras_lsc_command, "_is_installed", lambda module: module == "torch")
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
@@ -273,6 +285,7 @@ def test_without_a_choice_the_installed_backend_is_taken(monkeypatch, tmp_path):
     assert os.environ["KERAS_BACKEND"] == "torch"
 
 
+@pytest.mark.once
 def test_list_and_info_name_the_checkpoints_of_the_zoo():
     listed = run("list", "test_gru*", "--hidden")
     assert listed.exit_code == 0
@@ -284,12 +297,14 @@ def test_list_and_info_name_the_checkpoints_of_the_zoo():
     assert known["recipe"]["cell"] == "gru"
 
 
+@pytest.mark.once
 def test_verify_measures_a_certificate_again():
     result = run("verify", "test_gru*", "--json")
     assert result.exit_code == 0
     assert all(row["passed"] for row in json.loads(result.stdout))
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("command", ["info", "verify", "build"])
 def test_an_unknown_checkpoint_is_refused_with_the_closest(command):
     result = run(command, "test_gru_parity_d2_rhovra")
@@ -314,6 +329,7 @@ def test_fine_tune_trains_and_saves(tmp_path):
     assert f"test {tuning['test']['accuracy']:.4g}" in again.stdout
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("options", "expected"),
     [

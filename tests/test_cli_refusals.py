@@ -19,9 +19,7 @@ from keras_lsc.cli.shared import errors_in_one_line, load_data, parse_options
 
 ROOT = Path(__file__).parents[1]
 
-pytestmark = pytest.mark.skipif(
-    keras.backend.backend() != "jax", reason="no backend changes how arguments and files are read"
-)
+pytestmark = pytest.mark.once
 
 
 def run(*arguments):

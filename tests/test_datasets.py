@@ -12,6 +12,8 @@ import requests
 from keras_lsc import datasets
 from keras_lsc.datasets import source
 
+pytestmark = pytest.mark.once
+
 # Counts of the digits 0 to 9 in the two files of MNIST, as published.
 TRAINING_FILE_DIGITS = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
 TEST_FILE_DIGITS = [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]

@@ -7,6 +7,8 @@ from keras_lsc import datasets
 from keras_lsc.datasets.recordings import read_recordings
 from keras_lsc.datasets.spoken_digit import log_mel
 
+pytestmark = pytest.mark.once
+
 RATE = 8_000
 
 

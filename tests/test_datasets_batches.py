@@ -8,6 +8,8 @@ from keras import layers
 from keras_lsc import callbacks, datasets
 from keras_lsc.datasets import CarriedState, GrowingTask, LaneBatches
 
+pytestmark = pytest.mark.once
+
 STATEFUL = ("lstm", "gru", "tanh", "cells")
 
 

@@ -9,6 +9,8 @@ from typer.testing import CliRunner
 from keras_lsc import datasets
 from keras_lsc.cli import app
 
+pytestmark = pytest.mark.once
+
 PAGE = Path(__file__).parents[1] / "docs" / "datasets.md"
 
 

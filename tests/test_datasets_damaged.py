@@ -6,7 +6,6 @@ import sys
 import traceback
 import zlib
 
-import keras
 import numpy as np
 import pytest
 import requests
@@ -16,9 +15,7 @@ from fuzz.prepared import serialized, small_records, write_prepared
 from keras_lsc import datasets
 from keras_lsc.datasets import source
 
-pytestmark = pytest.mark.skipif(
-    keras.backend.backend() != "jax", reason="no backend changes what these parsers do"
-)
+pytestmark = pytest.mark.once
 SOURCES = {"smnist": "mnist", "ptb": "ptb", "tiny_shakespeare": "tiny_shakespeare", "shd": "shd"}
 SOURCES["spoken_digit"] = "spoken_digit"
 

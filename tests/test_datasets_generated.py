@@ -8,6 +8,8 @@ import pytest
 
 from keras_lsc import datasets
 
+pytestmark = pytest.mark.once
+
 GENERATED = [name for name in datasets.names() if datasets.info(name).kind == "generated"]
 
 

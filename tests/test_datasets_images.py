@@ -7,6 +7,8 @@ from keras_lsc import datasets
 from keras_lsc.datasets.psmnist import permutation
 from keras_lsc.datasets.smnist_latency import latency
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture(scope="module")
 def load(tfds_folder):

@@ -9,6 +9,8 @@ import pytest
 from keras_lsc import datasets
 from keras_lsc.datasets.events import SpikeTrains, binned
 
+pytestmark = pytest.mark.once
+
 SIZES = {"train": 60, "test": 20}
 
 

@@ -13,6 +13,8 @@ from harness import run_python
 from keras_lsc import datasets
 from keras_lsc.datasets.ptb import END_OF_SENTENCE
 
+pytestmark = pytest.mark.once
+
 PTB_TOKENS = {"train": 929_589, "validation": 73_760, "test": 82_430}
 PTB_FILES = {"train": "ptb.train.txt", "validation": "ptb.valid.txt", "test": "ptb.test.txt"}
 

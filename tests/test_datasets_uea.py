@@ -6,6 +6,8 @@ import pytest
 from keras_lsc import datasets
 from keras_lsc.datasets.examples import padded
 
+pytestmark = pytest.mark.once
+
 # What float() takes, and is no finite number written in digits.
 STRANGE = ("1e999", "-1e999", "nan", "inf", "-Infinity", "1_0", "٣", "0x10", "", "1 2")
 HEADER = """\

@@ -33,6 +33,8 @@ from benchmarks.experiments.settings import (
 from benchmarks.experiments.summary import networks, start_label
 from keras_lsc.stability import theory
 
+pytestmark = pytest.mark.once
+
 TOML = """
 title = "A small one"
 question = "Is it?"

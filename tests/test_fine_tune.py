@@ -328,8 +328,18 @@ WRONG = {
         ["'initial'", "'mine'"],
     ),
     "epochs": (lambda: (TINY, "parity"), {"epochs": -1}, ValueError, ["epochs must be", "got -1"]),
-    "patience": (lambda: (TINY, "parity"), {"patience": 0}, ValueError, ["patience must be", "got 0"]),
-    "rate": (lambda: (TINY, "parity"), {"learning_rate": 0.0}, ValueError, ["learning_rate must be", "got 0.0"]),
+    "patience": (
+        lambda: (TINY, "parity"),
+        {"patience": 0},
+        ValueError,
+        ["patience must be", "got 0"],
+    ),
+    "rate": (
+        lambda: (TINY, "parity"),
+        {"learning_rate": 0.0},
+        ValueError,
+        ["learning_rate must be", "got 0.0"],
+    ),
     "limit": (lambda: (TINY, "parity"), {"limit": 0}, ValueError, ["limit must be", "got 0"]),
     "file": (
         lambda: (TINY, "parity"),

@@ -5,17 +5,14 @@ import os
 import subprocess
 import sys
 
-import keras
 import pytest
 from harness import ROOT
 
 KILLS = 10
 
 
-@pytest.mark.skipif(
-    keras.backend.backend() != "jax" or not hasattr(os, "fork"),
-    reason="no backend changes what is left on the disk, and processes are copies by fork",
-)
+@pytest.mark.once
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this operating system")
 def test_killed_processes_leave_nothing_half_done(tmp_path):
     output = tmp_path / "kills.json"
     run = subprocess.run(

@@ -42,9 +42,7 @@ def x(rng):
     return sequences(rng, batch=40)
 
 
-@pytest.mark.skipif(
-    keras.backend.backend() != "jax", reason="started once, from JAX: it runs every backend itself"
-)
+@pytest.mark.once
 def test_same_radii_on_every_backend(tmp_path, mnist_rows):
     model = randomized(
         keras.Sequential(
@@ -350,13 +348,13 @@ MEASURES = {
         ({"seed": -1}, "seed must be an integer of 0 or more, got -1"),
     ],
 )
-@pytest.mark.skipif(keras.backend.backend() != "jax", reason="no backend is asked")
+@pytest.mark.once
 def test_arguments_are_checked(function, arguments, message, model, x):
     with pytest.raises(ValueError, match=message):
         MEASURES[function](model, x, **arguments)
 
 
-@pytest.mark.skipif(keras.backend.backend() != "jax", reason="no backend is asked")
+@pytest.mark.once
 def test_options_are_checked(model, x):
     with pytest.raises(ValueError, match="Did you mean 'spectral'"):
         keras_lsc.measure(model, x, radius="spektral")

@@ -1,12 +1,10 @@
 """Whether `measure` tells the truth of the models that users bring: brute force beside it.
 
-Every case runs on torch, which compiles nothing: it is the graphs that differ, not the backends.
-JAX and TensorFlow, which take seconds for each, run those in which a backend has a part; with
-`KERAS_LSC_EVERY_CASE=1` in the environment they run them all.
+It is the graphs that differ, not the backends: those cases in which no backend has a part are
+marked `once`.
 """
 
 import math
-import os
 
 import keras
 import numpy as np
@@ -19,7 +17,6 @@ from keras import ops
 import keras_lsc
 from keras_lsc import layers as lsc
 
-EVERY_CASE = keras.backend.backend() == "torch" or bool(os.environ.get("KERAS_LSC_EVERY_CASE"))
 ON_EVERY_BACKEND = (
     "between: mean of steps",
     "mask: multi-head attention",
@@ -28,7 +25,6 @@ ON_EVERY_BACKEND = (
     "own cell: nested states",
     "package: alif refractory",
 )
-once = pytest.mark.skipif(not EVERY_CASE, reason="nothing here depends on the backend: on torch")
 ROWS, STEPS, FEATURES, UNITS = 8, 5, 3, 4
 RELATIVE = 2e-3
 # Below this a relative error says nothing.
@@ -1083,6 +1079,10 @@ def _():
 # -------------------------------------------------------------------------------------------
 
 
+def _marked(name, on_every_backend):
+    return name if name in on_every_backend else pytest.param(name, marks=pytest.mark.once)
+
+
 def check(model, x, samples=2 * ROWS, spread=0.7):
     """Fails unless every transition of the model is measured as it is."""
     randomized(model, spread)
@@ -1121,7 +1121,7 @@ def matched(expected, rows, of=lambda row: (row.radius, row.gain)):
     return pairs
 
 
-@pytest.mark.parametrize("name", CASES if EVERY_CASE else ON_EVERY_BACKEND)
+@pytest.mark.parametrize("name", [_marked(name, ON_EVERY_BACKEND) for name in CASES])
 def test_every_transition_is_measured_as_it_is(name):
     check(*CASES[name]())
 
@@ -1140,7 +1140,7 @@ WITH_SPECTRA = (
 )
 
 
-@pytest.mark.parametrize("name", WITH_SPECTRA if EVERY_CASE else WITH_SPECTRA[4:5])
+@pytest.mark.parametrize("name", [_marked(name, WITH_SPECTRA[4:5]) for name in WITH_SPECTRA])
 def test_every_eigenvalue_is_found(name):
     model, x = CASES[name]()
     randomized(model)
@@ -1163,7 +1163,7 @@ LARGE = {
 }
 
 
-@once
+@pytest.mark.once
 @pytest.mark.parametrize("name", LARGE)
 def test_large_states(name):
     """Jacobians too large to be formed, with the spectra that Krylov methods trip over."""
@@ -1249,7 +1249,7 @@ REFUSED = {
 }
 
 
-@once
+@pytest.mark.once
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_has_no_transitions_is_refused(name):
     make, message = REFUSED[name]
@@ -1269,7 +1269,7 @@ def exact(model, x=None, samples=4):
     return found
 
 
-@once
+@pytest.mark.once
 def test_truth_of_a_linear_network_is_its_matrices():
     model, x = stacked(*(rnn(activation="linear") for _ in range(2)))
     randomized(model)
@@ -1290,7 +1290,7 @@ def test_truth_of_a_linear_network_is_its_matrices():
     assert found["input"][0].radius == pytest.approx(found["input"][0].gain)
 
 
-@once
+@pytest.mark.once
 def test_truth_of_linear_recurrent_units_is_their_eigenvalues():
     model, x = stacked(lsc.LRU(4, return_sequences=True, seed=0))
     real, imag = map(truth.to_numpy, model.layers[0].cell.eigenvalues())
@@ -1302,7 +1302,7 @@ def test_truth_of_linear_recurrent_units_is_their_eigenvalues():
     assert fact.gain == pytest.approx(math.sqrt(np.mean(real**2 + imag**2)))
 
 
-@once
+@pytest.mark.once
 def test_truth_of_pascals_network():
     """y = rho_t y_before + rho_l y_below, one unit a layer."""
     model, x = stacked(*(rnn(1, activation="linear") for _ in range(3)), features=1)
@@ -1313,7 +1313,7 @@ def test_truth_of_pascals_network():
     assert [f.gain for f in found["depth"]] == pytest.approx([0.8, 0.9])
 
 
-@once
+@pytest.mark.once
 def test_truth_of_dense_layers_is_their_product():
     model, x = stacked(rnn(activation="linear"), L.Dense(5), L.Dense(4), rnn(activation="linear"))
     randomized(model)
@@ -1328,7 +1328,7 @@ def test_truth_of_dense_layers_is_their_product():
         np.testing.assert_allclose(found[kind][0].jacobians, [matrix.T] * 4, atol=1e-8)
 
 
-@once
+@pytest.mark.once
 def test_truth_of_spikes_is_their_surrogate():
     """Without recurrence: alpha plus what the reset takes away, each neuron by itself."""
     model, x = stacked(lif(3, recurrent=False, surrogate="triangular", tau=5.0))
@@ -1342,7 +1342,7 @@ def test_truth_of_spikes_is_their_surrogate():
     assert diagonal.min() < alpha - 0.01
 
 
-@once
+@pytest.mark.once
 def test_truth_of_padding():
     """One valid step a row, all the same: every point is that step, however they are drawn."""
     ids = np.zeros((ROWS, 6), dtype="int32")

@@ -11,6 +11,8 @@ from harness import run_python
 
 from keras_lsc import zoo
 
+pytestmark = pytest.mark.once
+
 ROOT = Path(__file__).parents[1]
 
 

@@ -31,10 +31,6 @@ FOLDER = Path(__file__).parents[1] / "zoo"
 TINY = "test_sigmoid_parity_d2_rhovar"
 ENTRY = json.loads((FOLDER / "index.json").read_text())[TINY]
 
-no_backend = pytest.mark.skipif(
-    keras.backend.backend() != "jax", reason="no backend changes processes and text"
-)
-
 
 def tiny(**changes):
     return Recipe.from_dict({**ENTRY["certificate"]["recipe"], **changes})
@@ -55,7 +51,7 @@ def finish(folder, recipe, content=b"x", **changes):
     return entry
 
 
-@no_backend
+@pytest.mark.once
 def test_collecting_at_once_loses_no_entry(tmp_path):
     """Eight threads, each with an open folder of its own, as that of another process."""
     recipes = [tiny(depth=depth) for depth in range(1, 41)]
@@ -82,7 +78,7 @@ def test_collecting_at_once_loses_no_entry(tmp_path):
     assert list((tmp_path / "building").iterdir()) == []
 
 
-@no_backend
+@pytest.mark.once
 def test_what_is_half_written_is_not_collected(tmp_path):
     good, cut, absent, other = (tiny(depth=depth) for depth in (1, 2, 3, 4))
     entry = finish(tmp_path, good, b"good")
@@ -98,7 +94,7 @@ def test_what_is_half_written_is_not_collected(tmp_path):
     assert list(waiting.glob("*.json")) == []
 
 
-@no_backend
+@pytest.mark.once
 def test_collecting_goes_on_where_a_killed_process_stopped(tmp_path):
     """Between the move of the file and the entry of the index."""
     recipe = tiny()
@@ -137,7 +133,7 @@ def run(folder, then, **options):
     )
 
 
-@no_backend
+@pytest.mark.once
 def test_a_build_that_prints_much_and_fails_is_told_by_its_last_words(tmp_path):
     process = run(tmp_path, "sys.exit(3)")
     printed, errors = process.communicate(timeout=250)
@@ -145,7 +141,7 @@ def test_a_build_that_prints_much_and_fails_is_told_by_its_last_words(tmp_path):
     assert not (tmp_path / "index.json").exists()
 
 
-@no_backend
+@pytest.mark.once
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL on this operating system")
 @pytest.mark.parametrize("way", ["SIGKILL", "SIGINT"])
 def test_no_build_outlives_its_parent(way, tmp_path):
@@ -177,7 +173,7 @@ def wait_for(condition):
         time.sleep(0.02)
 
 
-@no_backend
+@pytest.mark.once
 def test_jobs_are_counted():
     for jobs in (0, -1, True, 1.5, "2"):
         with pytest.raises(ValueError, match="jobs must be a positive integer"):
@@ -195,7 +191,7 @@ TARGETS = st.one_of(
 )
 
 
-@no_backend
+@pytest.mark.once
 @settings(max_examples=300, deadline=None)
 @given(TARGETS, TARGETS)
 def test_targets_have_names_of_their_own(one, other):
@@ -205,7 +201,7 @@ def test_targets_have_names_of_their_own(one, other):
     assert all(len(name) <= 60 for name in names)
 
 
-@no_backend
+@pytest.mark.once
 def test_near_targets_have_names_of_their_own():
     digits = [1, 15, 5, 10, 100, 7071067811865476]
     radii = {float(f"{digit}e{power}") for digit in digits for power in range(-20, 21)}
@@ -232,7 +228,7 @@ JUNK = st.recursive(
 )
 
 
-@no_backend
+@pytest.mark.once
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from(list(ENTRY["certificate"]["recipe"])), JUNK)
 def test_recipes_are_recipes_or_refused(key, value):
@@ -291,7 +287,7 @@ BAD_TOML = [
 ]
 
 
-@no_backend
+@pytest.mark.once
 @pytest.mark.parametrize("content", BAD_TOML, ids=lambda content: content[-20:])
 def test_a_recipe_file_of_no_use_is_named(content, tmp_path):
     (tmp_path / "bad.toml").write_bytes(content)
@@ -299,7 +295,7 @@ def test_a_recipe_file_of_no_use_is_named(content, tmp_path):
         read_recipes(tmp_path)
 
 
-@no_backend
+@pytest.mark.once
 def test_a_folder_named_as_a_recipe_file_is_refused(tmp_path):
     (tmp_path / "bad.toml").mkdir()
     with pytest.raises(RecipeError, match=r"bad\.toml"):
@@ -320,7 +316,7 @@ def places(content, at=()):
 PLACES = [place for place in places(ENTRY) if place]
 
 
-@no_backend
+@pytest.mark.once
 @settings(max_examples=400, deadline=None)
 @given(st.sampled_from(PLACES), JUNK, st.booleans())
 def test_an_entry_of_an_index_is_sound_or_refused(tmp_path_factory, place, value, remove):
@@ -345,7 +341,7 @@ def test_an_entry_of_an_index_is_sound_or_refused(tmp_path_factory, place, value
     assert info.deviation >= 0
 
 
-@no_backend
+@pytest.mark.once
 @pytest.mark.parametrize(
     "text",
     ["", "[", "[]", "5", "null", '{"a": 5}', '{"../x": {}}', "[" * 10_000, "\x00", '{"a": NaN}'],
@@ -446,7 +442,7 @@ def test_a_certificate_that_is_none_is_refused_by_its_field(field, measured):
         certificate.remeasure(TINY, measured[0], changed, measured[1])
 
 
-@no_backend
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

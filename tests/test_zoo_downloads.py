@@ -12,16 +12,13 @@ import time
 from pathlib import Path
 
 import https_server as server
-import keras
 import pytest
 from harness import ROOT
 
 from keras_lsc import zoo
 from keras_lsc.zoo import download, guard, locks, sources
 
-pytestmark = pytest.mark.skipif(
-    keras.backend.backend() != "jax", reason="no backend changes what is fetched"
-)
+pytestmark = pytest.mark.once
 
 GOOD = bytes(range(256)) * 256
 SHA256 = hashlib.sha256(GOOD).hexdigest()

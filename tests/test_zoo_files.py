@@ -20,10 +20,6 @@ FOLDER = Path(__file__).parents[1] / "zoo"
 TINY = FOLDER / "checkpoints" / "test_sigmoid_parity_d2_rhovar.keras"
 Damaged = zoo.DamagedCheckpointError
 
-no_backend = pytest.mark.skipif(
-    keras.backend.backend() != "jax", reason="no backend changes how a file is read"
-)
-
 
 def parts_of(path=TINY):
     with zipfile.ZipFile(path) as old:
@@ -59,7 +55,7 @@ def weights(change):
 # Bits
 
 
-@no_backend
+@pytest.mark.once
 def test_a_flipped_bit_is_damage_or_changes_nothing(tmp_path):
     """200 bits of 33,000, and every one of the ends of the file, where its table is."""
     content, sound = TINY.read_bytes(), archive.read_model(TINY)
@@ -81,7 +77,7 @@ def test_a_flipped_bit_is_damage_or_changes_nothing(tmp_path):
             np.testing.assert_array_equal(one, other)
 
 
-@no_backend
+@pytest.mark.once
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_random_changes_raise_nothing_else(tmp_path_factory, data):
@@ -138,7 +134,7 @@ BAD_ARCHIVES = {
 }
 
 
-@no_backend
+@pytest.mark.once
 @pytest.mark.parametrize("kind", BAD_ARCHIVES)
 def test_what_is_no_checkpoint_is_refused(kind, tmp_path):
     path = tmp_path / "bad.keras"
@@ -149,7 +145,7 @@ def test_what_is_no_checkpoint_is_refused(kind, tmp_path):
     assert "\n" not in str(raised.value)
 
 
-@no_backend
+@pytest.mark.once
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_parts_of_one_name_are_refused(tmp_path):
     path = written(tmp_path / "bad.keras")
@@ -159,7 +155,7 @@ def test_parts_of_one_name_are_refused(tmp_path):
         zoo.load(str(path))
 
 
-@no_backend
+@pytest.mark.once
 def test_encrypted_parts_are_refused(tmp_path):
     content = bytearray(written(tmp_path / "bad.keras").read_bytes())
     for mark, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
@@ -172,7 +168,7 @@ def test_encrypted_parts_are_refused(tmp_path):
         zoo.load(str(tmp_path / "bad.keras"))
 
 
-@no_backend
+@pytest.mark.once
 def test_a_size_is_declared_and_refused_without_being_unpacked(tmp_path, monkeypatch):
     """Two gigabytes in a file of two megabytes; none of it is read, so none need be there."""
     path = written(tmp_path / "bomb.keras", {"assets/zeros": bytes(2_000_000)}, zipfile.ZIP_STORED)
@@ -184,7 +180,7 @@ def test_a_size_is_declared_and_refused_without_being_unpacked(tmp_path, monkeyp
         zoo.load(str(path))
 
 
-@no_backend
+@pytest.mark.once
 def test_limits_can_be_raised_and_lowered(tmp_path, monkeypatch):
     x = keras.Sequential([keras.Input((4, 1000)), keras.layers.GRU(8)])
     zoo.save(x, tmp_path / "own")
@@ -200,7 +196,7 @@ def test_limits_can_be_raised_and_lowered(tmp_path, monkeypatch):
         zoo.load(str(path))
 
 
-@no_backend
+@pytest.mark.once
 def test_constant_weights_of_ones_own_are_saved_so_that_they_load(tmp_path, monkeypatch):
     monkeypatch.setattr(guard, "_HARMLESS", 100_000)
     dense = keras.layers.Dense(300, kernel_initializer="zeros")
@@ -230,7 +226,7 @@ BUILT_IN_CODE = [
 ]
 
 
-@no_backend
+@pytest.mark.once
 @pytest.mark.parametrize("given", BUILT_IN_CODE, ids=lambda given: str(given.get("config")))
 def test_an_activation_that_is_none_is_refused(given, tmp_path):
     path = with_config(tmp_path / "bad.keras", lambda c: layer(c).update(activation=given))
@@ -240,7 +236,7 @@ def test_an_activation_that_is_none_is_refused(given, tmp_path):
         archive.read_configuration(path)
 
 
-@no_backend
+@pytest.mark.once
 @pytest.mark.parametrize("name", ["Lambda", "TFSMLayer", "TorchModuleWrapper"])
 def test_layers_with_code_of_their_own_are_refused(name, tmp_path):
     path = with_config(
@@ -298,7 +294,7 @@ def other_shape(file):
     file["layers/dense/vars/0"] = np.ones((3, 2), "float32")
 
 
-@no_backend
+@pytest.mark.once
 @pytest.mark.parametrize("change", [huge, external, outside, absent, other_shape])
 def test_weights_that_do_not_fit_are_refused(change, tmp_path):
     path = written(tmp_path / "bad.keras", {"model.weights.h5": weights(change)})
@@ -352,7 +348,7 @@ def test_functional_and_nested_models_of_ones_own_load(tmp_path):
 # Saving
 
 
-@no_backend
+@pytest.mark.once
 def test_a_folder_whose_save_was_cut_off_has_one_state(tmp_path):
     """Every state in which a killed process can leave the folder, made by hand."""
 
@@ -375,7 +371,7 @@ def test_a_folder_whose_save_was_cut_off_has_one_state(tmp_path):
     assert certificate == archive.read_certificate(folder / "model.keras")
 
 
-@no_backend
+@pytest.mark.once
 def test_a_model_that_is_not_that_of_its_certificate_is_refused(tmp_path):
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
     folder = zoo.save(model, tmp_path / "own")
@@ -387,7 +383,7 @@ def test_a_model_that_is_not_that_of_its_certificate_is_refused(tmp_path):
         zoo.load(str(folder))
 
 
-@no_backend
+@pytest.mark.once
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"sha256": 5}', "[" * 9000, "\x00", '"x"'])
 def test_a_certificate_that_is_none_is_named(text, tmp_path):
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
@@ -397,7 +393,7 @@ def test_a_certificate_that_is_none_is_named(text, tmp_path):
         zoo.load(str(folder))
 
 
-@no_backend
+@pytest.mark.once
 def test_a_failed_save_leaves_the_old_checkpoint(tmp_path):
     folder = zoo.save(
         keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]), tmp_path / "own"
@@ -414,7 +410,7 @@ def test_a_failed_save_leaves_the_old_checkpoint(tmp_path):
 # Arguments
 
 
-@no_backend
+@pytest.mark.once
 @pytest.mark.parametrize(
     "options",
     [
@@ -445,7 +441,7 @@ def test_load_refuses_what_is_of_no_use(options):
         zoo.load("test_sigmoid_parity_d2_rhovar", **options)
 
 
-@no_backend
+@pytest.mark.once
 def test_names_patterns_and_filters_are_checked():
     for name in (None, 5, "", b"x", ["x"]):
         with pytest.raises(ValueError, match="name must be a string"):
