@@ -1,10 +1,12 @@
 PYTHON ?= python3
-# One backend for a shorter run: make test BACKEND=jax. The slowest of the three starts first.
+# One backend for a shorter run: make test BACKEND=jax.
 BACKEND ?=
 BACKENDS := $(or $(strip $(BACKEND)),torch tensorflow jax)
+# Where tests run that no backend changes.
+FIRST := $(firstword $(BACKENDS))
 # The oldest Keras that is supported.
 OLDEST := 3.14.0
-# How many backends are tested at once.
+# How many tests run at once.
 JOBS ?= 2
 PYTEST_ARGS ?=
 # Of make experiments: which (all without a name), the share of epochs and seeds, processes.
@@ -29,19 +31,18 @@ export TFDS_DATA_DIR := $(abspath $(ROOT)/../shared/tfds)
 endif
 endif
 
-# Each backend starts a thread per core; side by side they would fight over the cores.
+# Every process starts a thread per core; side by side they would fight over the cores.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 NPROC=1 \
 	TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1
-THREADS := $(if $(filter-out 1,$(JOBS)),$(if $(word 2,$(BACKENDS)),$(ONE_THREAD)))
-# Keeps the output of each backend in one piece, where make knows how (4.0 and later).
-IN_ONE_PIECE := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
+PYTEST := $(if $(filter-out 1,$(JOBS)),$(ONE_THREAD)) $(TEST)/bin/python -m pytest \
+	$(if $(filter-out 1,$(JOBS)),--numprocesses=$(JOBS) --dist=worksteal)
 
 .PHONY: help demo install test oldest lint typecheck grid zoo fuzz bench layers compare notebooks experiments report clean $(BACKENDS:%=pytest-%) $(BACKENDS:%=oldest-%)
 
 help:
 	@echo "make demo       install with JAX into $(DEMO) and run the demonstration"
 	@echo "make test       install into $(TEST), lint, check types, test on every backend"
-	@echo "                BACKEND=jax|tensorflow|torch tests on one, JOBS=1 one after another"
+	@echo "                BACKEND=jax|tensorflow|torch tests on one, JOBS=1 one test at a time"
 	@echo "make oldest     radius, transitions and layers on the oldest Keras that is supported"
 	@echo "make lint       ruff, and the generated tables;  make typecheck  mypy alone"
 	@echo "make grid       stabilise every cell, depth, target and mode on JAX"
@@ -82,23 +83,23 @@ typecheck: $(TEST)/installed
 
 # --keep-going: one failing backend does not hide the result of the next, and still fails the run.
 test: lint typecheck
-	@$(MAKE) --no-print-directory --keep-going --jobs=$(JOBS) $(IN_ONE_PIECE) $(BACKENDS:%=pytest-%)
+	@$(MAKE) --no-print-directory --keep-going $(BACKENDS:%=pytest-%) $(BACKENDS:%=oldest-%)
 
 # Radius, transitions and layers on the oldest Keras that is supported.
 oldest:
-	@$(MAKE) --no-print-directory --keep-going --jobs=$(JOBS) $(IN_ONE_PIECE) $(BACKENDS:%=oldest-%)
+	@$(MAKE) --no-print-directory --keep-going $(BACKENDS:%=oldest-%)
 
 $(TEST)/keras-$(OLDEST): $(TEST)/installed
 	$(TEST)/bin/python -m pip install --quiet --no-deps --target $@ keras==$(OLDEST)
 
 $(BACKENDS:%=oldest-%): oldest-%: $(TEST)/keras-$(OLDEST)
 	@echo "==== tests on $* with Keras $(OLDEST) ===="
-	@KERAS_BACKEND=$* PYTHONPATH=$(TEST)/keras-$(OLDEST) $(THREADS) $(TEST)/bin/python -m pytest \
-		tests/test_radius.py tests/test_transitions.py tests/test_layers.py $(PYTEST_ARGS)
+	@KERAS_BACKEND=$* PYTHONPATH=$(TEST)/keras-$(OLDEST) $(PYTEST) \
+		tests/test_radius.py tests/test_transitions.py tests/test_layers.py -m "not once" $(PYTEST_ARGS)
 
 $(BACKENDS:%=pytest-%): pytest-%: $(TEST)/installed
 	@echo "==== tests on $* ===="
-	@KERAS_BACKEND=$* $(THREADS) $(TEST)/bin/python -m pytest $(PYTEST_ARGS)
+	@KERAS_BACKEND=$* $(PYTEST) $(if $(filter-out $(FIRST),$*),-m "not once") $(PYTEST_ARGS)
 
 # Every cell, depth, target and mode on JAX, and the energy law to depth 16; the tests take a slice.
 grid: $(TEST)/installed

@@ -146,7 +146,7 @@ def static_length(x: Tensor) -> int:
     """Returns the size of the first axis as a graph is made for it."""
     if not torch.onnx.is_in_onnx_export():
         return x.shape[0]
-    # There sizes are tensors, and torch warns of every decision by one; this graph is of one length.
+    # Sizes are tensors there, and torch warns of decisions by them; the graph is of one length.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", torch.jit.TracerWarning)
         return int(x.shape[0])

@@ -141,9 +141,8 @@ def _states(a: Number, b: Number, start: Number, is_constant: bool) -> Number:
     length = backend.static_length(b[0])
     if length is None or length <= _BLOCK:
         return _loop(a, b, start, is_constant)
-    # Of a positive number: exporters make a division of this that rounds towards zero.
-    blocks = (length + _BLOCK - 1) // _BLOCK
-    b = _blocked(b, blocks)
+    blocks = math.ceil(length / _BLOCK)
+    b = _blocked(b, length, blocks)
     nothing = tuple(ops.zeros_like(part[0]) for part in b)
     if is_constant:
         local = _loop(a, b, nothing, is_constant)
@@ -158,7 +157,7 @@ def _states(a: Number, b: Number, start: Number, is_constant: bool) -> Number:
             ops.reshape(part, (_BLOCK, *(1,) * missing, *part.shape[1:])) for part in decay
         )
     else:
-        a = _blocked(a, blocks)
+        a = _blocked(a, length, blocks)
         local, decay = _local_states(a, b, nothing)
         to_end = tuple(part[-1] for part in decay)
     ends = _states(to_end, tuple(part[-1] for part in local), start, is_constant)
@@ -195,9 +194,9 @@ def _local_states(a: Number, b: Number, nothing: Number) -> tuple[Number, Number
     return visited[:parts], visited[parts:]
 
 
-def _blocked(number: Number, blocks: int) -> Number:
+def _blocked(number: Number, length: int, blocks: int) -> Number:
     """`(T, ...)` to `(step in block, block, ...)`, with zeros behind the end."""
-    missing = blocks * _BLOCK - backend.static_length(number[0])
+    missing = blocks * _BLOCK - length
     parts = []
     for part in number:
         if missing:

@@ -195,7 +195,7 @@ def collect(folder: Path) -> None:
     with locks.locked(folder):
         finished = sorted(waiting.glob("*.json"))
         found = {path: _waiting_entry(path) for path in finished}
-        entries = registry.read_index(index)
+        entries = dict(registry.read_index(index))
         for path, entry in found.items():
             if entry is not None and _put_in_place(folder, path.stem, entry):
                 entries[path.stem] = entry

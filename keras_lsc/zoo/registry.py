@@ -1,11 +1,11 @@
 """The registry: which checkpoints there are, and what is known of each without loading it."""
 
+import copy
 import difflib
 import fnmatch
-import hashlib
 import json
+import os
 import re
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -19,8 +19,8 @@ from keras_lsc.zoo.damage import DamagedCheckpointError, as_damage, in_short
 from keras_lsc.zoo.recipes import Recipe
 
 INDEX = "index.json"
-# Digests of contents that were checked: checking takes ten times as long as reading.
-_SOUND: deque[bytes] = deque(maxlen=8)
+# Indices that were read and checked, by file: its inode, size and time, and the entries.
+_READ: dict[Path, tuple[tuple[int, int, int], dict[str, dict[str, Any]]]] = {}
 
 
 class UnknownCheckpointError(ValueError):
@@ -91,25 +91,28 @@ class CheckpointInfo:
         return float(self.certificate["deviation"])
 
 
-def read_index(path: Path) -> dict[str, dict[str, Any]]:
-    """Returns the entries of an index by name; none where there is no file.
+def read_index(path: Path) -> Mapping[str, Mapping[str, Any]]:
+    """Returns the entries of an index by name, not to be changed; none where there is no file.
 
     Raises:
         DamagedCheckpointError: the file is no index; names the entry and the field.
     """
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            stamp = status.st_ino, status.st_size, status.st_mtime_ns
+            if path in _READ and _READ[path][0] == stamp:
+                return _READ[path][1]
+            content = file.read()
     except FileNotFoundError:
         return {}
     with as_damage(path, "is no index of checkpoints, or is cut off"):
         entries = json.loads(content.decode("utf-8"))
     if not isinstance(entries, dict):
         raise DamagedCheckpointError(f"{path} is no index of checkpoints: it is no JSON object.")
-    digest = hashlib.sha256(content).digest()
-    if digest not in _SOUND:
-        for name, entry in entries.items():
-            check_entry(path, name, entry)
-        _SOUND.append(digest)
+    for name, entry in entries.items():
+        check_entry(path, name, entry)
+    _READ[path] = stamp, entries
     return entries
 
 
@@ -315,7 +318,8 @@ def info_of(name: str, entry: Mapping[str, Any]) -> CheckpointInfo:
     return CheckpointInfo(
         name=name,
         recipe=Recipe.from_dict(certificate["recipe"]),
-        certificate=certificate,
+        # What is read once is not to be changed by who asks for it.
+        certificate=copy.deepcopy(certificate),
         **known,
     )
 

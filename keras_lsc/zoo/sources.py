@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +37,9 @@ def folders() -> list[Path]:
     return [folder for folder in found if (folder / registry.INDEX).is_file()]
 
 
-def entries() -> dict[str, dict[str, Any]]:
-    """The entries of all indices; of one name the first holds."""
-    known: dict[str, dict[str, Any]] = {}
+def entries() -> dict[str, Mapping[str, Any]]:
+    """The entries of all indices, not to be changed; of one name the first holds."""
+    known: dict[str, Mapping[str, Any]] = {}
     for folder in folders():
         for name, entry in registry.read_index(folder / registry.INDEX).items():
             known.setdefault(name, entry)
