@@ -23,6 +23,29 @@ def _seeds():
 
 
 @pytest.fixture
+def uncompiled():
+    """Where what is computed is the point: models of so few units compile for longer than they run.
+
+    What is compiled is compared with it by the tests of radii, pre-training and the zoo.
+    """
+    name = keras.backend.backend()
+    if name == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.run_functions_eagerly(True)
+        yield
+        tf.config.run_functions_eagerly(False)
+    elif name == "jax":
+        import jax
+
+        jax.config.update("jax_disable_most_optimizations", True)
+        yield
+        jax.config.update("jax_disable_most_optimizations", False)
+    else:
+        yield
+
+
+@pytest.fixture
 def rng():
     return np.random.default_rng(7)
 

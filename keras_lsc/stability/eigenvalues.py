@@ -71,7 +71,10 @@ def eigenvalues(
     probe = JacobianProbe(TransitionMap(model))
     refuse_non_finite_weights(model)
     rows = draw_rows(x, samples, seed, input_structure(model))
-    chunks = [probe.predict_on_batch(part) for part in chunks_of_points(rows, samples, seed)]
+    chunks = []
+    for part, count in chunks_of_points(rows, samples, seed):
+        found = probe.predict_on_batch(part)
+        chunks.append({of: {name: m[:count] for name, m in found[of].items()} for of in found})
     spectra = {}
     for transition in probe.transition_map.transitions:
         matrices, weight = (

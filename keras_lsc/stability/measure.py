@@ -90,10 +90,10 @@ class Probe(keras.Model):
         Raises:
             ValueError: every sequence is padding from end to end.
         """
-        chunks = [
-            self._certifier.make_certain(self.predict_on_batch(part), part)
-            for part in chunks_of_points(rows, samples, seed)
-        ]
+        chunks = []
+        for part, count in chunks_of_points(rows, samples, seed):
+            found = self._certifier.make_certain(self.predict_on_batch(part), part, count)
+            chunks.append({name: values[:count] for name, values in found.items()})
         result = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
         statistics = []
         for k, transition in enumerate(self.transition_map.transitions):
@@ -154,18 +154,20 @@ class Certifier:
         self._formed: dict[tuple[int, ...], JacobianProbe] = {}
 
     def make_certain(
-        self, result: dict[str, np.ndarray], part: list[np.ndarray]
+        self, result: dict[str, np.ndarray], part: list[np.ndarray], count: int
     ) -> dict[str, np.ndarray]:
         """Returns what a `Probe` predicted of some points, with radii in place of estimates.
 
         Args:
             result: of the probe.
             part: what it was given.
+            count: how many of the points are asked for, the first ones.
         """
         # What a backend hands out cannot always be written to.
         result = {name: np.array(values) for name, values in result.items()}
         # A radius that is not finite is refused elsewhere.
         result["is_certain"] |= ~np.isfinite(result["radius"]) | (result["weight"] == 0)
+        result["is_certain"][count:] = True
         sides = np.maximum(result["n_out"], result["n_in"])[0]
         if self._may_take_more:
             for column, closer in self._again(result, sides > self._LARGE, part):
@@ -249,14 +251,24 @@ def check_points(samples: Any, seed: Any) -> tuple[int, int]:
     )
 
 
-def chunks_of_points(rows: list[np.ndarray], samples: int, seed: int) -> Iterator[list[np.ndarray]]:
-    """Draws points and yields them a few at a time: the rows, and the position in each."""
+def chunks_of_points(
+    rows: list[np.ndarray], samples: int, seed: int
+) -> Iterator[tuple[list[np.ndarray], int]]:
+    """Draws points and yields them a few at a time.
+
+    Functions are compiled for a number of points, so the last chunk is filled up with others.
+
+    Returns:
+        Pairs of the rows with the position in each, and of how many points count.
+    """
     generator = np.random.default_rng([seed, 1])
     chosen = np.resize(generator.permutation(len(rows[0])), samples)
     position = generator.random(samples).astype("float32")
-    for start in range(0, samples, _CHUNK):
-        part = slice(start, start + _CHUNK)
-        yield [*(array[chosen[part]] for array in rows), position[part]]
+    size = min(samples, _CHUNK)
+    for start in range(0, samples, size):
+        count = min(size, samples - start)
+        points = np.resize(np.arange(start, start + count), size)
+        yield [*(array[chosen[points]] for array in rows), position[points]], count
 
 
 def measure(
