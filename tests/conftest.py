@@ -17,32 +17,21 @@ def prepared_data():
     return Path(os.environ.get("TFDS_DATA_DIR") or SHARED / "tfds")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _compiled_once(tmp_path_factory):
+    """JAX compiles for seconds what runs for milliseconds: equal programs are compiled once."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        # Of this process: what two write at once would have to be locked.
+        jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
 @pytest.fixture(autouse=True)
 def _seeds():
     keras.utils.set_random_seed(20)
-
-
-@pytest.fixture
-def uncompiled():
-    """Where what is computed is the point: models of so few units compile for longer than they run.
-
-    What is compiled is compared with it by the tests of radii, pre-training and the zoo.
-    """
-    name = keras.backend.backend()
-    if name == "tensorflow":
-        import tensorflow as tf
-
-        tf.config.run_functions_eagerly(True)
-        yield
-        tf.config.run_functions_eagerly(False)
-    elif name == "jax":
-        import jax
-
-        jax.config.update("jax_disable_most_optimizations", True)
-        yield
-        jax.config.update("jax_disable_most_optimizations", False)
-    else:
-        yield
 
 
 @pytest.fixture

@@ -20,7 +20,6 @@ import keras_lsc
 from keras_lsc.stability.data import draw_rows, input_structure
 from keras_lsc.stability.measure import Probe
 
-pytestmark = pytest.mark.usefixtures("uncompiled")
 _PROGRAM = """
 import json, sys, keras, numpy as np, keras_lsc
 model = keras.saving.load_model(sys.argv[1])

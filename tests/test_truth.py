@@ -17,7 +17,6 @@ from keras import ops
 import keras_lsc
 from keras_lsc import layers as lsc
 
-pytestmark = pytest.mark.usefixtures("uncompiled")
 ON_EVERY_BACKEND = (
     "between: mean of steps",
     "mask: multi-head attention",
@@ -30,6 +29,26 @@ ROWS, STEPS, FEATURES, UNITS = 8, 5, 3, 4
 RELATIVE = 2e-3
 # Below this a relative error says nothing.
 NEAR_ZERO = 0.05
+
+
+@pytest.fixture(autouse=True)
+def _without_compiling():
+    """Models of so few units are compiled for longer than they run."""
+    name = keras.backend.backend()
+    if name == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.run_functions_eagerly(True)
+        yield
+        tf.config.run_functions_eagerly(False)
+    elif name == "jax":
+        import jax
+
+        jax.config.update("jax_disable_most_optimizations", True)
+        yield
+        jax.config.update("jax_disable_most_optimizations", False)
+    else:
+        yield
 
 
 def normal(*shape, seed=0):
