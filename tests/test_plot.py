@@ -15,6 +15,7 @@ from keras_lsc.stability.radius import spectral_radius
 from keras_lsc.stability.report import StabilityReport, TransitionStatistics
 
 mpl.use("Agg")
+pytestmark = pytest.mark.once
 
 
 @pytest.fixture(autouse=True)

@@ -75,7 +75,7 @@ def test_a_silent_network_is_woken_and_stabilised(cell):
     model, x = network(cell), spikes(rows=768, rate=0.01)
     assert max(keras_lsc.measure(model, x).firing_rates.values()) < 0.001
     # So few neurons leave a mean radius uncertain; that it wakes them is the point here.
-    report = keras_lsc.stabilize(model, x, "variance", batch_size=64, tolerance=0.05)
+    report = keras_lsc.stabilize(model, x, "variance", batch_size=64, tolerance=0.2)
     assert min(report.firing_rates.values()) > 0.001
     assert max(report.firing_rates.values()) < 0.95
 
