@@ -37,7 +37,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 NPROC=1
 PYTEST := $(if $(filter-out 1,$(JOBS)),$(ONE_THREAD)) $(TEST)/bin/python -m pytest \
 	$(if $(filter-out 1,$(JOBS)),--numprocesses=$(JOBS) --dist=worksteal)
 
-.PHONY: help demo install test oldest lint typecheck grid zoo fuzz bench layers compare notebooks experiments report clean $(BACKENDS:%=pytest-%) $(BACKENDS:%=oldest-%)
+.PHONY: help demo install test oldest lint typecheck grid zoo fuzz bench layers compare notebooks experiments report test-experiments clean $(BACKENDS:%=pytest-%) $(BACKENDS:%=oldest-%)
 
 help:
 	@echo "make demo       install with JAX into $(DEMO) and run the demonstration"
@@ -83,7 +83,8 @@ typecheck: $(TEST)/installed
 
 # --keep-going: one failing backend does not hide the result of the next, and still fails the run.
 test: lint typecheck
-	@$(MAKE) --no-print-directory --keep-going $(BACKENDS:%=pytest-%) $(BACKENDS:%=oldest-%)
+	@$(MAKE) --no-print-directory --keep-going $(BACKENDS:%=pytest-%) $(BACKENDS:%=oldest-%) \
+		test-experiments
 
 # Radius, transitions and layers on the oldest Keras that is supported.
 oldest:
@@ -100,6 +101,11 @@ $(BACKENDS:%=oldest-%): oldest-%: $(TEST)/keras-$(OLDEST)
 $(BACKENDS:%=pytest-%): pytest-%: $(TEST)/installed
 	@echo "==== tests on $* ===="
 	@KERAS_BACKEND=$* $(PYTEST) $(if $(filter-out $(FIRST),$*),-m "not once") $(PYTEST_ARGS)
+
+# No part of the product, and on one backend: see experiments/README.md.
+test-experiments: $(TEST)/installed
+	@echo "==== tests of the experiments on $(FIRST) ===="
+	@KERAS_BACKEND=$(FIRST) $(PYTEST) experiments/tests $(PYTEST_ARGS)
 
 # Every cell, depth, target and mode on JAX, and the energy law to depth 16; the tests take a slice.
 grid: $(TEST)/installed
@@ -158,12 +164,12 @@ compare: $(TEST)/installed
 
 # What is finished is skipped: interrupt it, and start it again another day.
 experiments: $(TEST)/installed
-	KERAS_BACKEND=jax $(TEST)/bin/python -m benchmarks.experiments.run \
+	KERAS_BACKEND=jax $(TEST)/bin/python -m experiments.run \
 		$(EXPERIMENTS) --budget $(BUDGET) --jobs $(WORKERS)
 	@$(MAKE) --no-print-directory report
 
 report: $(TEST)/installed
-	KERAS_BACKEND=jax $(TEST)/bin/python -m benchmarks.experiments.report
+	KERAS_BACKEND=jax $(TEST)/bin/python -m experiments.report
 
 notebooks: $(TEST)/installed
 	KERAS_BACKEND=jax $(TEST)/bin/python colab/execute.py

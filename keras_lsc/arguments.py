@@ -128,7 +128,7 @@ def text(name: str, value: Any, *, advice: str = "") -> str:
     """Returns `value`, a string that is not empty; raises ValueError for anything else."""
     if isinstance(value, str) and value:
         return value
-    raise ValueError(_message(name, "a string", value, advice))
+    raise ValueError(_message(name, "a string of one character or more", value, advice))
 
 
 def _message(name: str, expected: str, value: Any, advice: str) -> str:

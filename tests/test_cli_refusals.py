@@ -130,11 +130,11 @@ def test_a_folder_that_cannot_be_written_to(saved, tmp_path):
         (["list", "--target", "nan"], "nan is not a radius"),
         (["compare-backends", "x", "--timeout", "nan"], "timeout must be a finite number"),
         (["compare-backends", "x", "--timeout", "-1"], "timeout must be a finite number"),
-        (["compare-backends", "x", "--backends", ""], "backends='' must name"),
+        (["compare-backends", "x", "--backends", ""], "backends='' must be a list"),
         (["pages", "--zoo", "."], "There is no index.json in ."),
         (["build", "x", "--zoo", "."], "There are no recipes in ."),
         (["measure", ".", "."], "The model file . is no file"),
-        (["info", ""], "There is no checkpoint ''"),
+        (["info", ""], "name must be a string of one character or more, got ''"),
         (["info", "\udcff"], "There is no checkpoint"),
     ],
 )

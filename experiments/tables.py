@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from statistics import median
 
-from benchmarks.experiments.networks import INITIALIZATIONS
-from benchmarks.experiments.statistics import Interval, mean
-from benchmarks.experiments.summary import FAR_CORNER, LEAST_SEEDS, Network, Start
+from experiments.networks import INITIALIZATIONS
+from experiments.statistics import Interval, mean
+from experiments.summary import FAR_CORNER, LEAST_SEEDS, Network, Start
 from keras_lsc import datasets
 
 TARGETS = ("variance", "1", "0.5", "unbalanced", FAR_CORNER)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks.experiments import (
+from experiments import (
     advice,
     claims,
     energies,
@@ -19,21 +19,19 @@ from benchmarks.experiments import (
     storage,
     tables,
 )
-from benchmarks.experiments.networks import make_network, set_initial_weights
-from benchmarks.experiments.report import write_report
-from benchmarks.experiments.run import PAPER, figures_of, pending_jobs
-from benchmarks.experiments.runs import Workplace
-from benchmarks.experiments.settings import (
+from experiments.networks import make_network, set_initial_weights
+from experiments.report import write_report
+from experiments.run import PAPER, figures_of, pending_jobs
+from experiments.runs import Workplace
+from experiments.settings import (
     FOLDER,
     Setting,
     SettingsError,
     experiment_names,
     read_experiment,
 )
-from benchmarks.experiments.summary import networks, start_label
+from experiments.summary import networks, start_label
 from keras_lsc.stability import theory
-
-pytestmark = pytest.mark.once
 
 TOML = """
 title = "A small one"
@@ -284,7 +282,7 @@ def test_stored_runs_are_those_of_their_settings():
 
 
 def test_the_report_is_that_of_the_stored_runs():
-    assert write_report(check=True), "python -m benchmarks.experiments.report"
+    assert write_report(check=True), "python -m experiments.report"
 
 
 def test_the_report_is_the_same_bytes_every_time(folder, settings, rng):

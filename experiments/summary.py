@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.experiments import statistics
-from benchmarks.experiments.settings import CHOSEN_FIELDS, START_FIELDS, Setting
+from experiments import statistics
+from experiments.settings import CHOSEN_FIELDS, START_FIELDS, Setting
 from keras_lsc import datasets
 
 LEAST_SEEDS = 4

@@ -11,9 +11,9 @@ from functools import cached_property
 
 import numpy as np
 
-from benchmarks.experiments import statistics
-from benchmarks.experiments.summary import LEAST_SEEDS, Network, Start, Tally, tally
-from benchmarks.experiments.tables import MODES, TARGETS, in_mode, markdown
+from experiments import statistics
+from experiments.summary import LEAST_SEEDS, Network, Start, Tally, tally
+from experiments.tables import MODES, TARGETS, in_mode, markdown
 from keras_lsc import datasets
 
 HELPS, NEITHER, HURTS = "helps", "makes no clear difference", "hurts"

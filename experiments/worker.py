@@ -6,7 +6,7 @@ import json
 import os
 import sys
 
-from benchmarks.experiments.settings import Setting
+from experiments.settings import Setting
 
 
 def main() -> None:
@@ -15,7 +15,7 @@ def main() -> None:
     # Whatever a library prints goes to the log, not between the rows.
     rows = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    from benchmarks.experiments.runs import Workplace
+    from experiments.runs import Workplace
 
     for row in Workplace(settings[0]).runs(settings):
         rows.write(json.dumps(row, allow_nan=False) + "\n")

@@ -1,9 +1,9 @@
 """Runs what is missing of the experiments, and appends it to their results.
 
-    python -m benchmarks.experiments.run                 # every experiment of reduced size
-    python -m benchmarks.experiments.run recurrent --jobs 2 --budget 0.5
-    python -m benchmarks.experiments.run --paper recurrent    # the paper's sizes
-    python -m benchmarks.experiments.run --repeat 1f00c0ffee12
+    python -m experiments.run                 # every experiment of reduced size
+    python -m experiments.run recurrent --jobs 2 --budget 0.5
+    python -m experiments.run --paper recurrent    # the paper's sizes
+    python -m experiments.run --repeat 1f00c0ffee12
 
 Finished runs are skipped, so an interrupted command goes on where it stopped. Each worker is a
 process that makes all runs of one network; this process alone writes.
@@ -25,8 +25,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from benchmarks.experiments import storage
-from benchmarks.experiments.settings import (
+from experiments import storage
+from experiments.settings import (
     FOLDER,
     Setting,
     experiment_names,
@@ -128,11 +128,11 @@ def _follow(job: Job, finished: queue.Queue[tuple[Job, dict[str, Any] | int]]) -
         **os.environ,
     }
     process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.experiments.worker"],
+        [sys.executable, "-m", "experiments.worker"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=environment,
-        cwd=FOLDER.parents[1],
+        cwd=FOLDER.parent,
         text=True,
     )
     assert process.stdin is not None
@@ -165,7 +165,7 @@ def repeat(identity: str, result_folder: Path) -> int:
     Returns:
         0 if they are, 1 if they differ.
     """
-    from benchmarks.experiments.runs import Workplace
+    from experiments.runs import Workplace
 
     rows = [
         row for path in sorted(result_folder.glob("*.jsonl")) for row in storage.read_rows(path)

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 import keras_lsc
-from benchmarks.experiments.settings import Setting
+from experiments.settings import Setting
 
 SAMPLES = 256
 GRADIENT_SAMPLES = 32

@@ -13,15 +13,15 @@ import numpy as np
 
 import keras_lsc
 from benchmarks.environment import environment
-from benchmarks.experiments.measures import (
+from experiments.measures import (
     SAMPLES,
     as_target,
     gradient_energies,
     radii,
     rounded,
 )
-from benchmarks.experiments.networks import Split, load_split, make_network, set_initial_weights
-from benchmarks.experiments.settings import START_FIELDS, Setting
+from experiments.networks import Split, load_split, make_network, set_initial_weights
+from experiments.settings import START_FIELDS, Setting
 from keras_lsc import datasets
 from keras_lsc.callbacks import UpdateCounter
 

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from benchmarks.experiments.settings import Setting
+from experiments.settings import Setting
 from keras_lsc import datasets
 from keras_lsc.zoo.networks import build_network, draw_weights
 from keras_lsc.zoo.recipes import Recipe

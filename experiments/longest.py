@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from benchmarks.experiments.runs import reaches_threshold
-from benchmarks.experiments.summary import Network, Start
-from benchmarks.experiments.tables import labels_of, markdown
+from experiments.runs import reaches_threshold
+from experiments.summary import Network, Start
+from experiments.tables import labels_of, markdown
 
 
 def length_of(network: Network) -> int:

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.experiments.summary import LEAST_SEEDS, Network, Start
-from benchmarks.experiments.tables import markdown
+from experiments.summary import LEAST_SEEDS, Network, Start
+from experiments.tables import markdown
 
 KINDS = ("measured", "predicted", "bound")
 # Steps back from the last one between which the change in time is taken: past the first steps,

@@ -10,17 +10,17 @@ from typing import Any
 import matplotlib
 import numpy as np
 
-from benchmarks.experiments.advice import NEITHER, Verdict
-from benchmarks.experiments.longest import by_task_and_cell, length_of, solved
-from benchmarks.experiments.optimum import (
+from experiments.advice import NEITHER, Verdict
+from experiments.longest import by_task_and_cell, length_of, solved
+from experiments.optimum import (
     ENERGY,
     balanced_starts,
     best_target,
     learns,
 )
-from benchmarks.experiments.statistics import mean
-from benchmarks.experiments.summary import LEAST_SEEDS, Network
-from benchmarks.experiments.tables import labels_of
+from experiments.statistics import mean
+from experiments.summary import LEAST_SEEDS, Network
+from experiments.tables import labels_of
 from keras_lsc.stability.theory import PascalRNN, far_corner_radius, number_of_paths
 
 matplotlib.use("Agg")

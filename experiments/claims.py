@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.experiments import statistics
-from benchmarks.experiments.summary import Network, Tally, tally
-from benchmarks.experiments.tables import (
+from experiments import statistics
+from experiments.summary import Network, Tally, tally
+from experiments.tables import (
     COMPARISONS,
     MODES,
     TARGETS,

@@ -7,9 +7,9 @@ from collections import Counter
 
 import numpy as np
 
-from benchmarks.experiments import statistics
-from benchmarks.experiments.summary import FAR_CORNER, LEAST_SEEDS, Network, tally
-from benchmarks.experiments.tables import markdown, metric, share
+from experiments import statistics
+from experiments.summary import FAR_CORNER, LEAST_SEEDS, Network, tally
+from experiments.tables import markdown, metric, share
 from keras_lsc import datasets
 
 ENERGY = math.sqrt(0.5)
