@@ -2,7 +2,6 @@ PYTHON ?= python3
 # One backend for a shorter run: make test BACKEND=jax.
 BACKEND ?=
 BACKENDS := $(or $(strip $(BACKEND)),torch tensorflow jax)
-# Where tests run that no backend changes.
 FIRST := $(firstword $(BACKENDS))
 # The oldest Keras that is supported.
 OLDEST := 3.14.0
@@ -100,7 +99,7 @@ $(BACKENDS:%=oldest-%): oldest-%: $(TEST)/keras-$(OLDEST)
 
 $(BACKENDS:%=pytest-%): pytest-%: $(TEST)/installed
 	@echo "==== tests on $* ===="
-	@KERAS_BACKEND=$* $(PYTEST) $(if $(filter-out $(FIRST),$*),-m "not once") $(PYTEST_ARGS)
+	@KERAS_BACKEND=$* KERAS_LSC_TESTED="$(BACKENDS)" $(PYTEST) $(PYTEST_ARGS)
 
 # No part of the product, and on one backend: see experiments/README.md.
 test-experiments: $(TEST)/installed

@@ -3,7 +3,8 @@
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,11 +19,11 @@ from keras_lsc.stability.report import StabilityReport
 from keras_lsc.stability.targets import Target, resolve
 from keras_lsc.stabilization import stabilize
 
+_CLASSES = 10
 CELLS = ("sigmoid", "tanh", "relu", "lstm", "gru")
 # Keras runs a recurrent layer on torch one operation at a time, at many times the cost.
 _EXAMPLES = {"jax": 20_000, "tensorflow": 20_000, "torch": 10_000}
 _VALIDATION_SHARE = 0.15
-_LEARNING_RATE = 1e-3
 _MAX_UPDATES = 400
 # Training accuracy is drawn as a mean over this many batches.
 _SMOOTHING = 20
@@ -40,9 +41,9 @@ class DemoSettings:
         units: of each of them.
         target: as `stabilize` takes it.
         mode: "scales" or "weights".
-        epochs: of the training after the pre-training.
+        epochs: of the training after the pre-training; None for what suits the task.
         examples: training and validation sequences together; None for what suits the backend.
-        batch_size: of the training.
+        batch_size: of the training; None for what suits the task.
         seed: of the initial weights, the pre-training and the order of the training data.
         download: whether MNIST may be fetched when it is not on this computer.
     """
@@ -52,21 +53,27 @@ class DemoSettings:
     units: int = 64
     target: Target = "variance"
     mode: Mode = "scales"
-    epochs: int = 3
+    epochs: int | None = None
     examples: int | None = None
-    batch_size: int = 64
+    batch_size: int | None = None
     seed: int = 0
     download: bool = True
 
 
 @dataclass(frozen=True)
 class Task:
-    """The data of the demonstration, and why it is this one."""
+    """The data of the demonstration, why it is this one, and how long it is trained on.
+
+    A digit of 28 rows takes fewer epochs than one of 8: there are more of them.
+    """
 
     name: str
+    title: str
     description: str
     reason: str
-    classes: int
+    epochs: int
+    batch_size: int
+    learning_rate: float
     x: np.ndarray
     y: np.ndarray
     x_validation: np.ndarray
@@ -108,6 +115,8 @@ class DemoResult:
             "task": {
                 "name": self.task.name,
                 "reason": self.task.reason,
+                "epochs": self.task.epochs,
+                "batch_size": self.task.batch_size,
                 "training_sequences": len(self.task.x),
                 "validation_sequences": len(self.task.x_validation),
             },
@@ -148,13 +157,19 @@ def run(settings: DemoSettings, listener: Listener) -> DemoResult:
     _check(settings)
     backend = keras.backend.backend()
     examples = settings.examples or _EXAMPLES[backend]
-    task = load_task(examples, settings.seed, settings.download)
+    task = load_task(examples, settings.download)
+    task = replace(
+        task,
+        epochs=settings.epochs or task.epochs,
+        batch_size=settings.batch_size or task.batch_size,
+    )
     listener.say(f"{task.description}: {task.reason}.")
     listener.say(
         f"{len(task.x):,} sequences to train on, {len(task.x_validation):,} to validate on, "
-        f"{settings.epochs} epochs, backend {backend}."
+        f"{task.epochs} epochs, backend {backend}."
     )
-    if settings.examples is None and examples < max(_EXAMPLES.values()):
+    is_limited = len(task.x) + len(task.x_validation) == examples < max(_EXAMPLES.values())
+    if settings.examples is None and is_limited:
         listener.say(
             f"Fewer than the {max(_EXAMPLES.values()):,} sequences of the other backends: Keras "
             f"runs recurrent layers step by step on {backend}. Choose with --examples; "
@@ -192,30 +207,46 @@ def run(settings: DemoSettings, listener: Listener) -> DemoResult:
     return DemoResult(settings, backend, task, reports, watcher.updates, seconds, curves)
 
 
-def load_task(examples: int, seed: int, download: bool = True) -> Task:
-    """Returns sequential MNIST, or delayed parity where MNIST is not to be had.
+def load_task(examples: int, download: bool = True) -> Task:
+    """Returns sequential MNIST, or the digits of scikit-learn where MNIST is not to be had.
 
     Args:
-        examples: training and validation sequences together.
-        seed: of the generated task.
+        examples: training and validation sequences together, at most.
         download: whether MNIST may be fetched.
 
     Returns:
         A `Task` whose `reason` says why it is this one.
+
+    Raises:
+        ModuleNotFoundError: neither is there, and scikit-learn is not installed.
     """
     try:
         x, y = datasets.load("smnist", "train", limit=examples, download=download)
     except (datasets.DatasetUnavailableError, ModuleNotFoundError) as error:
-        name, classes = "parity", 2
-        description = "Delayed parity (two bits, then two that do not count)"
-        reason = f"generated, because sequential MNIST is not available here ({error})"
-        x, y = datasets.load("parity", limit=examples, n=2, delay=2, length=20, seed=seed)
+        x, y = datasets.load("digits", "train", limit=examples)
+        make = partial(
+            Task,
+            name="digits",
+            title="small digits",
+            description="Small handwritten digits (8 rows of 8 pixels, one row a step)",
+            reason=f"they come with scikit-learn; sequential MNIST is not available here ({error})",
+            epochs=12,
+            batch_size=32,
+            learning_rate=3e-3,
+        )
     else:
-        name, classes = "smnist", 10
-        description = "Sequential MNIST (28 rows of 28 pixels, one row a step)"
-        reason = "real data, read from this computer"
+        make = partial(
+            Task,
+            name="smnist",
+            title="sequential MNIST",
+            description="Sequential MNIST (28 rows of 28 pixels, one row a step)",
+            reason="real data, read from this computer",
+            epochs=3,
+            batch_size=64,
+            learning_rate=1e-3,
+        )
     kept = len(x) - max(1, round(_VALIDATION_SHARE * len(x)))
-    return Task(name, description, reason, classes, x[:kept], y[:kept], x[kept:], y[kept:])
+    return make(x=x[:kept], y=y[:kept], x_validation=x[kept:], y_validation=y[kept:])
 
 
 def make_network(settings: DemoSettings, task: Task) -> keras.Model:
@@ -230,7 +261,7 @@ def make_network(settings: DemoSettings, task: Task) -> keras.Model:
             model.add(keras.layers.GRU(settings.units, **options))
         else:
             model.add(keras.layers.SimpleRNN(settings.units, activation=settings.cell, **options))
-    model.add(keras.layers.Dense(task.classes, activation="softmax", name="readout"))
+    model.add(keras.layers.Dense(_CLASSES, activation="softmax", name="readout"))
     return model
 
 
@@ -254,11 +285,10 @@ def draw(result: DemoResult, path: Path) -> None:
     _draw_radii(left, result)
     _draw_curves(right, result)
     settings, task = result.settings, result.task
-    on = "sequential MNIST" if task.name == "smnist" else "delayed parity"
     kind = settings.cell.upper() if settings.cell in ("lstm", "gru") else f"{settings.cell} RNN"
     figure.suptitle(
-        f"{settings.depth}-layer {kind} of {settings.units} units on {on}, before and after "
-        "pre-training to stability",
+        f"{settings.depth}-layer {kind} of {settings.units} units on {task.title}, before and "
+        "after pre-training to stability",
         fontsize=12,
         fontweight="bold",
     )
@@ -280,19 +310,19 @@ def _draw_radii(ax: Any, result: DemoResult) -> None:
 
 def _draw_curves(ax: Any, result: DemoResult) -> None:
     batches = max(len(curve.training) for curve in result.curves.values())
-    per_epoch = batches / result.settings.epochs
+    per_epoch = batches / result.task.epochs
     width = min(_SMOOTHING, batches)
     for curve, (color, _) in zip(result.curves.values(), plot.STYLES, strict=False):
         smooth = np.convolve(curve.training, np.ones(width) / width, mode="valid")
         at = (np.arange(len(smooth)) + (width + 1) / 2) / per_epoch
         ax.plot(at, smooth, color=color, linewidth=1, alpha=0.55)
-    chance = 1 / result.task.classes
+    chance = 1 / _CLASSES
     ax.axhline(chance, color="k", linestyle=":", linewidth=1, label="chance")
     histories = {
         _LABELS[name]: [{"val_accuracy": curve.validation}] for name, curve in result.curves.items()
     }
     plot.learning_curves(histories, ax=ax, first_epoch=0, connected=False)
-    ax.set_xlim(0, result.settings.epochs)
+    ax.set_xlim(0, result.task.epochs)
     ax.set_ylim(0, 1)
     ax.set_ylabel("accuracy")
     ax.set_title("Accuracy (points: validation, lines: training)", fontsize=11, loc="left")
@@ -303,32 +333,32 @@ def _train(
 ) -> Curve:
     keras.utils.set_random_seed(settings.seed)
     model.compile(
-        optimizer=keras.optimizers.Adam(_LEARNING_RATE),
+        optimizer=keras.optimizers.Adam(task.learning_rate),
         loss="sparse_categorical_crossentropy",
         metrics=["accuracy"],
     )
     curve = Curve()
-    batches = int(np.ceil(len(task.x) / settings.batch_size))
+    batches = int(np.ceil(len(task.x) / task.batch_size))
     validation = (task.x_validation, task.y_validation)
     started = time.perf_counter()
-    with listener.track(f"training, {name}", settings.epochs * batches) as advance:
+    with listener.track(f"training, {name}", task.epochs * batches) as advance:
         watcher = _Watcher(lambda logs: advance(f"accuracy {logs['accuracy']:.3f}"))
         curve.validation.append(float(model.evaluate(*validation, verbose=0)[1]))
         history = model.fit(
             task.x,
             task.y,
-            batch_size=settings.batch_size,
-            epochs=settings.epochs,
+            batch_size=task.batch_size,
+            epochs=task.epochs,
             validation_data=validation,
             callbacks=[watcher],
             verbose=0,
         )
     curve.seconds = time.perf_counter() - started
     curve.validation += [float(value) for value in history.history["val_accuracy"]]
-    means = np.reshape(watcher.accuracies, (settings.epochs, batches))
+    means = np.reshape(watcher.accuracies, (task.epochs, batches))
     # Keras gives the mean since the start of the epoch; differences of the sums are the batches'.
-    sizes = np.full(batches, settings.batch_size)
-    sizes[-1] = len(task.x) - settings.batch_size * (batches - 1)
+    sizes = np.full(batches, task.batch_size)
+    sizes[-1] = len(task.x) - task.batch_size * (batches - 1)
     sums = np.diff(means * np.cumsum(sizes), axis=1, prepend=0.0)
     curve.training = [float(value) for value in np.clip(sums / sizes, 0, 1).ravel()]
     return curve
@@ -355,8 +385,11 @@ class _Watcher(keras.callbacks.Callback):
 def _check(settings: DemoSettings) -> None:
     one_of("cell", settings.cell, CELLS)
     one_of("mode", settings.mode, ("scales", "weights"))
-    for name in ("depth", "units", "epochs", "batch_size"):
+    for name in ("depth", "units"):
         positive_integer(name, getattr(settings, name))
+    for name in ("epochs", "batch_size"):
+        if getattr(settings, name) is not None:
+            positive_integer(name, getattr(settings, name))
     if settings.examples is not None:
         integer("examples", settings.examples, at_least=8)
     integer("seed", settings.seed, at_least=0)

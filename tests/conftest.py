@@ -17,6 +17,24 @@ def prepared_data():
     return Path(os.environ.get("TFDS_DATA_DIR") or SHARED / "tfds")
 
 
+def pytest_collection_modifyitems(config, items):
+    """Leaves tests marked `once` to one of the backends that make runs; by hand all are run.
+
+    It is the first of them, or that of `once(on=...)`: what takes many steps runs fastest on JAX.
+    """
+    tested = os.environ.get("KERAS_LSC_TESTED", keras.backend.backend()).split()
+    elsewhere = []
+    for item in items:
+        once = item.get_closest_marker("once")
+        if once is not None:
+            home = once.kwargs.get("on", tested[0])
+            if keras.backend.backend() != (home if home in tested else tested[0]):
+                elsewhere.append(item)
+    config.hook.pytest_deselected(items=elsewhere)
+    left_out = set(elsewhere)
+    items[:] = [item for item in items if item not in left_out]
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _compiled_once(tmp_path_factory):
     """JAX compiles for seconds what runs for milliseconds: equal programs are compiled once."""

@@ -20,6 +20,7 @@ import keras_lsc
 from keras_lsc.stability.data import draw_rows, input_structure
 from keras_lsc.stability.measure import Probe
 
+once = pytest.mark.once
 _PROGRAM = """
 import json, sys, keras, numpy as np, keras_lsc
 model = keras.saving.load_model(sys.argv[1])
@@ -137,7 +138,13 @@ DATA = {
 }
 
 
-@pytest.mark.parametrize("kind", DATA)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        name if name in ("tensor", "tensorflow", "torch") else pytest.param(name, marks=once)
+        for name in DATA
+    ],
+)
 def test_every_kind_of_data_gives_its_rows(kind, model, x):
     if kind in ("tensorflow", "torch") and keras.backend.backend() != kind:
         pytest.skip(f"a dataset of {kind} is tested on the {kind} backend")

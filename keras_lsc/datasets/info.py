@@ -36,8 +36,8 @@ class TaskInfo:
         examples: number of examples of each split, of tokens for texts; None where it depends on
             the data. A folder may hold a part of them: see `keras_lsc.datasets.prepared`.
         padded: whether sequences differ in length and are padded with zeros at the end.
-        source: name of the dataset that the data is read from, as its folder is called; None for
-            generated tasks.
+        source: name of the dataset that the data is read from, as its folder is called; None where
+            nothing is to be prepared: generated tasks, and data that comes with a package.
         licence: of the data.
         homepage: where the data is from.
         citation: BibTeX.
