@@ -224,12 +224,13 @@ def load_task(examples: int, download: bool = True) -> Task:
         x, y = datasets.load("smnist", "train", limit=examples, download=download)
     except (datasets.DatasetUnavailableError, ModuleNotFoundError) as error:
         x, y = datasets.load("digits", "train", limit=examples)
+        why = str(error).partition(". ")[0]
         make = partial(
             Task,
             name="digits",
             title="small digits",
             description="Small handwritten digits (8 rows of 8 pixels, one row a step)",
-            reason=f"they come with scikit-learn; sequential MNIST is not available here ({error})",
+            reason=f"they come with scikit-learn; sequential MNIST is not available here ({why})",
             epochs=12,
             batch_size=32,
             learning_rate=3e-3,
