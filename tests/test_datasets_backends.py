@@ -17,6 +17,7 @@ EXPECTED = {
     "cifar100": "a259b42c36feaf45",
     "copy_memory": "fe87dff78f21b4cd",
     "delayed_match": "08e4605bce901a28",
+    "digits": "04a46545cea929ae",
     "mnist": "c5ca6e87896b7279",
     "parity": "c9187cf4f05f8083",
     "psmnist": "7925c8c08ea45e4e",
