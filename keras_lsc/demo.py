@@ -191,6 +191,7 @@ def run(settings: DemoSettings, listener: Listener) -> DemoResult:
             max_updates=_MAX_UPDATES,
             seed=settings.seed,
             callbacks=(watcher,),
+            verbose=0,
         )
     seconds = time.perf_counter() - started
     starts["stabilized"] = model.get_weights()

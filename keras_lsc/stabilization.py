@@ -1,6 +1,7 @@
 """stabilize: pre-training to stability in one call, checked on held-out sequences."""
 
 import math
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from keras_lsc.arguments import integer, number, one_of, positive_integer
 from keras_lsc.callbacks import StopWhenStable
 from keras_lsc.pretrainer import LSCPretrainer, Mode, State
+from keras_lsc.progress import Progress, is_shown
 from keras_lsc.stability.data import draw_rows, input_structure
 from keras_lsc.stability.measure import Probe
 from keras_lsc.stability.radius import COARSE, RadiusKind
@@ -57,7 +59,7 @@ def stabilize(
     optimizer: Any = "adam",
     learning_rate: float | None = None,
     callbacks: Sequence[keras.callbacks.Callback] | None = (),
-    verbose: str | int = 0,
+    verbose: str | int = "auto",
 ) -> StabilityReport:
     """Pre-trains a model, in place, until every transition has its target radius.
 
@@ -85,7 +87,9 @@ def stabilize(
         optimizer: an optimiser or its name, as `LSCPretrainer.compile` takes it.
         learning_rate: of an optimiser given by name; None for the default of the mode.
         callbacks: list or tuple of Keras callbacks of the pre-training.
-        verbose: as in `keras.Model.fit`.
+        verbose: 0 is silent; "auto" tells updates, deviation and seconds at a terminal or in a
+            notebook, 1 everywhere, on a line that is written over where that can be; 2 on a line
+            of its own now and then.
 
     Returns:
         The `StabilityReport` of the held-out sequences.
@@ -125,6 +129,8 @@ def stabilize(
     training, held_out = _hold_out(rows)
     before = State(model.variables)
     history = _History(max_updates)
+    shown = is_shown(verbose, sys.stdout)
+    progress = [Progress(model.name, max_updates, verbose)] if shown else []
     try:
         pretrainer.apply_constraints()
         wake(pretrainer.transition_map, training)
@@ -137,8 +143,9 @@ def stabilize(
                     *watchers,
                     StopWhenStable(tolerance / 2, history.round_at_least),
                     history,
+                    *progress,
                 ],
-                verbose=verbose,
+                verbose=0,
             )
             is_last = history.updates >= max_updates
             report = probe.report(held_out, samples, seed)
@@ -150,11 +157,15 @@ def stabilize(
             errors = 0.0 if is_last else 1.0
             fires = not report.silent_or_saturated
             if fires and _largest_deviation(report, pretrainer, errors) <= tolerance:
+                for line in progress:
+                    line.end(_largest_deviation(report, pretrainer, 0.0))
                 return report
             if is_last:
                 raise NotStabilizedError(_explain(report, pretrainer, tolerance, history), report)
     except BaseException:
         before.restore()
+        for line in progress:
+            line.leave()
         raise
 
 

@@ -389,6 +389,7 @@ def test_wrong_arguments_of_fit(model, x):
             pretrainer.fit(x, verbose=0, **arguments)
 
 
+@pytest.mark.once
 def test_numbers_of_numpy_are_taken(model, x):
     pretrainer = keras_lsc.LSCPretrainer(model, np.float32(0.5), seed=np.int64(3))
     assert json.loads(json.dumps(pretrainer.get_config()))["target"] == 0.5
@@ -408,6 +409,7 @@ def test_numbers_of_numpy_are_taken(model, x):
     assert report.samples == 4
 
 
+@pytest.mark.once
 def test_fewer_sequences_than_a_batch(model, x):
     report = keras_lsc.stabilize(
         model, x[:2], tolerance=50.0, max_updates=1, samples=4, batch_size=64

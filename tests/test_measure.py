@@ -77,6 +77,7 @@ def test_same_radii_on_every_backend(tmp_path, mnist_rows):
     assert len(rows) >= 2
 
 
+@pytest.mark.once
 def test_seed_decides_the_points(model, x):
     first, again, other = (keras_lsc.measure(model, x, samples=16, seed=s) for s in (1, 1, 2))
     assert first == again
@@ -92,6 +93,7 @@ def test_any_number_of_samples(model, x, samples):
     assert all((row.radius_std == 0.0) == (samples == 1) for row in report.transitions)
 
 
+@pytest.mark.once
 def test_more_samples_than_rows_see_more_steps(model, x):
     """One row gives many points, at different steps of it."""
     report = keras_lsc.measure(model, x[:1], samples=64)
@@ -186,6 +188,7 @@ def test_inputs_stay_aligned(two_inputs):
     ]
 
 
+@pytest.mark.once
 def test_list_and_dictionary_of_inputs_are_the_same(two_inputs):
     model = two_input_model()
     expected = keras_lsc.measure(model, list(two_inputs), samples=16)
@@ -193,6 +196,7 @@ def test_list_and_dictionary_of_inputs_are_the_same(two_inputs):
     assert keras_lsc.measure(model, by_name, samples=16) == expected
 
 
+@pytest.mark.once
 def test_model_made_with_a_dictionary_of_inputs(two_inputs):
     inputs = {
         "sequence": keras.Input((5, 4), name="sequence"),
@@ -260,6 +264,7 @@ def of_torch_rows(rows):
     return torch.utils.data.DataLoader(rows, batch_size=7)
 
 
+@pytest.mark.once
 def test_keys_names_and_order_give_one_report(two_inputs):
     model = keyed_model()
     x, start = two_inputs
@@ -271,6 +276,7 @@ def test_keys_names_and_order_give_one_report(two_inputs):
         keras_lsc.measure(model, {"x": x, "b": start})
 
 
+@pytest.mark.once
 def test_nested_inputs_and_an_axis_of_one(rng):
     x, start = keras.Input((5, 1)), keras.Input((6,))
     layer = recurrent_layer("gru", 6, return_sequences=True)
@@ -288,7 +294,9 @@ def test_every_dtype_is_cast_as_the_model_casts_it(layer, rng):
     )
     x = rng.integers(0, 2, (16, 6, 4))
     expected = keras_lsc.measure(model, x.astype("float32"), samples=8)
-    for dtype in ("uint8", "int64", "bool", "float16", "float64"):
+    # Every kind of number in one layer; what the others take is taken as it is there.
+    kinds = ("uint8", "int64", "bool", "float16", "float64") if layer == "LIF" else ("uint8",)
+    for dtype in kinds:
         assert keras_lsc.measure(model, x.astype(dtype), samples=8) == expected
 
 
@@ -369,6 +377,7 @@ def test_options_are_checked(model, x):
         keras_lsc.gradient_grid(model, x, by=["gain"])
 
 
+@pytest.mark.once
 def test_integers_of_numpy(model, x):
     expected = keras_lsc.measure(model, x, samples=4, seed=3)
     assert keras_lsc.measure(model, x, samples=np.int64(4), seed=np.uint8(3)) == expected

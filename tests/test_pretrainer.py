@@ -530,6 +530,7 @@ def test_an_error_at_any_point_of_fit_gives_everything_back():
         assert_same(everything, before)
 
 
+@pytest.mark.once
 def test_an_error_of_a_callback_leaves_the_model_of_stabilize_whole():
     model = small_gru()
     before = values_of(model.variables)

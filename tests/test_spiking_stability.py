@@ -70,6 +70,7 @@ def test_the_spikes_of_a_sampled_step_follow_the_weights():
         np.testing.assert_array_equal(layer, ops.convert_to_numpy(whole)[:, -1])
 
 
+@pytest.mark.once(on="jax")
 @pytest.mark.parametrize("cell", ["lif", "alif"])
 def test_a_silent_network_is_woken_and_stabilised(cell):
     model, x = network(cell), spikes(rows=768, rate=0.01)
@@ -107,7 +108,7 @@ def test_layers_that_fire_are_not_woken():
         np.testing.assert_array_equal(now, then)
 
 
-@pytest.mark.parametrize("cell", ["lif", "alif"])
+@pytest.mark.parametrize("cell", [pytest.param("lif", marks=pytest.mark.once), "alif"])
 def test_the_height_of_the_surrogate_scales_gradients_and_no_outputs(cell):
     model, x = network(cell), 3 * spikes(rows=32)
     y, before = model(x), keras_lsc.measure(model, x, samples=32)
@@ -131,6 +132,7 @@ def test_mode_scales_moves_the_height_of_the_surrogate_and_mode_weights_does_not
     assert not slopes & free
 
 
+@pytest.mark.once(on="jax")
 def test_two_layers_reach_radius_one_with_their_spectra_kept():
     model = network(units=64)
     report = keras_lsc.stabilize(model, spikes(rows=768), 1.0, batch_size=64, tolerance=0.04)

@@ -155,6 +155,7 @@ def stabilize(
         tolerance=tolerance,
         mode=cast(Mode, mode),
         seed=seed,
+        verbose=0 if as_json else "auto",
     )
     save_model(loaded, output)
     if as_json:

@@ -107,6 +107,7 @@ def _stabilize(
                 seed=recipe.seed + attempt,
                 learning_rate=recipe.learning_rate,
                 callbacks=(updates,),
+                verbose=0,
             )
         except NotStabilizedError as failed:
             error, tolerance = failed, recipe.tolerance
