@@ -388,10 +388,7 @@ def truth() -> str:
         kinds = stored(f"fuzz_{backend}.json").get("kinds", {})
         rows += [truth_row(f"damaged: {kind}", name, one) for kind, one in kinds.items()]
     kills = stored("kills.json")
-    rows += [
-        truth_row(f"killed: {kind}", BACKENDS.get(kills.get("backend", ""), ""), one)
-        for kind, one in (kills.get("kinds") or kills.get("families") or {}).items()
-    ]
+    rows += [truth_row(f"killed: {kind}", "", one) for kind, one in kills.items()]
     if not rows:
         return "Nothing was tried yet."
     header = ["what", "backend", "tried", "right", "refused well", "wrong"]
