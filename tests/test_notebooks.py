@@ -18,12 +18,12 @@ _SPEC.loader.exec_module(execute)
 
 NAMES = execute.names()
 ADDRESS = "https://colab.research.google.com/github/keras-lsc/keras-lsc/blob/main/colab/"
-# The first two, which everybody runs, on every backend; each of the others on one, so that all
-# backends take about as long.
+# The first, which everybody runs, on every backend; each of the others on one.
 ONLY_ON = {
+    "02_fine_tune.ipynb": "torch",
     "03_compare_backends.ipynb": "jax",
     "04_stabilise_your_own.ipynb": "torch",
-    "05_spiking.ipynb": "tensorflow",
+    "05_spiking.ipynb": "jax",
     "06_state_space.ipynb": "torch",
 }
 _LARGEST_PICTURE = 150_000

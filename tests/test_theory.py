@@ -301,6 +301,7 @@ def modules_with_examples():
             yield ".".join(part for part in parts if part != "__init__")
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", list(modules_with_examples()))
 def test_examples_in_docstrings(name):
     results = doctest.testmod(importlib.import_module(name))

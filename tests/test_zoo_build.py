@@ -47,7 +47,10 @@ def finish(folder, recipe, content=b"x", **changes):
     (waiting / f"{digest}.keras").write_bytes(content)
     entry = copy.deepcopy(ENTRY) | {"sha256": digest} | changes
     entry["certificate"]["recipe"] = recipe.to_dict()
-    (waiting / f"{recipe.name}.json").write_text(json.dumps(entry))
+    # In one step, as the builder does under its lock.
+    written = waiting / f".{recipe.name}"
+    written.write_text(json.dumps(entry))
+    written.replace(waiting / f"{recipe.name}.json")
     return entry
 
 

@@ -1,6 +1,6 @@
 """Measures the radii of a model at random points of its inputs."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, get_args
 
 import keras
@@ -176,9 +176,10 @@ class Certifier:
                 result["is_certain"][better, column] = closer["is_certain"][better]
         unsure = self._unsure(result, sides <= self._LARGEST)
         if unsure:
-            if unsure not in self._formed:
-                self._formed[unsure] = JacobianProbe(self._map, unsure)
-            matrices = self._formed[unsure].predict_on_batch(part)["jacobian"]
+            of = _covering(self._formed, unsure)
+            if of not in self._formed:
+                self._formed[of] = JacobianProbe(self._map, of)
+            matrices = self._formed[of].predict_on_batch(part)["jacobian"]
             ask = lapack.norms if self._radius == "norm" else lapack.radii
             for column in unsure:
                 asked = ~result["is_certain"][:, column]
@@ -193,18 +194,27 @@ class Certifier:
         unsure = self._unsure(result, large)
         if not unsure:
             return
-        if unsure not in self._closer:
-            self._closer[unsure] = Probe(
-                self._map.model, self._radius, self._map, self._accuracy, unsure
-            )
-        found = self._closer[unsure].predict_on_batch(part)
-        for k, column in enumerate(unsure):
+        of = _covering(self._closer, unsure)
+        if of not in self._closer:
+            self._closer[of] = Probe(self._map.model, self._radius, self._map, self._accuracy, of)
+        found = self._closer[of].predict_on_batch(part)
+        for column in unsure:
+            k = of.index(column)
             yield column, {name: found[name][:, k] for name in ("radius", "is_certain")}
 
     @staticmethod
     def _unsure(result: dict[str, np.ndarray], among: np.ndarray) -> tuple[int, ...]:
         is_unsure = (~result["is_certain"]).any(axis=0) & among
         return tuple(int(column) for column in np.flatnonzero(is_unsure))
+
+
+def _covering(known: Mapping[tuple[int, ...], Any], wanted: tuple[int, ...]) -> tuple[int, ...]:
+    """The transitions of a compiled function that has all that are wanted, or of one to compile."""
+    for have in known:
+        if set(wanted) <= set(have):
+            return have
+    # What was unsure at other points will be so again.
+    return tuple(sorted(set(wanted).union(*known)))
 
 
 def _or_ones(weights: list[Tensor | None], ones: Tensor) -> list[Tensor]:
