@@ -42,7 +42,8 @@ help:
 	@echo "make demo       install with JAX into $(DEMO) and run the demonstration"
 	@echo "make test       install into $(TEST), lint, check types, test on every backend"
 	@echo "                BACKEND=jax|tensorflow|torch tests on one, JOBS=1 one test at a time"
-	@echo "make oldest     radius, transitions and layers on the oldest Keras that is supported"
+	@echo "make oldest     radius, transitions and layers on the oldest Keras that is supported, which"
+	@echo "                make test does on its first backend"
 	@echo "make lint       ruff, and the generated tables;  make typecheck  mypy alone"
 	@echo "make grid       stabilise every cell, depth, target and mode on JAX"
 	@echo "make zoo        measure the certificate of every checkpoint again on every backend"
@@ -82,7 +83,7 @@ typecheck: $(TEST)/installed
 
 # --keep-going: one failing backend does not hide the result of the next, and still fails the run.
 test: lint typecheck
-	@$(MAKE) --no-print-directory --keep-going $(BACKENDS:%=pytest-%) $(BACKENDS:%=oldest-%) \
+	@$(MAKE) --no-print-directory --keep-going $(BACKENDS:%=pytest-%) oldest-$(FIRST) \
 		test-experiments
 
 # Radius, transitions and layers on the oldest Keras that is supported.
