@@ -44,7 +44,9 @@ def copy_of(layer, **changes):
     return copy
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "float16"])
+@pytest.mark.parametrize(
+    "policy", ["mixed_bfloat16", pytest.param("float16", marks=pytest.mark.once)]
+)
 @pytest.mark.parametrize("name", LAYERS)
 def test_states_and_parameters_of_the_dynamics_are_float32(name, policy, rng):
     layer = built(name, dtype=policy)

@@ -24,7 +24,14 @@ LAYERS = {
 }
 
 
-@pytest.mark.parametrize("name", LAYERS)
+# Options of a cell, which no backend changes.
+VARIANTS = ("lif-feedforward", "lif-voltage")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.once) if name in VARIANTS else name for name in LAYERS],
+)
 def test_layer(name, rng):
     layer, options, features, weights = LAYERS[name]
 
