@@ -97,6 +97,7 @@ def stabilize(
     Raises:
         NotStabilizedError: a radius stayed outside the tolerance, or a spiking layer is silent or
             saturated. The error carries the report.
+        FloatingPointError: updates made weights NaN or infinite; the learning rate is too large.
         TypeError, ValueError: as `measure` and `LSCPretrainer` raise them; or an argument is of
             no use.
 

@@ -11,6 +11,8 @@ from keras_lsc.arguments import integer, is_too_large
 
 Target = str | float | tuple[float, float]
 
+# Squares of radii are float32.
+_SMALLEST, _LARGEST = 1e-15, 1e15
 _NAMED = ("variance", "unbalanced", "variance-unbalanced")
 
 
@@ -29,7 +31,7 @@ def resolve(target: Target, depth: int, steps: int) -> tuple[float, float]:
         The pair of floats (rho_t, rho_l).
 
     Raises:
-        ValueError: `target` is none of these, or not positive and finite.
+        ValueError: `target` is none of these, or not from 1e-15 to 1e15.
 
     Example:
         >>> resolve((0.9, 0.4), depth=2, steps=28)
@@ -60,7 +62,7 @@ def checked(target: Any) -> Target:
         The name, a float, or a pair of floats.
 
     Raises:
-        ValueError: `target` is none of these, or not positive and finite.
+        ValueError: `target` is none of these, or not from 1e-15 to 1e15.
 
     Example:
         >>> checked([1, 0.5])
@@ -77,8 +79,9 @@ def checked(target: Any) -> Target:
     radii = tuple(given) if isinstance(given, Sequence) else (given, given)
     if len(radii) != 2 or not all(_is_radius(radius) for radius in radii):
         raise ValueError(
-            f"Target {target!r} is not a radius. Expected a positive finite number, a pair "
-            f"(rho_t, rho_l) of them, or one of {', '.join(map(repr, _NAMED))}."
+            f"Target {target!r} is not a radius. Expected a positive finite number, from "
+            f"{_SMALLEST:g} to {_LARGEST:g}, a pair (rho_t, rho_l) of them, or one of "
+            f"{', '.join(map(repr, _NAMED))}."
         )
     pair = float(radii[0]), float(radii[1])
     return pair if isinstance(given, Sequence) else pair[0]
@@ -87,4 +90,4 @@ def checked(target: Any) -> Target:
 def _is_radius(value: Any) -> bool:
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         return False
-    return not is_too_large(value) and 0 < float(value) < math.inf
+    return not is_too_large(value) and _SMALLEST <= float(value) <= _LARGEST
