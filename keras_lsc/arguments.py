@@ -12,6 +12,8 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
+import keras
+
 
 def integer(name: str, value: Any, *, at_least: int | None = None, advice: str = "") -> int:
     """Returns `value` as an int.
@@ -129,6 +131,23 @@ def text(name: str, value: Any, *, advice: str = "") -> str:
     if isinstance(value, str) and value:
         return value
     raise ValueError(_message(name, "a string of one character or more", value, advice))
+
+
+def callbacks(value: Any) -> list[keras.callbacks.Callback]:
+    """Returns a list or tuple of Keras callbacks, or None, as a list.
+
+    Raises:
+        ValueError: `value` is something else.
+    """
+    if value is None:
+        return []
+    is_list = isinstance(value, list | tuple)
+    if not is_list or not all(isinstance(one, keras.callbacks.Callback) for one in value):
+        raise ValueError(
+            "callbacks must be a list or tuple of keras.callbacks.Callback objects, got "
+            f"{value!r}. Put a single one in brackets, and call those that are classes."
+        )
+    return list(value)
 
 
 def _message(name: str, expected: str, value: Any, advice: str) -> str:

@@ -254,7 +254,7 @@ class LSCPretrainer(keras.Model):
                 f"learning_rate={learning_rate!r} is that of an optimizer given by its name; "
                 f"{type(optimizer).__name__} has its own. Leave learning_rate out."
             )
-        elif isinstance(optimizer, dict):
+        elif isinstance(optimizer, dict) and "class_name" in optimizer:
             optimizer = keras.optimizers.get(optimizer)
         if not isinstance(optimizer, keras.optimizers.Optimizer):
             raise ValueError(

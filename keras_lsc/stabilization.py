@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_lsc import arguments
 from keras_lsc.arguments import integer, number, one_of, positive_integer
 from keras_lsc.callbacks import StopWhenStable
 from keras_lsc.pretrainer import LSCPretrainer, Mode, State
@@ -121,7 +122,7 @@ def stabilize(
     samples = positive_integer("samples", samples)
     seed = integer("seed", seed, at_least=0)
     one_of("verbose", verbose, ("auto", 0, 1, 2))
-    watchers = _checked_callbacks(callbacks)
+    watchers = arguments.callbacks(callbacks)
     pretrainer = LSCPretrainer(model, target, mode, radius, include_input=include_input, seed=seed)
     halving = max(60, _HALVING[mode] * max_updates)
     pretrainer.compile(optimizer, learning_rate, decay_updates=halving)
@@ -168,18 +169,6 @@ def stabilize(
         for line in progress:
             line.leave()
         raise
-
-
-def _checked_callbacks(callbacks: Any) -> list[keras.callbacks.Callback]:
-    if callbacks is None:
-        return []
-    is_list = isinstance(callbacks, list | tuple)
-    if not is_list or not all(isinstance(one, keras.callbacks.Callback) for one in callbacks):
-        raise ValueError(
-            "callbacks must be a list or tuple of keras.callbacks.Callback objects, got "
-            f"{callbacks!r}. Put a single one in brackets, and call those that are classes."
-        )
-    return list(callbacks)
 
 
 class _Batches(keras.utils.PyDataset):

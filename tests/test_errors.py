@@ -192,6 +192,7 @@ def test_wrong_data(wrong, entry, model, x):
 WRONG_TARGETS = [
     0, 0.0, -1, float("nan"), float("inf"), -float("inf"), True, False, None, "foo", "1", "",
     (1.0, 1.0, 1.0), (1.0,), (), (1.0, 0.0), (float("nan"), 1.0), (True, 1.0), ("a", "b"), {}, 1j,
+    1e300, 1e-300, (0.5, 1e30),
 ]  # fmt: skip
 
 
@@ -322,6 +323,7 @@ WRONG_ARGUMENTS = [
     *(("learning_rate", value) for value in [-0.1, "mse", True, float("nan")]),
     *(("callbacks", value) for value in ["stop", keras.callbacks.History(), [3], 5]),
     ("callbacks", [keras.callbacks.History]),
+    ("optimizer", {}),
     *(("verbose", value) for value in [3, "loud", None, True]),
     *(("include_input", value) for value in [1, None, "yes"]),
     *(("optimizer", value) for value in [None, 3, keras.optimizers.Adam, "gradient-descent"]),

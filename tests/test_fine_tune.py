@@ -328,6 +328,7 @@ WRONG = {
         ["'initial'", "'mine'"],
     ),
     "epochs": (lambda: (TINY, "parity"), {"epochs": -1}, ValueError, ["epochs must be", "got -1"]),
+    "callbacks": (lambda: (TINY, "parity"), {"callbacks": "x"}, ValueError, ["list or tuple"]),
     "patience": (
         lambda: (TINY, "parity"),
         {"patience": 0},

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
-from keras_lsc import datasets
+from keras_lsc import arguments, datasets
 from keras_lsc.arguments import flag, integer, number, one_of, positive_integer
 from keras_lsc.datasets.examples import Examples
 from keras_lsc.zoo import fitting, loading, sources
@@ -101,7 +101,7 @@ def fine_tune(
     download: bool = True,
     checkpoint: str | os.PathLike[str] | None = None,
     tensorboard: str | os.PathLike[str] | None = None,
-    callbacks: Iterable[keras.callbacks.Callback] = (),
+    callbacks: Sequence[keras.callbacks.Callback] | None = (),
     verbose: str | int = "auto",
 ) -> tuple[keras.Model, FineTuning]:
     """Trains a checkpoint, or a model of one's own, on a task or on given arrays.
@@ -134,7 +134,7 @@ def fine_tune(
         download: whether data that is not on this computer may be fetched.
         checkpoint: a `.keras` file to which the best model is saved whenever it improves.
         tensorboard: folder for the curves; needs TensorFlow and TensorBoard, on whichever backend.
-        callbacks: further Keras callbacks.
+        callbacks: list or tuple of further Keras callbacks.
         verbose: as `fit` takes it.
 
     Returns:
@@ -164,6 +164,7 @@ def fine_tune(
     limit = None if limit is None else positive_integer("limit", limit)
     one_of("weights", weights, ("stabilized", "initial"))
     one_of("verbose", verbose, ("auto", 0, 1, 2))
+    further = arguments.callbacks(callbacks)
     flag("download", download)
     if options is not None and not isinstance(options, Mapping):
         raise ValueError(f"options must be a dictionary of the task's options, got {options!r}.")
@@ -217,7 +218,7 @@ def fine_tune(
             validation_data=splits["validation"],
             epochs=epochs,
             shuffle=False,
-            callbacks=[stopping, *watchers, *callbacks],
+            callbacks=[stopping, *watchers, *further],
             verbose=verbose,
         )
         history = _history(fitted.history)
