@@ -12,7 +12,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +29,8 @@ RESULTS = Path(__file__).parent / "results"
 VALUE, GRADIENT = 1e-3, 1e-2
 # Eigenvalues whose moduli are as close as this are one radius, of which there is no gradient.
 _EQUAL = 1e-6
+# Numbers of the matrices that are measured at once: what backpropagation keeps is a hundred times.
+_AT_ONCE = 2**22
 
 
 class Verdict(NamedTuple):
@@ -83,6 +85,13 @@ def judge(cases: Iterable[Case], dense: bool) -> dict[str, Verdict]:
         case.name: _verdict(case.matrix, float(value), bool(is_own), gradient)
         for case, value, is_own, gradient in zip(cases, values, own, gradients, strict=True)
     }
+
+
+def judged(group: Sequence[Case], dense: bool) -> Iterator[Verdict]:
+    """`judge` of a few cases at a time, as many as memory holds."""
+    count = max(1, _AT_ONCE // group[0].matrix.size)
+    for start in range(0, len(group), count):
+        yield from judge(group[start : start + count], dense).values()
 
 
 def _verdict(matrix: np.ndarray, value: float, is_own: bool, gradient: np.ndarray) -> Verdict:
@@ -141,7 +150,7 @@ def main() -> int:
     for group in by_size(battery(sizes), (*sizes, 64)).values():
         for dense in (True, False):
             path = "dense" if dense else "matrix-free"
-            for case, verdict in zip(group, judge(group, dense).values(), strict=True):
+            for case, verdict in zip(group, judged(group, dense), strict=True):
                 counts = families.setdefault(
                     case.family,
                     {"tried": 0, "right": 0, "wrong": 0, "own gradient": 0, "largest error": 0.0},
