@@ -25,6 +25,7 @@ _TIE = 1e-3
 _CLOSE = 5e-4
 _NEXT = 0.1
 _ALONE, _ALONE_IF_SHARP = 0.05, 0.5
+_CONVERGED = 4e-6
 
 
 class Subspaces(NamedTuple):
@@ -173,12 +174,7 @@ def is_certain(
     narrowest = ops.abs(_determinant(overlap)) / _frobenius(overlap)
     narrowest = ops.where(on_line, ops.abs(overlap[..., 0, 0]), narrowest)
     is_regular = ops.logical_and(narrowest > 0.0, value > 0.0)
-    vectors = ops.stack([spaces.left, spaces.right])
-    images = ops.stack([ops.swapaxes(rows, -1, -2), images])
-    inside = ops.matmul(ops.swapaxes(vectors, -1, -2), images)
-    plane = images - ops.matmul(vectors, inside)
-    line = images[..., 0] - vectors[..., 0] * inside[..., 0, 0][..., None]
-    residuals = ops.where(on_line, _length(line), _frobenius(plane))
+    residuals = _residuals(spaces, rows, images)
     rounding = float(np.finfo(ops.dtype(size)).eps) / 2 * size
     distance = ops.where(is_regular, _NEXT * value, 1.0)
     narrowest = ops.where(is_regular, narrowest, 1.0)
@@ -187,6 +183,26 @@ def is_certain(
     is_alone = ops.max(residuals, axis=0) < apart * value * narrowest
     is_close = ops.logical_and(is_alone, error < _CLOSE * value)
     return ops.logical_and(is_regular, is_close)
+
+
+def are_converged(spaces: Subspaces, rows: Tensor, images: Tensor, value: Tensor) -> Tensor:
+    """Whether what M makes of two subspaces stays in them, but for little more than rounding.
+
+    A Krylov space that is not the whole one does not tell how far off the next eigenvalue is, and
+    so how far a residual turns the vectors: with so small a one, that may be a thousandth of the
+    radius. Arguments are those of `is_certain`.
+    """
+    return ops.max(_residuals(spaces, rows, images), axis=0) < _CONVERGED * value
+
+
+def _residuals(spaces: Subspaces, rows: Tensor, images: Tensor) -> Tensor:
+    """Lengths `(2, ...)` of what Y^T M and M X have outside of Y and X."""
+    vectors = ops.stack([spaces.left, spaces.right])
+    images = ops.stack([ops.swapaxes(rows, -1, -2), images])
+    inside = ops.matmul(ops.swapaxes(vectors, -1, -2), images)
+    plane = images - ops.matmul(vectors, inside)
+    line = images[..., 0] - vectors[..., 0] * inside[..., 0, 0][..., None]
+    return ops.where(spaces.are_lines, _length(line), _frobenius(plane))
 
 
 def _length(vectors: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from keras import ops
 from keras_lsc import arguments, backend
 from keras_lsc.stability import lapack
 from keras_lsc.stability.krylov import dominant_range, is_rounding, random_directions
-from keras_lsc.stability.leading import is_certain, leading, normalized, subspaces
+from keras_lsc.stability.leading import are_converged, is_certain, leading, normalized, subspaces
 from keras_lsc.stability.powers import from_safe_scale, powers, safe_sqrt, to_safe_scale
 
 Tensor = Any
@@ -463,6 +463,9 @@ def _krylov_radius(products: _Products, gain: Tensor, accuracy: Accuracy) -> _Sp
         certain = ops.logical_or(is_zero, by_vectors)
         # A closed space does not say how often the leader occurs.
         is_own = ops.logical_and(by_vectors, ops.logical_not(is_closed))
+        if size < n:
+            converged = are_converged(spaces, ops.stop_gradient(rows), image, value)
+            is_own = ops.logical_and(is_own, converged)
     return _Spectral(_with_slope(value, modulus, is_own, gain, value == 0.0), is_own, certain)
 
 
