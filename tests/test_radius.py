@@ -347,3 +347,12 @@ def test_unknown_radius_kind_names_the_known_ones(kind):
     with pytest.raises(ValueError, match="'spectral', 'rms', 'norm'") as caught:
         check_radius_kind(kind)
     assert repr(kind) in str(caught.value)
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e30, 1e38, 3e38])
+def test_what_is_out_of_range_is_infinite_and_never_zero(size):
+    matrices = np.full((2, 4, 4), size, "float32")
+    with np.errstate(over="ignore"):
+        expected = np.float32(4 * size)
+    np.testing.assert_allclose(to_numpy(spectral_radius(matrices)), expected, rtol=1e-3)
+    np.testing.assert_allclose(to_numpy(spectral_norm(matrices)), expected, rtol=1e-3)
