@@ -394,7 +394,9 @@ def truth() -> str:
     header = ["what", "backend", "tried", "right", "refused well", "wrong"]
     sums = [sum(int(row[column]) for row in rows if row[column]) for column in range(2, 6)]
     note = (
-        "Radii of matrices of every family beside an independent computation; damaged files, "
+        "Radii of matrices of every family, and their gradients, beside float64 LAPACK (where it, "
+        "of the matrix and of its transpose or in float32, tells radii more than 0.001 apart, none "
+        "is wanted); damaged files, "
         "command lines and arguments, and tiny networks with random weights (`make fuzz`); "
         "processes killed while they write. *Refused well*: a documented error with a message. "
         "*Wrong*: another number, an undocumented error, a hang, or too much memory."
