@@ -356,3 +356,11 @@ def test_what_is_out_of_range_is_infinite_and_never_zero(size):
         expected = np.float32(4 * size)
     np.testing.assert_allclose(to_numpy(spectral_radius(matrices)), expected, rtol=1e-3)
     np.testing.assert_allclose(to_numpy(spectral_norm(matrices)), expected, rtol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["spectral", "norm", "rms"])
+def test_one_number_is_its_own_radius_without_being_formed(kind):
+    x = ops.convert_to_tensor(np.zeros((3, 1), "float32"))
+    found = radius_and_gain(lambda x: -0.7 * x, x, kind, dense_limit=0)
+    np.testing.assert_allclose(to_numpy(found.radius), 0.7, rtol=1e-5)
+    np.testing.assert_allclose(to_numpy(found.gain), 0.7, rtol=1e-5)

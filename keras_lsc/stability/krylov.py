@@ -36,8 +36,11 @@ def dominant_range(
     basis, projection = arnoldi(product, start, size)
     of_projection = powers(projection, squarings)
     vectors = ops.einsum("pmk,pmn->pnk", of_projection.right, basis)
-    below = ops.diagonal(projection, offset=-1, axis1=-2, axis2=-1)
-    is_closed = ops.any(below == 0.0, axis=-1)
+    if size == 1:  # Of which TensorFlow has nothing below the diagonal.
+        is_closed = ops.zeros_like(of_projection.is_zero)
+    else:
+        below = ops.diagonal(projection, offset=-1, axis1=-2, axis2=-1)
+        is_closed = ops.any(below == 0.0, axis=-1)
     return vectors, of_projection.value, of_projection.is_zero, is_closed
 
 
