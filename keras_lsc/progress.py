@@ -2,7 +2,7 @@
 
 import sys
 import time
-from typing import Any, TextIO
+from typing import Any
 
 import keras
 
@@ -11,36 +11,27 @@ _SECONDS = 0.1
 _UPDATES = 80
 
 
-def is_shown(verbose: str | int, stream: TextIO) -> bool:
-    """Returns whether progress is told.
-
-    Args:
-        verbose: as in `keras.Model.fit`; "auto" tells whoever watches, at a terminal or in a
-            notebook, unless Keras' interactive logging is off.
-        stream: that it would be written to.
-    """
-    if verbose == "auto":
-        return keras.config.is_interactive_logging_enabled() and _is_overwritten(stream)
-    return verbose != 0
-
-
 class Progress(keras.callbacks.Callback):
     """Tells updates, the largest deviation of a radius, and seconds.
 
     Args:
         name: of the model.
         most: updates that there are at most.
-        verbose: 1 or "auto" for a line that is written over where that can be, 2 for a line now
-            and then.
-        stream: that is written to; standard output without it.
+        verbose: 0 is silent; 1 writes a line over where that can be, 2 gives it a line of its own
+            now and then; "auto" is 1 for who watches, at a terminal or in a notebook, unless
+            Keras' interactive logging is off, and silent for others.
     """
 
-    def __init__(
-        self, name: str, most: int, verbose: str | int = "auto", stream: TextIO | None = None
-    ):
+    def __init__(self, name: str, most: int, verbose: str | int = "auto"):
         super().__init__()
-        self._stream = sys.stdout if stream is None else stream
-        self._overwrites = verbose != 2 and _is_overwritten(self._stream)
+        self._stream = sys.stdout
+        # What stands in for standard output need not say whether it is a terminal.
+        isatty = getattr(self._stream, "isatty", None)
+        is_watched = (isatty is not None and isatty()) or "ipykernel" in sys.modules
+        self._is_silent = verbose == 0 or (
+            verbose == "auto" and not (is_watched and keras.config.is_interactive_logging_enabled())
+        )
+        self._overwrites = verbose != 2 and is_watched
         self._name, self._most = name, most
         self._updates, self._first = 0, float("nan")
         self._start = self._last = time.perf_counter()
@@ -80,6 +71,8 @@ class Progress(keras.callbacks.Callback):
             self._width = 0
 
     def _say(self, text: str) -> None:
+        if self._is_silent:
+            return
         line = f"{self._name}: {text}, {time.perf_counter() - self._start:.0f} s"
         if self._overwrites:
             self._stream.write("\r" + line.ljust(self._width))
@@ -87,7 +80,3 @@ class Progress(keras.callbacks.Callback):
         else:
             self._stream.write(line + "\n")
         self._stream.flush()
-
-
-def _is_overwritten(stream: TextIO) -> bool:
-    return stream.isatty() or "ipykernel" in sys.modules

@@ -1,7 +1,6 @@
 """stabilize: pre-training to stability in one call, checked on held-out sequences."""
 
 import math
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ from keras_lsc import arguments
 from keras_lsc.arguments import integer, number, one_of, positive_integer
 from keras_lsc.callbacks import StopWhenStable
 from keras_lsc.pretrainer import LSCPretrainer, Mode, State
-from keras_lsc.progress import Progress, is_shown
+from keras_lsc.progress import Progress
 from keras_lsc.stability.data import draw_rows, input_structure
 from keras_lsc.stability.measure import Probe
 from keras_lsc.stability.radius import COARSE, RadiusKind
@@ -131,8 +130,7 @@ def stabilize(
     training, held_out = _hold_out(rows)
     before = State(model.variables)
     history = _History(max_updates)
-    shown = is_shown(verbose, sys.stdout)
-    progress = [Progress(model.name, max_updates, verbose)] if shown else []
+    progress = Progress(model.name, max_updates, verbose)
     try:
         pretrainer.apply_constraints()
         wake(pretrainer.transition_map, training)
@@ -145,7 +143,7 @@ def stabilize(
                     *watchers,
                     StopWhenStable(tolerance / 2, history.round_at_least),
                     history,
-                    *progress,
+                    progress,
                 ],
                 verbose=0,
             )
@@ -159,15 +157,13 @@ def stabilize(
             errors = 0.0 if is_last else 1.0
             fires = not report.silent_or_saturated
             if fires and _largest_deviation(report, pretrainer, errors) <= tolerance:
-                for line in progress:
-                    line.end(_largest_deviation(report, pretrainer, 0.0))
+                progress.end(_largest_deviation(report, pretrainer, 0.0))
                 return report
             if is_last:
                 raise NotStabilizedError(_explain(report, pretrainer, tolerance, history), report)
     except BaseException:
         before.restore()
-        for line in progress:
-            line.leave()
+        progress.leave()
         raise
 
 

@@ -73,11 +73,7 @@ def read(split: str = "train", *, limit: int | None = None) -> Examples:
         ) from None
     found = load_digits()
     order = np.random.default_rng(0).permutation(len(found.target))
-    first = 0
-    for name, size in _SIZES.items():
-        if name == split:
-            break
-        first += size
-    chosen = order[first : first + _SIZES[split]][:limit]
+    parts = np.split(order, np.cumsum(list(_SIZES.values()))[:-1])
+    chosen = dict(zip(_SIZES, parts, strict=True))[split][:limit]
     pixels = (found.images[chosen] - _MEAN) / _DEVIATION
     return Examples(pixels.astype(np.float32), found.target[chosen].astype(np.int32))
