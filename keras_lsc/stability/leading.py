@@ -149,9 +149,7 @@ def _plane_modulus(
     return modulus, ops.logical_and(is_regular, is_simple)
 
 
-def is_certain(
-    spaces: Subspaces, rows: Tensor, images: Tensor, size: Tensor, value: Tensor
-) -> Tensor:
+def is_certain(spaces: Subspaces, residuals: Tensor, size: Tensor, value: Tensor) -> Tensor:
     """Whether the eigenvalue between two subspaces is known to be close.
 
     The residuals of a left and a right vector bound their errors, and the eigenvalue is off by
@@ -160,8 +158,7 @@ def is_certain(
 
     Args:
         spaces: bases Y and X.
-        rows: Y^T M, `(..., 2, n)`.
-        images: M X, `(..., n, 2)`.
+        residuals: of both, `(2, ...)`.
         size: `(...,)` Frobenius norm of M.
         value: `(...,)` the modulus.
 
@@ -174,7 +171,6 @@ def is_certain(
     narrowest = ops.abs(_determinant(overlap)) / _frobenius(overlap)
     narrowest = ops.where(on_line, ops.abs(overlap[..., 0, 0]), narrowest)
     is_regular = ops.logical_and(narrowest > 0.0, value > 0.0)
-    residuals = _residuals(spaces, rows, images)
     rounding = float(np.finfo(ops.dtype(size)).eps) / 2 * size
     distance = ops.where(is_regular, _NEXT * value, 1.0)
     narrowest = ops.where(is_regular, narrowest, 1.0)
@@ -185,18 +181,28 @@ def is_certain(
     return ops.logical_and(is_regular, is_close)
 
 
-def are_converged(spaces: Subspaces, rows: Tensor, images: Tensor, value: Tensor) -> Tensor:
+def are_converged(residuals: Tensor, value: Tensor) -> Tensor:
     """Whether what M makes of two subspaces stays in them, but for little more than rounding.
 
     A Krylov space that is not the whole one does not tell how far off the next eigenvalue is, and
     so how far a residual turns the vectors: with so small a one, that may be a thousandth of the
-    radius. Arguments are those of `is_certain`.
+    radius.
+
+    Args:
+        residuals: of the subspaces, `(2, ...)`.
+        value: `(...,)` the modulus.
     """
-    return ops.max(_residuals(spaces, rows, images), axis=0) < _CONVERGED * value
+    return ops.max(residuals, axis=0) < _CONVERGED * value
 
 
-def _residuals(spaces: Subspaces, rows: Tensor, images: Tensor) -> Tensor:
-    """Lengths `(2, ...)` of what Y^T M and M X have outside of Y and X."""
+def residuals_of(spaces: Subspaces, rows: Tensor, images: Tensor) -> Tensor:
+    """Lengths `(2, ...)` of what Y^T M and M X have outside of Y and X.
+
+    Args:
+        spaces: bases Y and X.
+        rows: Y^T M, `(..., 2, n)`.
+        images: M X, `(..., n, 2)`.
+    """
     vectors = ops.stack([spaces.left, spaces.right])
     images = ops.stack([ops.swapaxes(rows, -1, -2), images])
     inside = ops.matmul(ops.swapaxes(vectors, -1, -2), images)

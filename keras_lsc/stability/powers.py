@@ -22,8 +22,9 @@ _SIZE = 2.0**20
 _NO_ENERGY = 1e-36
 # Matrices outside of these sizes are brought to 1 first; rounding would cost others nothing but
 # the zeros that cancel exactly.
-_SCALES = 1e-37, 1e37
 _SAFE_SIZES = (2.0**-10, 2.0**10)
+# By what: XLA divides by multiplying with the reciprocal, which would be flushed of larger ones.
+_SCALES = (1e-37, 1e37)
 _PROBES = 3
 # How far from commuting with its transpose, relative to its square, a matrix is normal.
 _NORMAL = 1e-4
@@ -66,7 +67,6 @@ def to_safe_scale(matrices: Tensor) -> tuple[Tensor, Tensor]:
     size = ops.max(ops.abs(fixed), axis=(-2, -1))
     low, high = _SAFE_SIZES
     is_safe = ops.logical_or(ops.logical_and(size >= low, size <= high), size == 0.0)
-    # XLA divides by multiplying with the reciprocal, which must not be so small that it is flushed.
     scale = ops.where(is_safe, 1.0, ops.clip(size, *_SCALES))
     return fixed / scale[..., None, None] + (matrices - fixed), scale
 

@@ -16,7 +16,14 @@ from keras import ops
 from keras_lsc import arguments, backend
 from keras_lsc.stability import lapack
 from keras_lsc.stability.krylov import dominant_range, is_rounding, random_directions
-from keras_lsc.stability.leading import are_converged, is_certain, leading, normalized, subspaces
+from keras_lsc.stability.leading import (
+    are_converged,
+    is_certain,
+    leading,
+    normalized,
+    residuals_of,
+    subspaces,
+)
 from keras_lsc.stability.powers import from_safe_scale, powers, safe_sqrt, to_safe_scale
 
 Tensor = Any
@@ -131,7 +138,8 @@ def _dense(matrices: Tensor, accuracy: Accuracy) -> _Spectral:
     if accuracy.certify:
         size = safe_sqrt(ops.sum(ops.square(fixed), axis=(-2, -1)))
         images = ops.matmul(fixed, spaces.right)
-        by_vectors = is_certain(spaces, ops.stop_gradient(rows), images, size, value)
+        residuals = residuals_of(spaces, ops.stop_gradient(rows), images)
+        by_vectors = is_certain(spaces, residuals, size, value)
         is_own = by_vectors = ops.logical_and(by_vectors, is_own)
         # Stationary in both vectors, the eigenvalue between them is closer than the growth rate.
         value = ops.where(by_vectors, ops.stop_gradient(modulus), value)
@@ -457,15 +465,14 @@ def _krylov_radius(products: _Products, gain: Tensor, accuracy: Accuracy) -> _Sp
     certain = None
     if accuracy.certify:
         norm = ops.stop_gradient(gain) * n**0.5
-        image = ops.stack(images, axis=-1)
-        by_vectors = is_certain(spaces, ops.stop_gradient(rows), image, norm, value)
+        residuals = residuals_of(spaces, ops.stop_gradient(rows), ops.stack(images, axis=-1))
+        by_vectors = is_certain(spaces, residuals, norm, value)
         by_vectors = ops.logical_and(by_vectors, is_own)
         certain = ops.logical_or(is_zero, by_vectors)
         # A closed space does not say how often the leader occurs.
         is_own = ops.logical_and(by_vectors, ops.logical_not(is_closed))
         if size < n:
-            converged = are_converged(spaces, ops.stop_gradient(rows), image, value)
-            is_own = ops.logical_and(is_own, converged)
+            is_own = ops.logical_and(is_own, are_converged(residuals, value))
     return _Spectral(_with_slope(value, modulus, is_own, gain, value == 0.0), is_own, certain)
 
 
