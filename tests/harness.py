@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import pytest
 from keras import layers, ops
 
 ROOT = Path(__file__).parents[1]
@@ -397,3 +398,11 @@ def _check_fit(make, x, units, rng):
     assert np.isfinite(history.history["loss"]).all()
     for weight, old in zip(first, before, strict=True):
         assert len(weight.shape) < 2 or np.any(to_numpy(weight) != old), weight.path
+
+
+def mostly_once(values, everywhere):
+    """Values for `parametrize`, of which no backend changes those that are not in `everywhere`."""
+    return [
+        value if value in everywhere else pytest.param(value, marks=pytest.mark.once)
+        for value in values
+    ]

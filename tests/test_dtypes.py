@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from harness import run_python, to_numpy
+from harness import mostly_once, run_python, to_numpy
 from keras import ops
 
 from keras_lsc import layers
@@ -44,9 +44,7 @@ def copy_of(layer, **changes):
     return copy
 
 
-@pytest.mark.parametrize(
-    "policy", ["mixed_bfloat16", pytest.param("float16", marks=pytest.mark.once)]
-)
+@pytest.mark.parametrize("policy", mostly_once(["mixed_bfloat16", "float16"], ["mixed_bfloat16"]))
 @pytest.mark.parametrize("name", LAYERS)
 def test_states_and_parameters_of_the_dynamics_are_float32(name, policy, rng):
     layer = built(name, dtype=policy)

@@ -2,6 +2,7 @@
 
 import keras
 import pytest
+from harness import mostly_once
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -22,11 +23,9 @@ COUNTS = {
 }
 
 
-def _marked(kind):
-    return kind.name if kind.on_every_backend else pytest.param(kind.name, marks=pytest.mark.once)
-
-
-@pytest.mark.parametrize("name", map(_marked, KINDS.values()))
+@pytest.mark.parametrize(
+    "name", mostly_once(KINDS, [name for name, kind in KINDS.items() if kind.on_every_backend])
+)
 def test_damaged_inputs_are_refused_well_or_harmless(name, tmp_path_factory):
     kind = KINDS[name]
     root = tmp_path_factory.mktemp("fuzz")

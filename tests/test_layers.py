@@ -25,13 +25,10 @@ LAYERS = {
 
 
 # Options of a cell, which no backend changes.
-VARIANTS = ("lif-feedforward", "lif-voltage")
+VARIANTS = {"lif-feedforward", "lif-voltage"}
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=pytest.mark.once) if name in VARIANTS else name for name in LAYERS],
-)
+@pytest.mark.parametrize("name", harness.mostly_once(LAYERS, LAYERS.keys() - VARIANTS))
 def test_layer(name, rng):
     layer, options, features, weights = LAYERS[name]
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from harness import (
     largest_modulus,
+    mostly_once,
     randomized,
     recurrent_layer,
     recurrent_model,
@@ -20,7 +21,6 @@ import keras_lsc
 from keras_lsc.stability.data import draw_rows, input_structure
 from keras_lsc.stability.measure import Probe
 
-once = pytest.mark.once
 _PROGRAM = """
 import json, sys, keras, numpy as np, keras_lsc
 model = keras.saving.load_model(sys.argv[1])
@@ -140,13 +140,7 @@ DATA = {
 }
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        name if name in ("tensor", "tensorflow", "torch") else pytest.param(name, marks=once)
-        for name in DATA
-    ],
-)
+@pytest.mark.parametrize("kind", mostly_once(DATA, ("tensor", "tensorflow", "torch")))
 def test_every_kind_of_data_gives_its_rows(kind, model, x):
     if kind in ("tensorflow", "torch") and keras.backend.backend() != kind:
         pytest.skip(f"a dataset of {kind} is tested on the {kind} backend")
@@ -287,15 +281,23 @@ def test_nested_inputs_and_an_axis_of_one(rng):
     assert keras_lsc.measure(model, squeezed, samples=8) == expected
 
 
-@pytest.mark.parametrize("layer", ["LIF", "LRUBlock", "GRU"])
-def test_every_dtype_is_cast_as_the_model_casts_it(layer, rng):
+KINDS = ("uint8", "int64", "bool", "float16", "float64")
+
+
+@pytest.mark.parametrize(
+    ("layer", "kinds"),
+    [
+        ("LIF", KINDS),
+        *((layer, KINDS[:1]) for layer in ("LRUBlock", "GRU")),
+        *(pytest.param(layer, KINDS[1:], marks=pytest.mark.once) for layer in ("LRUBlock", "GRU")),
+    ],
+)
+def test_every_dtype_is_cast_as_the_model_casts_it(layer, kinds, rng):
     model = keras.Sequential(
         [keras.Input((6, 4)), getattr(keras_lsc.layers, layer)(4, name="layer")]
     )
     x = rng.integers(0, 2, (16, 6, 4))
     expected = keras_lsc.measure(model, x.astype("float32"), samples=8)
-    # Every kind of number in one layer; what the others take is taken as it is there.
-    kinds = ("uint8", "int64", "bool", "float16", "float64") if layer == "LIF" else ("uint8",)
     for dtype in kinds:
         assert keras_lsc.measure(model, x.astype(dtype), samples=8) == expected
 

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from harness import mostly_once
 from keras import ops
 
 import keras_lsc
@@ -76,7 +77,7 @@ def test_a_silent_network_is_woken_and_stabilised(cell):
     model, x = network(cell), spikes(rows=768, rate=0.01)
     assert max(keras_lsc.measure(model, x).firing_rates.values()) < 0.001
     # So few neurons leave a mean radius uncertain; that it wakes them is the point here.
-    report = keras_lsc.stabilize(model, x, "variance", batch_size=64, tolerance=0.2)
+    report = keras_lsc.stabilize(model, x, "variance", batch_size=64, tolerance=0.05)
     assert min(report.firing_rates.values()) > 0.001
     assert max(report.firing_rates.values()) < 0.95
 
@@ -108,7 +109,7 @@ def test_layers_that_fire_are_not_woken():
         np.testing.assert_array_equal(now, then)
 
 
-@pytest.mark.parametrize("cell", [pytest.param("lif", marks=pytest.mark.once), "alif"])
+@pytest.mark.parametrize("cell", mostly_once(["lif", "alif"], ["alif"]))
 def test_the_height_of_the_surrogate_scales_gradients_and_no_outputs(cell):
     model, x = network(cell), 3 * spikes(rows=32)
     y, before = model(x), keras_lsc.measure(model, x, samples=32)

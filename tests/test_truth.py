@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 import truth
-from harness import OscillatorCell, randomized
+from harness import OscillatorCell, mostly_once, randomized
 from keras import layers as L  # noqa: N812 - as its users write it
 from keras import ops
 
@@ -1079,10 +1079,6 @@ def _():
 # -------------------------------------------------------------------------------------------
 
 
-def _marked(name, on_every_backend):
-    return name if name in on_every_backend else pytest.param(name, marks=pytest.mark.once)
-
-
 def check(model, x, samples=2 * ROWS, spread=0.7):
     """Fails unless every transition of the model is measured as it is."""
     randomized(model, spread)
@@ -1121,7 +1117,7 @@ def matched(expected, rows, of=lambda row: (row.radius, row.gain)):
     return pairs
 
 
-@pytest.mark.parametrize("name", [_marked(name, ON_EVERY_BACKEND) for name in CASES])
+@pytest.mark.parametrize("name", mostly_once(CASES, ON_EVERY_BACKEND))
 def test_every_transition_is_measured_as_it_is(name):
     check(*CASES[name]())
 
@@ -1140,7 +1136,7 @@ WITH_SPECTRA = (
 )
 
 
-@pytest.mark.parametrize("name", [_marked(name, WITH_SPECTRA[4:5]) for name in WITH_SPECTRA])
+@pytest.mark.parametrize("name", mostly_once(WITH_SPECTRA, WITH_SPECTRA[4:5]))
 def test_every_eigenvalue_is_found(name):
     model, x = CASES[name]()
     randomized(model)

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import pytest
 from conftest import prepared_data
-from harness import run_python
+from harness import mostly_once, run_python
 
 import keras_lsc
 from keras_lsc import zoo
@@ -83,9 +83,7 @@ def test_there_are_ninety_checkpoints_each_with_its_recipe():
     assert {recipe.cell for recipe in RECIPES.values()} == set(CELLS) - {"tanh"}
 
 
-@pytest.mark.parametrize(
-    "name", [name if name in RUN else pytest.param(name, marks=pytest.mark.once) for name in NAMES]
-)
+@pytest.mark.parametrize("name", mostly_once(NAMES, RUN))
 def test_every_checkpoint_loads(name):
     assert zoo.load(name).count_params() == zoo.info(name).parameters
 
