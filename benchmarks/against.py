@@ -103,11 +103,19 @@ def main() -> None:
             row[tree] = {"median": middle, "low": low, "high": high, "n": len(then), "first": first}
         row["ratio"] = row["here"]["median"] / row["other"]["median"]
         rows.append(row)
-        print(f"{name:22} {row['ratio']:.2f}  first {row['here']['first']:.1f} s, "
-              f"before {row['other']['first']:.1f} s", flush=True)
+        print(
+            f"{name:22} {row['ratio']:.2f}  first {row['here']['first']:.1f} s, "
+            f"before {row['other']['first']:.1f} s",
+            flush=True,
+        )
     path = RESULTS / f"against_{keras.backend.backend()}.json"
-    head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=options.other,
-                          capture_output=True, text=True, check=True).stdout.strip()
+    head = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"],
+        cwd=options.other,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
     result = {"environment": environment(), "other": head, "rows": rows}
     path.write_text(json.dumps(result, indent=2) + "\n")
     print(f"written to {path}")

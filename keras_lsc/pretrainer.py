@@ -1,6 +1,8 @@
 """LSCPretrainer, a Keras model that trains another one's radii to their target."""
 
 import contextlib
+import numbers
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
@@ -206,6 +208,8 @@ class LSCPretrainer(keras.Model):
     def compile(
         self,
         optimizer: Any = "adam",
+        loss: None = None,
+        *,
         learning_rate: float | None = None,
         decay_updates: float | None = 60,
         **kwargs: Any,
@@ -214,30 +218,36 @@ class LSCPretrainer(keras.Model):
 
         Args:
             optimizer: an optimiser, or the name of one, which then gets `learning_rate`.
+            loss: stands where Keras has it, and has to be None. A number is taken for the
+                learning rate, which stood there up to version 0.1; that is deprecated.
             learning_rate: first learning rate of an optimiser given by name; None for 0.05 in
                 mode "scales" (a relative change per update) and 0.005 in "weights".
             decay_updates: number of updates in which that rate halves, again and again; None
                 keeps it.
-            **kwargs: as `keras.Model.compile` takes them, without `loss` and `metrics`.
+            **kwargs: as `keras.Model.compile` takes them, without metrics.
 
         Raises:
             ValueError: no optimiser or one that other variables are trained with, a learning rate
                 for an optimiser that has its own, a number of no use, or a loss or metrics.
         """
+        if isinstance(loss, numbers.Real) and learning_rate is None:
+            warnings.warn(
+                "The learning rate of LSCPretrainer.compile is given by name: "
+                f"compile(optimizer, learning_rate={loss!r}).",
+                DeprecationWarning,
+                stacklevel=2,
+            )
+            loss, learning_rate = None, loss
+        given = {"loss": loss, **kwargs}
         for name in ("loss", "loss_weights", "metrics", "weighted_metrics"):
-            if kwargs.get(name) is not None:
+            if given.get(name) is not None:
                 raise ValueError(
                     f"A pretrainer has a loss and metrics of its own, got {name}="
-                    f"{kwargs.pop(name)!r}. Leave it out."
+                    f"{given[name]!r}. Leave it out."
                 )
             kwargs.pop(name, None)
         if learning_rate is not None:
-            learning_rate = number(
-                "learning_rate",
-                learning_rate,
-                at_least=0,
-                advice="It is the second argument; a pretrainer has a loss of its own.",
-            )
+            learning_rate = number("learning_rate", learning_rate, at_least=0)
         if decay_updates is not None:
             decay_updates = number("decay_updates", decay_updates, above=0)
         if isinstance(optimizer, str):

@@ -124,7 +124,7 @@ def stabilize(
     watchers = arguments.callbacks(callbacks)
     pretrainer = LSCPretrainer(model, target, mode, radius, include_input=include_input, seed=seed)
     halving = max(60, _HALVING[mode] * max_updates)
-    pretrainer.compile(optimizer, learning_rate, decay_updates=halving)
+    pretrainer.compile(optimizer, learning_rate=learning_rate, decay_updates=halving)
     probe = Probe(model, radius, pretrainer.transition_map, COARSE)
     rows = draw_rows(x, _rows_to_draw(model), seed, input_structure(model))
     training, held_out = _hold_out(rows)

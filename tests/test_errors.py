@@ -347,7 +347,7 @@ def test_wrong_seed_of_the_pretrainer(seed, model):
 
 WRONG_COMPILATIONS = {
     "a loss": (lambda: {"loss": "mse"}, ["loss", "'mse'", "its own"]),
-    "a loss by position": (lambda: {"learning_rate": "mse"}, ["'mse'", "loss of its own"]),
+    "no learning rate": (lambda: {"learning_rate": "mse"}, ["'mse'", "learning_rate"]),
     "metrics": (lambda: {"metrics": ["mae"]}, ["metrics", "Leave it out"]),
     "decay": (lambda: {"decay_updates": 0}, ["decay_updates", "positive"]),
     "two rates": (
@@ -373,9 +373,18 @@ def test_an_optimizer_of_other_variables_is_refused(model):
         pretrainer.compile(optimizer)
 
 
+def test_a_loss_by_position_is_refused_and_a_rate_there_deprecated(model):
+    pretrainer = keras_lsc.LSCPretrainer(model)
+    with pytest.raises(ValueError, match="loss='mse'"):
+        pretrainer.compile("adam", "mse")
+    with pytest.warns(DeprecationWarning, match=r"learning_rate=0\.125"):
+        pretrainer.compile("sgd", 0.125, decay_updates=None)
+    assert float(pretrainer.optimizer.learning_rate) == 0.125
+
+
 def test_a_learning_rate_of_zero_is_zero(model):
     pretrainer = keras_lsc.LSCPretrainer(model)
-    pretrainer.compile("adam", 0.0)
+    pretrainer.compile("adam", learning_rate=0.0)
     assert float(pretrainer.optimizer.learning_rate) == 0.0
     pretrainer.compile("adam")
     assert float(pretrainer.optimizer.learning_rate) == pytest.approx(0.05)

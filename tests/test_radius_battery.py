@@ -9,7 +9,7 @@ import pytest
 from harness import to_numpy
 from keras import ops
 
-from benchmarks.matrices import FAMILIES, battery
+from benchmarks.matrices import FAMILIES, Case, battery
 from benchmarks.radius import by_size, judge
 from keras_lsc import backend
 from keras_lsc.stability.radius import (
@@ -137,3 +137,17 @@ def test_leaky_cells_and_gated_layers_above_the_dense_limit(rng):
     tau = np.exp(to_numpy(model.layers[0].cell.log_tau.value))
     # The reset subtracts theta times the surrogate slope, which lowers the decay of single units.
     assert 0.8 < report.time[0] <= np.exp(-1 / tau).max() + 1e-4
+
+
+@pytest.mark.parametrize("dense", [True, False], ids=["dense", "matrix-free"])
+def test_no_gradient_of_a_defective_radius_is_called_its_own(dense, rng):
+    """Of which the powers, for any coupling, leave vectors that look like those of a simple one."""
+    cases = [
+        Case("jordan", f"{coupling}, {index}", matrix.astype("float32"))
+        for coupling in (1.0, 0.3, 0.1, 0.03, 0.01)
+        for index in range(8)
+        for matrix in [rng.uniform(0.1, 1.5) * np.eye(2) + coupling * np.eye(2, k=-1)]
+    ]
+    for name, verdict in judge(cases, dense).items():
+        assert verdict.is_right, name
+        assert not verdict.is_own, name

@@ -21,10 +21,9 @@ from keras import layers, ops
 
 import keras_lsc
 from keras_lsc import backend, measure
-from keras_lsc.stability import transitions
 from keras_lsc.stability.radius import radius_and_gain
 from keras_lsc.stability.recorder import Recorder
-from keras_lsc.stability.transitions import TransitionMap
+from keras_lsc.stability.transitions import TransitionMap, recurrent
 
 POSITION = np.array([0.0, 0.1, 0.3, 0.45, 0.6, 0.7, 0.85, 0.999], dtype="float32")
 
@@ -231,8 +230,8 @@ def test_depth_transition_includes_the_stage_between(stage, rng):
 def test_a_step_alone_equals_the_step_in_its_sequence(stage, rng, monkeypatch):
     model, x = recurrent_model("lstm", between=lambda: [STAGES[stage][0]()]), sequences(rng)
     alone = jacobians(model, x)
-    assert all(transitions.acts_per_step(layer) for layer in model.layers[1:-1])
-    monkeypatch.setattr(transitions, "acts_per_step", lambda layer: False)
+    assert all(recurrent.acts_per_step(layer) for layer in model.layers[1:-1])
+    monkeypatch.setattr(recurrent, "acts_per_step", lambda layer: False)
     for name, matrices in jacobians(model, x).items():
         assert_close(alone[name], matrices, 1e-5)
 

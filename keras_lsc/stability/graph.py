@@ -129,12 +129,14 @@ class Graph:
         entries: what takes each of them from what `fit` is given.
         calls: the calls.
         outputs: of the model, in the order of `model.outputs`.
+        name: of the model.
     """
 
     inputs: tuple[Ref, ...]
     entries: tuple[Entry, ...]
     calls: tuple[Call, ...]
     outputs: tuple[Ref, ...]
+    name: str
 
     @functools.cached_property
     def _producers(self) -> dict[Ref, Call]:
@@ -143,6 +145,12 @@ class Graph:
     def producer(self, ref: Ref) -> Call | None:
         """The call that `ref` is an output of; None for an input of the model."""
         return self._producers.get(ref)
+
+    def suffix(self, call: Call) -> str:
+        """What tells the calls of a layer, or of layers of one name, apart: "", "[2]", ..."""
+        alike = [other for other in self.calls if other.layer.name == call.layer.name]
+        count = alike.index(call) + 1
+        return "" if count == 1 else f"[{count}]"
 
     def run(self, calls: Iterable[Call], values: dict[Ref, Tensor]) -> dict[Ref, Tensor]:
         """Adds the outputs of `calls` to `values`, in the order of the graph."""
@@ -235,7 +243,7 @@ def flatten(model: keras.Model) -> Graph:
     entries = tuple(Entry(model, tensor) for tensor in model.inputs)
     calls: list[Call] = []
     outputs = _inline(model, inputs, calls, (model,))
-    return Graph(inputs, entries, tuple(calls), outputs)
+    return Graph(inputs, entries, tuple(calls), outputs, model.name)
 
 
 def is_graph_model(layer: Any) -> bool:

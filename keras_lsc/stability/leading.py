@@ -25,6 +25,10 @@ _TIE = 1e-3
 _CLOSE = 5e-4
 _NEXT = 0.1
 _ALONE, _ALONE_IF_SHARP = 0.05, 0.5
+# Left and right vectors of a defective eigenvalue are orthogonal, and what powers and rounding
+# leave of their overlap may look like that of a simple one, far off. Of a random matrix it is of
+# the order of n^(-1/2): much below that there is nothing to vouch for.
+_NARROW = 0.4
 _CONVERGED = 4e-6
 
 
@@ -154,7 +158,8 @@ def is_certain(spaces: Subspaces, residuals: Tensor, size: Tensor, value: Tensor
 
     The residuals of a left and a right vector bound their errors, and the eigenvalue is off by
     their product, over the overlap of the vectors and the distance of the next eigenvalue, which
-    is taken to be a tenth of the radius; rounding is divided by the overlap too.
+    is taken to be a tenth of the radius; rounding is divided by the overlap too. Vectors nearly
+    orthogonal are those of an eigenvalue that is nearly a multiple one, and vouch for nothing.
 
     Args:
         spaces: bases Y and X.
@@ -170,7 +175,8 @@ def is_certain(spaces: Subspaces, residuals: Tensor, size: Tensor, value: Tensor
     # The smallest singular value is no smaller than that.
     narrowest = ops.abs(_determinant(overlap)) / _frobenius(overlap)
     narrowest = ops.where(on_line, ops.abs(overlap[..., 0, 0]), narrowest)
-    is_regular = ops.logical_and(narrowest > 0.0, value > 0.0)
+    least = _NARROW / spaces.left.shape[-2] ** 0.5
+    is_regular = ops.logical_and(narrowest > least, value > 0.0)
     rounding = float(np.finfo(ops.dtype(size)).eps) / 2 * size
     distance = ops.where(is_regular, _NEXT * value, 1.0)
     narrowest = ops.where(is_regular, narrowest, 1.0)
