@@ -17,7 +17,7 @@ def choose(asked: str | None) -> None:
 
     Raises:
         ValueError: As `find` raises it, or Keras already runs on another backend.
-        ImportError: As `find` raises it.
+        ImportError: As `find` raises it, or the backend cannot be imported.
     """
     if "keras" in sys.modules:
         import keras
@@ -33,6 +33,10 @@ def choose(asked: str | None) -> None:
     # TensorFlow tells of its CPU instructions at every start, also when only its data are read.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    import keras
+
+    # With it Keras adds to the message of an error which layer was called with what.
+    keras.config.disable_traceback_filtering()
 
 
 def find(asked: str | None) -> str:

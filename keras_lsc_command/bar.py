@@ -21,11 +21,12 @@ def bar(title: str, total: int, done: int = 0) -> Iterator[Callable[[str], None]
     """
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(bar_width=20),
+        BarColumn(bar_width=None),
         MofNCompleteColumn(),
         TextColumn("{task.fields[remark]}"),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=Console(highlight=False, markup=False)) as progress:
+    console = Console(highlight=False, markup=False)
+    with Progress(*columns, console=console, expand=True) as progress:
         shown = progress.add_task(title, total=total, completed=done, remark="")
         yield lambda remark: progress.update(shown, advance=1, remark=remark)

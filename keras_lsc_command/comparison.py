@@ -1,5 +1,6 @@
 """The command that compares: compare-backends."""
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +19,9 @@ from keras_lsc_command.options import (
 
 if TYPE_CHECKING:
     from keras_lsc.comparison import BackendComparison, Timing
+
+# The name of an input transition; a layer with several has numbers behind them.
+_INPUT = re.compile(r"\.input(\[.*\])?$")
 
 
 def compare(
@@ -112,31 +116,28 @@ def _show_figures(comparison: "BackendComparison") -> None:
     from keras_lsc_command import tables
     from keras_lsc_command.tables import Column
 
-    names = (
-        *(
-            "version",
-            "device",
-            "radii in time, depth",
-            f"difference to {comparison.ran[0].backend}",
-        ),
-        *("  largest of a radius", "  largest of an output", "  norm of gradients, rel."),
-        *("training step", "", "  compilation", "pre-training step", "", "  compilation"),
-        *("peak memory", "  of the device"),
-    )
+    first, *others = comparison.ran
+    names = ["version", "device", "radii in time, depth"]
+    if others:
+        names += [
+            *(f"difference to {first.backend}", "  largest of a radius"),
+            *("  largest of an output", "  norm of gradients, rel."),
+        ]
+    for step in ("training step", "pre-training step"):
+        names += [step, "", "  compilation"]
+    names += ["peak memory", "  of the device"]
     columns = [Column("backend", names)]
     for row in comparison.ran:
         assert row.training is not None
         assert row.pretraining is not None
         # Input transitions are not what pre-training drives.
-        radii = [radius for name, radius in row.radii.items() if ".input" not in name]
+        radii = [radius for name, radius in row.radii.items() if not _INPUT.search(name)]
+        differences = (row.radius_difference, row.output_difference, row.gradient_difference)
         cells = (
             row.versions.get(row.backend, "?"),
             str(row.device),
             f"{min(radii):.3f} to {max(radii):.3f}" if radii else "-",
-            "",
-            _difference(row.radius_difference),
-            _difference(row.output_difference),
-            _difference(row.gradient_difference),
+            *(("", *map(_difference, differences)) if others else ()),
             *_times(row.training),
             *_times(row.pretraining),
             _gigabytes(row.host_memory),

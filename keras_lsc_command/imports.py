@@ -14,16 +14,20 @@ class UserCodeError(RuntimeError):
     """A module that `--import` names cannot be imported; says why and where."""
 
 
-def import_modules(given: list[str] | None) -> None:
+def import_modules(given: list[str] | None) -> list[ModuleType]:
     """Imports the modules that `--import` names.
 
     Args:
         given: Paths of Python files, or names of modules; these are also looked for in the
             current folder.
 
+    Returns:
+        The modules.
+
     Raises:
         UserCodeError: One is not there, or raised.
     """
+    modules = []
     for name in given or ():
         try:
             module = _from_file(Path(name)) if _is_path(name) else _by_name(name)
@@ -32,7 +36,9 @@ def import_modules(given: list[str] | None) -> None:
         # Anything may be wrong with code that is not ours; and a script may call sys.exit.
         except (Exception, SystemExit) as error:
             raise UserCodeError(f"--import {name}: {_described(error, _files(name))}") from error
-        _IMPORTED.append(module)
+        modules.append(module)
+    _IMPORTED.extend(modules)
+    return modules
 
 
 def place_of(error: BaseException) -> str | None:
@@ -73,6 +79,10 @@ def _from_file(path: Path) -> ModuleType:
 
 
 def _by_name(name: str) -> ModuleType:
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise UserCodeError(
+            f"--import {name}: expected the path of a Python file, or the name of a module."
+        )
     _search(Path.cwd())
     try:
         return importlib.import_module(name)

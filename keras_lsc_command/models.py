@@ -135,6 +135,9 @@ def stabilize(
     tolerance: Annotated[
         float, typer.Option(help="Largest |mean radius - target| of a transition to accept.")
     ] = 0.02,
+    max_updates: Annotated[
+        int, typer.Option(help="Updates after which pre-training gives up.")
+    ] = 400,
     seed: Seed = 0,
     imports: Imports = None,
 ) -> Answer:
@@ -151,7 +154,13 @@ def stabilize(
     loaded, x, wanted = load_model(model), load_data(data), parse_target(target)
     before = keras_lsc.measure(loaded, x, seed=seed)
     after = keras_lsc.stabilize(
-        loaded, x, wanted, tolerance=tolerance, mode=cast(Any, mode), seed=seed
+        loaded,
+        x,
+        wanted,
+        tolerance=tolerance,
+        mode=cast(Any, mode),
+        max_updates=max_updates,
+        seed=seed,
     )
     save_model(loaded, output)
 

@@ -75,7 +75,8 @@ def list_checkpoints(
         elif known:
             _show_checkpoints(known)
         else:
-            typer.echo("No checkpoint is such a one.", err=True)
+            others = " with these options" if filters else ""
+            typer.echo(f"No checkpoint matches {pattern!r}{others}.", err=True)
 
     fields = (
         *("name", "dataset", "cell", "depth", "units", "target", "mode"),
@@ -155,20 +156,20 @@ def _show(known: "CheckpointInfo") -> None:
         console.print(f"\n{text}", style="bold")
 
     console.print(known.name, style="bold")
-    console.print(task.description)
+    console.print(f"{task.description}\n")
     console.print(
         tables.facts(
             {
                 "network": f"{known.cell}, {known.depth} layers of {known.units} units",
                 "task": f"{known.dataset}{options}",
-                "target": f"radius {_target(recipe.target)}"
-                + f" ({radii})" * isinstance(recipe.target, str),
+                "target": f"{_target(recipe.target)}: radius {radii}",
                 "size": f"{known.parameters:,} parameters, {known.bytes / 1e6:.2f} MB",
             }
         )
     )
     heading("Certificate")
     console.print(tables.change(before, after, wanted, console.width))
+    console.print()
     measured = {
         "deviation": f"{known.deviation:.4f} from the target at most (tolerance "
         f"{recipe.tolerance})",
@@ -194,9 +195,9 @@ def _show(known: "CheckpointInfo") -> None:
         )
     )
     heading("Use")
-    load = f'model = keras_lsc.zoo.load("{known.name}")'
-    tune = f"keras-lsc fine-tune {known.name} --dataset {known.dataset}"
-    console.print(tables.facts({"in Python": load, "on its task": tune}))
+    # To be copied, so not broken.
+    typer.echo(f'model = keras_lsc.zoo.load("{known.name}")')
+    typer.echo(f"keras-lsc fine-tune {known.name} --dataset {known.dataset}")
 
 
 def verify(
