@@ -11,7 +11,7 @@ from tokenize import TokenError
 import keras
 import numpy as np
 
-from keras_lsc.zoo.archive import read_model
+from keras_lsc import zoo
 
 _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
@@ -72,7 +72,8 @@ def load_model(path: Path) -> keras.Model:
         OSError: There is no such file, or it is damaged.
     """
     _check_file(path, "model", "a model saved as .keras")
-    return read_model(path)
+    # With its folder, so that it is no name of a checkpoint.
+    return zoo.load(os.path.join(path.parent, path.name))
 
 
 def load_data(path: Path) -> np.ndarray:
