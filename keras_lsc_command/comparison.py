@@ -79,16 +79,17 @@ def compare(
         axes[0].figure.savefig(plot)
     is_drawn = plot is not None and bool(comparison.ran)
 
-    def show() -> None:
-        _show(comparison)
+    def shown() -> None:
+        show(comparison)
         if is_drawn:
             typer.echo(f"Picture: {plot}")
 
     failed = not comparison.ran or any(row.failed and not row.is_absent for row in comparison.rows)
-    return Answer(comparison.to_dict(), show, failed)
+    return Answer(comparison.to_dict(), shown, failed)
 
 
-def _show(comparison: "BackendComparison") -> None:
+def show(comparison: "BackendComparison") -> None:
+    """Prints a comparison."""
     from keras_lsc_command import tables
 
     console = tables.console()

@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from keras_lsc import demo, zoo
-from keras_lsc_command import backends
+from keras_lsc_command import backends, models
 from keras_lsc_command.app import app
 from keras_lsc_command.options import parse_target
 
@@ -43,21 +43,23 @@ def saved(tmp_path, rng):
 
 
 @pytest.mark.once
-def test_demo_falls_back_to_digits_and_draws(tmp_path, monkeypatch):
+def test_demo_falls_back_to_digits_and_draws(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "empty"))
     picture = tmp_path / "demo.png"
-    result = run(
-        *("demo", "--cell", "tanh", "--depth", 2, "--units", 8, "--epochs", 1),
-        *("--examples", 200, "--no-download", "--output", picture),
-    )
-    assert result.exit_code == 0, result.output
+    size = {"cell": "tanh", "depth": 2, "units": 8, "epochs": 1, "examples": 200}
+    answer = models.demo(**size, download=False, output=picture)
     assert picture.read_bytes().startswith(b"\x89PNG")
-    assert "Small handwritten digits" in result.output
-    assert "sequential MNIST is not available here" in result.output
-    assert result.output.count("layer_2.depth") == 2
-    assert "Default initialisation" in result.output
-    assert "Validation accuracy, default:" in result.output
-    assert "Validation accuracy, stabilised:" in result.output
+    content = json.loads(json.dumps(answer.content))
+    assert content["picture"] == str(picture)
+    assert content["task"]["name"] == "digits"
+    answer.show()
+    printed = capsys.readouterr().out
+    assert "Small handwritten digits" in printed
+    assert "sequential MNIST is not available here" in printed
+    assert printed.count("layer_2.depth") == 2
+    assert "Default initialisation" in printed
+    assert "Validation accuracy, default:" in printed
+    assert "Validation accuracy, stabilised:" in printed
 
 
 @pytest.mark.once

@@ -1,5 +1,6 @@
 """Tables fit the terminal: what matters less is left out, nothing is cut."""
 
+from dataclasses import replace
 from io import StringIO
 
 import numpy as np
@@ -8,8 +9,9 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from keras_lsc import StabilityReport, zoo
+from keras_lsc.comparison import BackendComparison, BackendRow, Timing
 from keras_lsc.stability.report import TransitionStatistics
-from keras_lsc_command import tables
+from keras_lsc_command import comparison, tables
 from keras_lsc_command.app import app
 from keras_lsc_command.tables import Column
 
@@ -99,3 +101,42 @@ def test_a_report_of_long_names_fits_and_keeps_its_figures():
     head, line = drawn(tables.change(report, report, {"time": np.sqrt(0.5)}, 140), 140)
     figures = "state 128+128 0.707 0.700 -> 0.700 0.010 0.300 -> 0.300"
     assert " ".join(line.split()[1:]) == figures
+
+
+def test_a_comparison_has_a_column_for_each_backend_and_fits(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    timing = Timing(compile=1.25, least=0.001, median=0.0123, low=0.0119, high=0.25, calls=20)
+    first = BackendRow(
+        "jax",
+        device="cpu",
+        versions={"jax": "0.10.2"},
+        radii={"a.time": 0.7, "b.depth": 0.8, "a.input": 3.0, "b.input[x]": 4.0},
+        training=timing,
+        pretraining=timing,
+        host_memory=690_000_000,
+    )
+    differences = {"radius_difference": 1.8e-8, "output_difference": 1e-7}
+    other = replace(first, backend="torch", versions={}, gradient_difference=2.9e-7, **differences)
+    absent = BackendRow("tensorflow", failed="not installed", is_absent=True)
+    about = ("net", "0" * 64, "random", {"shape": [2, 3], "labels": "drawn"}, 8, 0)
+    machine = {"cores": 2, "load": 0.1, "system": "Linux"}
+    found = BackendComparison(*about, machine, (first, other, absent))
+    comparison.show(found)
+    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert max(map(len, lines)) <= 80
+    cells = [line.split() for line in lines]
+    for row in (
+        "backend jax torch",
+        "version 0.10.2 ?",
+        "radii in time, depth 0.700 to 0.800 0.700 to 0.800",
+        "largest of a radius - 1.8e-08",
+        "norm of gradients, rel. - 2.9e-07",
+        "training step 12.3 ms 12.3 ms",
+        "11.9 to 250 11.9 to 250",
+        "compilation 1.2 s 1.2 s",
+        "peak memory 0.69 GB 0.69 GB",
+        "tensorflow: not installed",
+    ):
+        assert row.split() in cells
+    comparison.show(replace(found, rows=(first, absent)))
+    assert "difference" not in capsys.readouterr().out
