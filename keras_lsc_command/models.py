@@ -116,10 +116,10 @@ def measure(
 ) -> Answer:
     """Measure radius and gain of every transition of a saved model; the model is not changed."""
     import_modules(imports)
-    from keras_lsc.stability.measure import measure as measure_model
+    import keras_lsc
     from keras_lsc_command.files import load_data, load_model
 
-    report = measure_model(load_model(model), load_data(data), samples, seed, cast(Any, radius))
+    report = keras_lsc.measure(load_model(model), load_data(data), samples, seed, cast(Any, radius))
     return Answer(report.to_dict(), lambda: _show(report))
 
 
