@@ -7,7 +7,7 @@ import numpy as np
 
 from fuzz.kind import RIGHT, Kind, require
 from fuzz.mutate import damaged_bytes
-from keras_lsc.cli.shared import load_data
+from keras_lsc_command.files import load_data
 
 _STRANGE_HEADERS = (
     "{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000,), }",

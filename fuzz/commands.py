@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from fuzz.kind import REFUSED, RIGHT, Kind, require
 from fuzz.mutate import damaged_bytes
-from keras_lsc.cli import app
+from keras_lsc_command.app import app
 
 # Of every command with one of these arguments it ends before it computes much.
 _BOUNDS: dict[str, tuple[tuple[str, ...], ...]] = {
@@ -39,7 +39,19 @@ _OPTIONS = (
     *("--tolerance", "--output", "--data-dir", "--dataset", "--option", "--weights", "--limit"),
     *("--batch-size", "--patience", "--learning-rate", "--checkpoint", "--tensorboard", "--hidden"),
     *("--cell", "--depth", "--units", "--examples", "--jobs", "--zoo", "--all", "--timeout"),
-    *("--repeats", "--backends", "--plot", "--no-download", "--", "-", "--nonsense", "-x"),
+    *(
+        "--repeats",
+        "--backends",
+        "--plot",
+        "--no-download",
+        "--import",
+        "--names",
+        "--max-updates",
+        "--",
+        "-",
+        "--nonsense",
+        "-x",
+    ),
 )
 _VALUES = (
     *("0", "-1", "1", "2", "1e999", "nan", "inf", "-inf", "1e-300", "9" * 400, "2.5", "", " "),

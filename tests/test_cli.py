@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,9 +14,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-import keras_lsc_command
-from keras_lsc import demo
-from keras_lsc.cli import app, parse_target
+from keras_lsc import demo, zoo
+from keras_lsc_command import backends, models
+from keras_lsc_command.app import app
+from keras_lsc_command.options import parse_target
 
 ROOT = Path(__file__).parents[1]
 BACKEND = keras.backend.backend()
@@ -41,21 +43,23 @@ def saved(tmp_path, rng):
 
 
 @pytest.mark.once
-def test_demo_falls_back_to_digits_and_draws(tmp_path, monkeypatch):
+def test_demo_falls_back_to_digits_and_draws(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "empty"))
     picture = tmp_path / "demo.png"
-    result = run(
-        *("demo", "--cell", "tanh", "--depth", 2, "--units", 8, "--epochs", 1),
-        *("--examples", 200, "--no-download", "--output", picture),
-    )
-    assert result.exit_code == 0, result.output
+    size = {"cell": "tanh", "depth": 2, "units": 8, "epochs": 1, "examples": 200}
+    answer = models.demo(**size, download=False, output=picture)
     assert picture.read_bytes().startswith(b"\x89PNG")
-    assert "Small handwritten digits" in result.output
-    assert "sequential MNIST is not available here" in result.output
-    assert result.output.count("layer_2.depth") == 2
-    assert "Default initialisation" in result.output
-    assert "Validation accuracy, default:" in result.output
-    assert "Validation accuracy, stabilised:" in result.output
+    content = json.loads(json.dumps(answer.content))
+    assert content["picture"] == str(picture)
+    assert content["task"]["name"] == "digits"
+    answer.show()
+    printed = capsys.readouterr().out
+    assert "Small handwritten digits" in printed
+    assert "sequential MNIST is not available here" in printed
+    assert printed.count("layer_2.depth") == 2
+    assert "Default initialisation" in printed
+    assert "Validation accuracy, default:" in printed
+    assert "Validation accuracy, stabilised:" in printed
 
 
 @pytest.mark.once
@@ -133,6 +137,15 @@ def test_stabilize_then_measure_finds_the_target(saved, tmp_path):
     result = run("stabilize", model, data, "--output", output, "--target", "0.8,0.5", "--json")
     assert result.exit_code == 0, result.output
     assert model.read_bytes() == before
+    told = json.loads(result.stdout)
+    assert told["output"] == str(output)
+    former, after = (
+        {row["name"]: row["radius"] for row in told[which]["transitions"]}
+        for which in ("before", "report")
+    )
+    measured = json.loads(run("measure", model, data, "--json").stdout)
+    assert {row["name"]: row["radius"] for row in measured["transitions"]} == pytest.approx(former)
+    assert after["upper.depth"] == pytest.approx(0.5, abs=0.02)
     measured = json.loads(run("measure", output, data, "--samples", 128, "--json").stdout)
     radii = {row["name"]: row["radius"] for row in measured["transitions"]}
     # The tolerance of 0.02, and the sampling error of other points than those it was checked at.
@@ -144,6 +157,30 @@ def test_stabilize_then_measure_finds_the_target(saved, tmp_path):
         "model.keras",
         "stable.keras",
     ]
+
+
+@pytest.mark.once
+def test_stabilize_shows_what_was_and_what_is(saved, tmp_path):
+    output = tmp_path / "stable.keras"
+    result = run("stabilize", *saved, "--output", output, "--tolerance", 0.1)
+    assert result.exit_code == 0, result.output
+    (row,) = [line for line in result.stdout.splitlines() if line.startswith("upper.depth")]
+    assert re.search(r"output +0\.707 +\d\.\d{3} -> 0\.[678]\d\d ", row)
+    assert f"Saved: {output}" in result.stdout
+
+
+@pytest.mark.once
+def test_a_target_that_is_not_reached_is_told_by_transition(saved, tmp_path):
+    output = tmp_path / "stable.keras"
+    options = ("--output", output, "--target", "30", "--max-updates", 2)
+    result = run("stabilize", *saved, *options)
+    assert result.exit_code == 1
+    first, *lines = result.stderr.splitlines()
+    assert first.startswith("keras-lsc: error: ")
+    assert "after 2 updates" in first
+    for name in ("lower.time", "upper.time", "upper.depth"):
+        assert any(line.startswith(f"  {name}: ") for line in lines)
+    assert not output.exists()
 
 
 @pytest.mark.once
@@ -225,42 +262,27 @@ def command(*arguments, **environment):
 
 
 @pytest.mark.once
-def test_backend_option_goes_before_the_environment(saved):
-    other = next(
-        (name for name in keras_lsc_command.BACKENDS if name != BACKEND and find_spec(name)), None
+def test_backend_option_goes_before_the_environment(saved, tmp_path):
+    other = next(name for name in backends.BACKENDS if name != BACKEND and find_spec(name))
+    # The report is the same on every backend.
+    (tmp_path / "tell.py").write_text(
+        "import keras\n"
+        "print(keras.backend.backend(), keras.config.is_traceback_filtering_enabled())"
     )
-    if other is None:
-        pytest.skip(f"no backend but {BACKEND} is installed")
-    # The report is the same on every backend; an impossible second choice tells which one runs.
-    script = (
-        "import sys, keras_lsc_command; sys.argv[1:] = ['--backend', sys.argv[1]]; "
-        "assert keras_lsc_command.choose_backend(sys.argv[1:]) is None; "
-        "import keras; print(keras.backend.backend())"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script, other],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "KERAS_BACKEND": BACKEND},
-    )
-    assert done.stdout.split() == [other]
-
-
-def test_backend_option_of_the_command(saved):
-    model, data = map(str, saved)
     done = command(
-        *("measure", model, data, "--samples", "4", "--json", "--backend", BACKEND),
-        KERAS_BACKEND="not_a_backend",
+        *("measure", *map(str, saved), "--samples", "4", "--json", "--backend", other),
+        *("--import", str(tmp_path / "tell.py")),
+        KERAS_BACKEND=BACKEND,
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["samples"] == 4
+    assert f"{other} False" in done.stderr.splitlines()
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("arguments", [["--backend", "theano"], ["--backend=theano"]])
+@pytest.mark.parametrize("arguments", ["--backend theano", "--backend jax --backend=theano"])
 def test_unknown_backend(arguments):
-    done = command("demo", *arguments)
+    done = command("demo", *arguments.split())
     assert done.returncode == 1
     assert done.stderr.strip() == (
         "keras-lsc: error: unknown backend 'theano'; expected one of jax, tensorflow, torch"
@@ -269,28 +291,36 @@ def test_unknown_backend(arguments):
 
 @pytest.mark.once
 def test_backend_that_is_not_installed(monkeypatch):
-    monkeypatch.setattr(keras_lsc_command, "_is_installed", lambda module: module == "jax")
+    monkeypatch.setattr(backends, "_is_installed", lambda module: module == "jax")
     monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
-    problem = keras_lsc_command.choose_backend([])
-    assert problem == (
-        'the backend tensorflow is not installed; install it: pip install "keras-lsc[tensorflow]"'
-    )
+    with pytest.raises(ImportError, match=r'pip install "keras-lsc\[tensorflow\]"'):
+        backends.find(None)
 
 
 @pytest.mark.once
 def test_without_a_choice_the_installed_backend_is_taken(monkeypatch, tmp_path):
-    monkeypatch.setattr(keras_lsc_command, "_is_installed", lambda module: module == "torch")
+    monkeypatch.setattr(backends, "_is_installed", lambda module: module == "torch")
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     monkeypatch.setenv("KERAS_BACKEND", "")
-    assert keras_lsc_command.choose_backend(["demo"]) is None
-    assert os.environ["KERAS_BACKEND"] == "torch"
+    assert backends.find(None) == "torch"
 
 
 @pytest.mark.once
 def test_list_and_info_name_the_checkpoints_of_the_zoo():
     listed = run("list", "test_gru*", "--hidden")
     assert listed.exit_code == 0
-    assert "test_gru_parity_d2_rhovar" in listed.stdout.splitlines()
+    (row,) = [line for line in listed.stdout.splitlines() if "_rhovar" in line]
+    entry = zoo.info("test_gru_parity_d2_rhovar")
+    expected = [entry.name, "parity", "gru", "2x8", "variance", "714"]
+    assert row.split() == [*expected, f"{entry.bytes / 1e6:.2f}", f"{entry.deviation:.3f}"]
+    names = run("list", "test_gru*", "--hidden", "--names").stdout.splitlines()
+    assert names == zoo.list("test_gru*", hidden=True)
+    rows = json.loads(run("list", "test_gru*", "--hidden", "--json").stdout)
+    assert [one["name"] for one in rows] == names
+    assert rows[-1]["deviation"] == entry.deviation
+    nothing = run("list", "absent*")
+    assert (nothing.exit_code, nothing.stdout) == (0, "")
+    assert "No checkpoint matches 'absent*'" in nothing.stderr
     shown = run("info", "test_gru_parity_d2_rhovar")
     assert shown.exit_code == 0
     assert "layer_2.depth" in shown.stdout

@@ -12,7 +12,6 @@ import pytest
 from typer.testing import CliRunner
 
 from keras_lsc import plot, zoo
-from keras_lsc.cli import app
 from keras_lsc.comparison import (
     BACKENDS,
     BackendComparison,
@@ -20,6 +19,7 @@ from keras_lsc.comparison import (
     _with_differences,
     compare_backends,
 )
+from keras_lsc_command.app import app
 
 TINY = "test_gru_parity_d2_rhovar"
 # A comparison starts every backend itself.

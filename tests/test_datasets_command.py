@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from keras_lsc import datasets
-from keras_lsc.cli import app
+from keras_lsc_command.app import app
 
 pytestmark = pytest.mark.once
 

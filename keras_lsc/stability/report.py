@@ -220,19 +220,26 @@ class StabilityReport:
             ).rstrip()
             for line in lines
         )
-        note = f"{self.radius_kind} radius, mean over {self.samples} points, seed {self.seed}"
+        return "\n".join([text, *self.notes])
+
+    @property
+    def notes(self) -> list[str]:
+        """What is to be said below a table of the transitions, a sentence each."""
+        notes = [f"{self.radius_kind} radius, mean over {self.samples} points, seed {self.seed}"]
         if self.outliers:
-            note += "\n! isotropy below 0.5: the radius is that of an outlier, not of the spectrum"
+            notes.append(
+                "! isotropy below 0.5: the radius is that of an outlier, not of the spectrum"
+            )
         uncertain = [row.name for row in self.transitions if row.uncertain]
         if uncertain:
-            note += f"\nestimates, too large for an eigensolver: {', '.join(uncertain)}"
+            notes.append(f"estimates, too large for an eigensolver: {', '.join(uncertain)}")
         if self.non_finite:
             names = ", ".join(row.name for row in self.non_finite)
-            note += f"\nnot finite, states or derivatives overflow: {names}"
+            notes.append(f"not finite, states or derivatives overflow: {names}")
         if self.firing_rates:
             rates = ", ".join(f"{name} {rate:.4f}" for name, rate in self.firing_rates.items())
-            note += f"\nfiring rates: {rates}"
-        return f"{text}\n{note}"
+            notes.append(f"firing rates: {rates}")
+        return notes
 
     def plot(self, ax: Any = None, label: str | None = None) -> Any:
         """Draws radius and gain of every transition; `keras_lsc.plot.radii` compares two reports.

@@ -233,7 +233,8 @@ def _check_named(path: Path, part: dict[str, Any], registered: dict[str, Any]) -
     else:
         raise DamagedCheckpointError(
             f"{path} needs {name!r} of {module!r}, which is not registered in this process. Import "
-            "the module that defines it, with @keras.saving.register_keras_serializable(), or "
+            "the module that defines it, with @keras.saving.register_keras_serializable() (the "
+            "keras-lsc command does with --import FILE.py), or "
             f"load within keras.saving.custom_object_scope({{{name!r}: ...}})."
         )
     if not is_part:

@@ -1,42 +1,27 @@
 """The command on data: datasets."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from keras_lsc import datasets as tasks
-from keras_lsc.cli.shared import (
-    AsJson,
-    Backend,
-    DataDir,
-    check_backend,
-    print_json,
-)
-from keras_lsc.datasets.source import DatasetUnavailableError, chosen_data_dir
-from keras_lsc.datasets.uea import find_problems
+from keras_lsc_command.answer import Answer
+from keras_lsc_command.options import DataDir
 
 
-def datasets(
-    data_dir: DataDir = None,
-    backend: Backend = None,
-    as_json: AsJson = False,
-) -> None:
+def datasets(data_dir: DataDir = None) -> Answer:
     """List the tasks of keras_lsc.datasets, their sizes, and whether their data is prepared.
 
     Nothing is fetched. A folder may hold a part of a dataset; the numbers are those it holds.
     """
-    check_backend(backend)
+    from keras_lsc import datasets as tasks
+    from keras_lsc.datasets.source import chosen_data_dir
+
     folder = chosen_data_dir(data_dir)
     rows = [describe_task(name, folder) for name in tasks.names()]
-    if as_json:
-        print_json({"folder": str(folder), "datasets": rows})
-    else:
-        # Where there is no terminal rich would cut the table to 80 columns.
-        Console(width=None if sys.stdout.isatty() else 120).print(_table_of_tasks(rows))
+
+    def show() -> None:
+        _show_tasks(rows)
         for row in rows:
             if row["status"] == "in part":
                 files = (f"{n:,} {file}" for file, n in row["prepared"]["examples"].items())
@@ -45,19 +30,24 @@ def datasets(
                 typer.echo(row["problem"])
         typer.echo(f"Folder of the datasets: {folder}")
 
+    return Answer({"folder": str(folder), "datasets": rows}, show)
+
 
 def describe_task(name: str, data_dir: Path) -> dict[str, Any]:
     """Returns what is known of a task, and what is prepared of its data, as JSON types.
 
     Args:
-        name: of the task.
-        data_dir: folder of the datasets.
+        name: Name of the task.
+        data_dir: Folder of the datasets.
 
     Returns:
         The fields of `TaskInfo`; "status", which is "generated", "prepared", "in part" or
         "absent", or "damaged" with the "problem"; and under "prepared" the folder, version,
         examples by file and bytes, or None.
     """
+    from keras_lsc import datasets as tasks
+    from keras_lsc.datasets.uea import find_problems
+
     info = tasks.info(name)
     content: dict[str, Any] = {**info.to_dict(), "prepared": None}
     if info.source is None:
@@ -67,7 +57,7 @@ def describe_task(name: str, data_dir: Path) -> dict[str, Any]:
         return {**content, "status": "prepared" if problems else "absent", "problems": problems}
     try:
         found = tasks.prepared(name, data_dir)
-    except DatasetUnavailableError as error:
+    except tasks.DatasetUnavailableError as error:
         return {**content, "status": "damaged", "problem": str(error)}
     if found is None:
         return {**content, "status": "absent"}
@@ -83,22 +73,26 @@ def describe_task(name: str, data_dir: Path) -> dict[str, Any]:
     return {**content, "status": "in part" if is_part else "prepared"}
 
 
-def _table_of_tasks(rows: list[dict[str, Any]]) -> Table:
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
-    table.add_column("name", no_wrap=True)
-    for title in ("input", "outputs", "train / validation / test"):
-        table.add_column(title, justify="right")
-    table.add_column("data")
-    table.add_column("MB", justify="right")
-    for row in rows:
-        sizes = [row["examples"][split] for split in ("train", "validation", "test")]
-        found = row["prepared"]
-        table.add_row(
-            row["name"],
-            " x ".join("?" if size is None else str(size) for size in row["shape"]),
-            "?" if row["outputs"] is None else f"{row['outputs']:,}",
-            " / ".join("?" if size is None else f"{size:,}" for size in sizes),
-            row["status"],
-            f"{found['bytes'] / 1e6:.0f}" if found else "",
-        )
-    return table
+def _show_tasks(rows: list[dict[str, Any]]) -> None:
+    from keras_lsc_command import tables
+    from keras_lsc_command.tables import Column
+
+    def count(number: int | None) -> str:
+        return "?" if number is None else f"{number:,}"
+
+    shapes = [" x ".join("?" if n is None else str(n) for n in row["shape"]) for row in rows]
+    found = [row["prepared"] for row in rows]
+    sizes = [f"{one['bytes'] / 1e6:.0f}" if one else "" for one in found]
+    console = tables.console()
+    columns = [
+        Column("name", [row["name"] for row in rows]),
+        Column("input", shapes, is_number=True, rank=1),
+        Column("outputs", [count(row["outputs"]) for row in rows], is_number=True, rank=3),
+        *(
+            Column(split, [count(row["examples"][split]) for row in rows], is_number=True, rank=2)
+            for split in ("train", "validation", "test")
+        ),
+        Column("data", [row["status"] for row in rows]),
+        Column("MB", sizes, is_number=True, rank=4),
+    ]
+    console.print(tables.table(columns, console.width))

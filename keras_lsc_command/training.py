@@ -1,30 +1,31 @@
 """The command that trains: fine-tune."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, cast
 
-import keras
 import typer
 
-from keras_lsc import zoo
-from keras_lsc.cli.shared import (
-    AsJson,
-    Backend,
+from keras_lsc_command import completion
+from keras_lsc_command.answer import Answer
+from keras_lsc_command.imports import import_modules
+from keras_lsc_command.options import (
     CheckpointOrFile,
     DataDir,
+    Imports,
     Seed,
     TaskOptions,
-    check_backend,
-    check_model_output,
     parse_options,
-    print_json,
-    save_model,
 )
+
+STARTS = ("stabilized", "initial")
 
 
 def fine_tune(
     name: CheckpointOrFile,
-    dataset: Annotated[str, typer.Option(help="Task: see keras-lsc datasets.")],
+    dataset: Annotated[
+        str,
+        typer.Option(help="Task: see keras-lsc datasets.", autocompletion=completion.tasks),
+    ],
     epochs: Annotated[int, typer.Option(help="The most epochs; 0 only measures.")] = 20,
     learning_rate: Annotated[float, typer.Option(help="Of Adam.")] = 1e-3,
     batch_size: Annotated[int, typer.Option(help="Sequences of an update.")] = 32,
@@ -37,8 +38,9 @@ def fine_tune(
     weights: Annotated[
         str,
         typer.Option(
-            metavar="stabilized|initial",
+            metavar="|".join(STARTS),
             help="Start: the checkpoint, or the same network before pre-training.",
+            autocompletion=completion.of(*STARTS),
         ),
     ] = "stabilized",
     option: TaskOptions = None,
@@ -58,15 +60,19 @@ def fine_tune(
     tensorboard: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Folder for TensorBoard.")
     ] = None,
-    backend: Backend = None,
-    as_json: AsJson = False,
-) -> None:
+    imports: Imports = None,
+) -> Answer:
     """Train a checkpoint, or a saved model, on a task.
 
     Loss and metric are those of the task; a head that does not fit it is replaced. The weights of
     the epoch that did best on the validation split are kept.
     """
-    check_backend(backend)
+    import_modules(imports)
+    import keras
+
+    from keras_lsc import zoo
+    from keras_lsc_command.files import check_model_output, save_model
+
     for path in (output, checkpoint):
         if path is not None:
             check_model_output(path, Path(name))
@@ -74,6 +80,14 @@ def fine_tune(
         raise ValueError(f"--output and --checkpoint are both {output}; name two files.")
     if tensorboard is not None and tensorboard.exists() and not tensorboard.is_dir():
         raise NotADirectoryError(f"--tensorboard {tensorboard} is no folder.")
+
+    def tell(epoch: int, logs: dict[str, Any] | None) -> None:
+        figures = ", ".join(
+            f"{metric.replace('val_', 'validation ').replace('_', ' ')} {value:.4g}"
+            for metric, value in (logs or {}).items()
+        )
+        typer.echo(f"epoch {epoch + 1}/{epochs}: {figures}")
+
     model, tuning = zoo.fine_tune(
         name,
         dataset,
@@ -83,37 +97,43 @@ def fine_tune(
         patience=patience,
         limit=limit,
         seed=seed,
-        weights=cast(Literal["stabilized", "initial"], weights),
+        weights=cast(Any, weights),
         options=parse_options(option),
         data_dir=data_dir,
         download=download,
         checkpoint=checkpoint,
         tensorboard=tensorboard,
-        callbacks=[_EpochPrinter(epochs, to_stderr=as_json)],
+        callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=tell)],
         verbose=0,
     )
     if output is not None:
         save_model(model, output)
-    if as_json:
-        written = None if output is None else str(output)
-        print_json({**tuning.to_dict(), "output": written})
-        return
-    typer.echo(tuning)
-    if output is not None:
-        typer.echo(f"Saved: {output}")
+
+    def show() -> None:
+        _show(tuning)
+        if output is not None:
+            typer.echo(f"Saved: {output}")
+
+    written = None if output is None else str(output)
+    return Answer({**tuning.to_dict(), "output": written}, show)
 
 
-class _EpochPrinter(keras.callbacks.Callback):
-    """Prints a line at the end of every epoch."""
+def _show(tuning: Any) -> None:
+    from keras_lsc_command import tables
 
-    def __init__(self, epochs: int, to_stderr: bool):
-        super().__init__()
-        self.epochs = epochs
-        self.to_stderr = to_stderr
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        figures = ", ".join(
-            f"{name.replace('val_', 'validation ').replace('_', ' ')} {value:.4g}"
-            for name, value in (logs or {}).items()
+    splits = (("validation", tuning.validation), ("test", tuning.test))
+    figures = [f"{name} {split[tuning.metric]:.4g}" for name, split in splits if split]
+    trained = len(tuning.history.get("loss", ()))
+    options = "".join(f", {key} {value}" for key, value in tuning.options.items())
+    tables.console().print(
+        tables.facts(
+            {
+                "network": f"{tuning.model} ({tuning.weights})"
+                + ", with a fresh head" * tuning.fresh_head,
+                "task": f"{tuning.dataset}{options}",
+                "training": f"{trained} epochs of {tuning.sequences['train']:,} sequences, best "
+                f"{tuning.best_epoch}, {tuning.seconds:.0f} s on {tuning.backend}",
+                tuning.metric.replace("_", " "): ", ".join(figures),
+            }
         )
-        typer.echo(f"epoch {epoch + 1}/{self.epochs}: {figures}", err=self.to_stderr)
+    )

@@ -1,0 +1,206 @@
+"""Commands on models: demo, measure, stabilize."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from keras_lsc_command import completion
+from keras_lsc_command.answer import Answer
+from keras_lsc_command.imports import import_modules
+from keras_lsc_command.options import (
+    DataPath,
+    Imports,
+    ModelPath,
+    ModeText,
+    Samples,
+    Seed,
+    TargetText,
+    parse_target,
+)
+
+if TYPE_CHECKING:
+    from keras_lsc import StabilityReport
+
+CELLS = ("sigmoid", "tanh", "relu", "lstm", "gru")
+RADII = ("spectral", "rms", "norm")
+
+
+def demo(
+    cell: Annotated[
+        str,
+        typer.Option(
+            metavar="|".join(CELLS),
+            help="Activation of a simple recurrent layer, or a gated cell.",
+            autocompletion=completion.of(*CELLS),
+        ),
+    ] = "sigmoid",
+    depth: Annotated[int, typer.Option(help="Number of recurrent layers.")] = 5,
+    units: Annotated[int, typer.Option(help="Units of each layer.")] = 64,
+    target: TargetText = "variance",
+    mode: ModeText = "scales",
+    epochs: Annotated[
+        int | None,
+        typer.Option(help="Epochs of training from each start. Default: 3 of MNIST, 12 of digits."),
+    ] = None,
+    examples: Annotated[
+        int | None,
+        typer.Option(help="Sequences, 15 % of them for validation. Default: 20000; torch 10000."),
+    ] = None,
+    seed: Seed = 0,
+    download: Annotated[
+        bool, typer.Option(help="Fetch MNIST when it is not on this computer.")
+    ] = True,
+    output: Annotated[
+        Path, typer.Option(metavar="PICTURE.png", help="Where the picture is written.")
+    ] = Path("demo.png"),
+) -> Answer:
+    """Stabilise a deep network and train it from both starts, with a picture as the result.
+
+    The network reads sequential MNIST, one row of pixels a step, or where MNIST is not to be had
+    the small digits that come with scikit-learn. Radii and gains are measured as Keras
+    initialises the network and after pre-training; then it is trained from both starts, all else
+    equal.
+    """
+    from keras_lsc import demo as demonstration
+    from keras_lsc_command.files import check_picture_output
+
+    check_picture_output(output)
+    listener = _Printer()
+    settings = demonstration.DemoSettings(
+        cell=cell,
+        depth=depth,
+        units=units,
+        target=parse_target(target),
+        mode=cast(Any, mode),
+        epochs=epochs,
+        examples=examples,
+        seed=seed,
+        download=download,
+    )
+    result = demonstration.run(settings, listener)
+    demonstration.draw(result, output)
+
+    def show() -> None:
+        for name, title in (("default", "default"), ("stabilized", "stabilised")):
+            curve = result.curves[name]
+            listener.say(
+                f"Validation accuracy, {title}: {curve.validation[-1]:.3f} "
+                f"({curve.seconds:.0f} s of training)"
+            )
+        listener.say(
+            "Look at how soon each curve leaves chance: the two starts differ only in the radii "
+            "on the left."
+        )
+        typer.echo(f"Picture: {output}")
+
+    return Answer({**result.to_dict(), "picture": str(output)}, show)
+
+
+def measure(
+    model: ModelPath,
+    data: DataPath,
+    samples: Samples = 64,
+    seed: Seed = 0,
+    radius: Annotated[
+        str,
+        typer.Option(
+            metavar="|".join(RADII),
+            help="Which radius to measure.",
+            autocompletion=completion.of(*RADII),
+        ),
+    ] = "spectral",
+    imports: Imports = None,
+) -> Answer:
+    """Measure radius and gain of every transition of a saved model; the model is not changed."""
+    import_modules(imports)
+    import keras_lsc
+    from keras_lsc_command.files import load_data, load_model
+
+    report = keras_lsc.measure(load_model(model), load_data(data), samples, seed, cast(Any, radius))
+    return Answer(report.to_dict(), lambda: _show(report))
+
+
+def stabilize(
+    model: ModelPath,
+    data: DataPath,
+    output: Annotated[
+        Path,
+        typer.Option(metavar="OUT.keras", help="Where the stabilised model is written."),
+    ],
+    target: TargetText = "variance",
+    mode: ModeText = "scales",
+    tolerance: Annotated[
+        float, typer.Option(help="Largest |mean radius - target| of a transition to accept.")
+    ] = 0.02,
+    max_updates: Annotated[
+        int, typer.Option(help="Updates after which pre-training gives up.")
+    ] = 400,
+    seed: Seed = 0,
+    imports: Imports = None,
+) -> Answer:
+    """Pre-train a saved model until every transition has its target radius, and save it.
+
+    Nothing is written when the tolerance is not met.
+    """
+    import_modules(imports)
+    import keras_lsc
+    from keras_lsc_command import tables
+    from keras_lsc_command.files import check_model_output, load_data, load_model, save_model
+
+    check_model_output(output, model, data)
+    loaded, x, wanted = load_model(model), load_data(data), parse_target(target)
+    before = keras_lsc.measure(loaded, x, seed=seed)
+    after = keras_lsc.stabilize(
+        loaded,
+        x,
+        wanted,
+        tolerance=tolerance,
+        mode=cast(Any, mode),
+        max_updates=max_updates,
+        seed=seed,
+    )
+    save_model(loaded, output)
+
+    def show() -> None:
+        console = tables.console()
+        console.print(tables.change(before, after, after.wanted(wanted), console.width))
+        for note in after.notes:
+            console.print(note)
+        typer.echo(f"Saved: {output}")
+
+    content = {"before": before.to_dict(), "report": after.to_dict(), "output": str(output)}
+    return Answer(content, show)
+
+
+def _show(report: "StabilityReport") -> None:
+    from keras_lsc_command import tables
+
+    console = tables.console()
+    console.print(tables.report(report, console.width))
+    for note in report.notes:
+        console.print(note)
+
+
+class _Printer:
+    """Prints what the demonstration tells, as it does it."""
+
+    def say(self, text: str) -> None:
+        from keras_lsc_command import tables
+
+        tables.console().print(text)
+
+    def show(self, title: str, report: "StabilityReport") -> None:
+        typer.echo()
+        typer.secho(title, bold=True)
+        _show(report)
+        typer.echo()
+
+    @contextmanager
+    def track(self, title: str, total: int) -> Iterator[Callable[[str], None]]:
+        from keras_lsc_command.bar import bar
+
+        with bar(title, total) as advance:
+            yield advance

@@ -1,0 +1,301 @@
+"""Commands on the zoo: list, info, verify, build, pages."""
+
+import fnmatch
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from keras_lsc_command import completion
+from keras_lsc_command.answer import Answer
+from keras_lsc_command.options import DataDir, parse_target
+
+if TYPE_CHECKING:
+    from keras_lsc.zoo import CheckpointInfo
+    from keras_lsc.zoo.recipes import Recipe
+
+Pattern = Annotated[
+    str,
+    typer.Argument(help='Names, with wildcards: "lstm_*".', autocompletion=completion.checkpoints),
+]
+CheckpointName = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME", help="Name of a checkpoint.", autocompletion=completion.checkpoints
+    ),
+]
+Patterns = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[NAME]...", help="Names, with wildcards.", autocompletion=completion.checkpoints
+    ),
+]
+ZooFolder = Annotated[
+    Path, typer.Option("--zoo", help="Folder with the recipes, the index and the checkpoints.")
+]
+
+
+def list_checkpoints(
+    pattern: Pattern = "*",
+    dataset: Annotated[
+        str | None, typer.Option(help="Only of this dataset.", autocompletion=completion.tasks)
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            help="Only of this target.",
+            autocompletion=completion.of("variance", "unbalanced", "variance-unbalanced"),
+        ),
+    ] = None,
+    hidden: Annotated[bool, typer.Option(help="The tiny ones for tests as well.")] = False,
+    names: Annotated[bool, typer.Option("--names", help="Their names alone, one a line.")] = False,
+) -> Answer:
+    """List the checkpoints of the zoo.
+
+    As far as there is room: task, cell, number of layers x their units, target radius, number of
+    parameters, size of the file, and the largest distance of a radius from the target as the
+    certificate has it.
+    """
+    from keras_lsc import datasets, zoo
+    from keras_lsc.stability.targets import resolve
+
+    filters: dict[str, Any] = {}
+    if dataset is not None:
+        filters["dataset"] = datasets.info(dataset).name
+    if target is not None:
+        filters["target"] = parse_target(target)
+        resolve(filters["target"], depth=1, steps=1)
+    known = [zoo.info(name) for name in zoo.list(pattern, hidden=hidden, **filters)]
+
+    def show() -> None:
+        if names:
+            for one in known:
+                typer.echo(one.name)
+        elif known:
+            _show_checkpoints(known)
+        else:
+            others = " with these options" if filters else ""
+            typer.echo(f"No checkpoint matches {pattern!r}{others}.", err=True)
+
+    fields = (
+        *("name", "dataset", "cell", "depth", "units", "target", "mode"),
+        *("parameters", "bytes", "deviation"),
+    )
+    return Answer([{field: getattr(one, field) for field in fields} for one in known], show)
+
+
+def _show_checkpoints(known: list["CheckpointInfo"]) -> None:
+    from keras_lsc_command import tables
+    from keras_lsc_command.tables import Column
+
+    console = tables.console()
+    columns = [
+        Column("name", [one.name for one in known]),
+        Column("task", [one.dataset for one in known], rank=4),
+        Column("cell", [one.cell for one in known], rank=3),
+        Column("layers", [f"{one.depth}x{one.units}" for one in known], is_number=True, rank=1),
+        Column("target", [_target(one.target) for one in known]),
+        Column("params", [_in_short(one.parameters) for one in known], is_number=True, rank=2),
+        Column("MB", [f"{one.bytes / 1e6:.2f}" for one in known], is_number=True),
+        Column("deviation", [f"{one.deviation:.3f}" for one in known], is_number=True),
+    ]
+    console.print(tables.table(columns, console.width))
+
+
+def _target(target: Any) -> str:
+    return ", ".join(map(str, target)) if isinstance(target, tuple) else str(target)
+
+
+def _in_short(count: int) -> str:
+    """A number in three digits.
+
+    Example:
+        >>> [_in_short(count) for count in (12, 30_909, 999_900, 1_234_567)]
+        ['12', '30.9k', '1M', '1.23M']
+    """
+    if count < 1000:
+        return str(count)
+    if count < 999_500:
+        return f"{count / 1e3:.3g}k"
+    return f"{count / 1e6:.3g}M"
+
+
+def info(name: CheckpointName) -> Answer:
+    """Show what is known of a checkpoint: recipe, size, radii before and after."""
+    from keras_lsc import zoo
+
+    known = zoo.info(name)
+    return Answer({**asdict(known), "recipe": known.recipe.to_dict()}, lambda: _show(known))
+
+
+def _show(known: "CheckpointInfo") -> None:
+    from keras_lsc import StabilityReport, datasets
+    from keras_lsc_command import tables
+
+    task, certificate, recipe = datasets.info(known.dataset), known.certificate, known.recipe
+    before, after = (
+        StabilityReport.from_dict(certificate[which]) for which in ("initial", "stabilized")
+    )
+    wanted = after.wanted(recipe.target)
+    # Feed-forward networks have no time.
+    kinds = ("time", "depth") if after.steps else ("depth",)
+    radii = ", ".join(f"{wanted[kind]:.3f} in {kind}" for kind in kinds)
+    data = certificate["certificate_data"]
+    # Those without which nothing could be built, and what is said above.
+    said = ("cell", "dataset", "depth", "units", "target", "mode", "hidden", "options", "tolerance")
+    settings = ", ".join(
+        f"{key} {value}"
+        for key, value in recipe.to_dict().items()
+        if key not in said and value is not None
+    )
+    options = "".join(f", {key} {value}" for key, value in recipe.options.items())
+    console = tables.console()
+
+    def heading(text: str) -> None:
+        console.print(f"\n{text}", style="bold")
+
+    console.print(known.name, style="bold")
+    console.print(f"{task.description}\n")
+    console.print(
+        tables.facts(
+            {
+                "network": f"{known.cell}, {known.depth} layers of {known.units} units",
+                "task": f"{known.dataset}{options}",
+                "target": f"{_target(recipe.target)}: radius {radii}",
+                "size": f"{known.parameters:,} parameters, {known.bytes / 1e6:.2f} MB",
+            }
+        )
+    )
+    heading("Certificate")
+    console.print(tables.change(before, after, wanted, console.width))
+    console.print()
+    measured = {
+        "deviation": f"{known.deviation:.4f} from the target at most (tolerance "
+        f"{recipe.tolerance})",
+        "measured at": f"{after.samples} points of {data['shape'][0]} validation sequences, "
+        f"sha256 {data['sha256'][:16]}",
+    }
+    if known.firing_rates:
+        rates = (f"{name} {rate:.3f}" for name, rate in known.firing_rates.items())
+        measured["firing rates"] = ", ".join(rates)
+    console.print(tables.facts(measured))
+    heading("Made by")
+    versions = ", ".join(f"{key} {number}" for key, number in certificate["versions"].items())
+    console.print(
+        tables.facts(
+            {
+                "pre-training": f"{known.updates} updates of {recipe.mode}, {known.seconds:.0f} s "
+                "with the measurements",
+                "recipe": settings,
+                "software": f"on {certificate['backend']} with {versions}",
+                "sha256": known.sha256,
+                "licence": f"{known.licence}; of the data {task.licence}, {task.homepage}",
+            }
+        )
+    )
+    heading("Use")
+    # To be copied, so not broken.
+    typer.echo(f'model = keras_lsc.zoo.load("{known.name}")')
+    typer.echo(f"keras-lsc fine-tune {known.name} --dataset {known.dataset}")
+
+
+def verify(
+    names: Patterns = None,
+    everything: Annotated[bool, typer.Option("--all", help="All checkpoints.")] = False,
+    data_dir: DataDir = None,
+) -> Answer:
+    """Measure the radii of checkpoints again and compare them with their certificates.
+
+    A line each: whether it passed, the largest difference of a radius from the certificate, and
+    from the target. The exit code is 1 where a certificate is not met.
+    """
+    from keras_lsc import zoo
+
+    found = _chosen(names, everything, zoo.list(hidden=True))
+    width = max(len("name"), *map(len, found))
+    typer.secho(f"{'name':{width}}  result  difference  from target", bold=True)
+    results = []
+    for name in found:
+        result = zoo.verify(name, data_dir=data_dir)
+        results.append(result)
+        verdict = "passed" if result.passed else "FAILED"
+        typer.echo(
+            f"{name:{width}}  {verdict}  {result.difference:10.1e}  {result.deviation:11.4f}"
+        )
+        for problem in result.problems:
+            typer.echo(f"  {problem}")
+    passed = sum(result.passed for result in results)
+
+    def show() -> None:
+        typer.echo(f"{passed} of {len(results)} passed on {results[0].backend}.")
+
+    return Answer([result.to_dict() for result in results], show, failed=passed < len(results))
+
+
+def build(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="Recipes, with wildcards.")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All recipes.")] = False,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes at a time.")] = 1,
+    folder: ZooFolder = Path("zoo"),
+) -> Answer:
+    """Make checkpoints from the recipes in the folder of the zoo; those it has are left alone.
+
+    It can be interrupted and called again. The exit code is 1 where a build failed.
+    """
+    from keras_lsc.zoo.build import build_all, is_built
+    from keras_lsc.zoo.recipes import read_recipes
+    from keras_lsc_command.bar import bar
+
+    recipes = read_recipes(folder)
+    if not recipes:
+        raise ValueError(f"There are no recipes in {folder}; --zoo names their folder.")
+    chosen = [recipes[name] for name in _chosen(names, everything, list(recipes))]
+    done = sum(is_built(recipe, folder) for recipe in chosen)
+    outcomes: list[dict[str, Any]] = []
+    with bar("building", len(chosen), done) as advance:
+
+        def finished(recipe: "Recipe", problem: str | None) -> None:
+            outcomes.append({"name": recipe.name, "built": problem is None, "problem": problem})
+            typer.echo(f"{recipe.name}: {problem or 'built'}")
+            advance(recipe.name)
+
+        failures = build_all(chosen, folder, jobs, finished)
+
+    def show() -> None:
+        built = sum(outcome["built"] for outcome in outcomes)
+        typer.echo(f"{done} were built before, {built} are now, {len(outcomes) - built} failed.")
+
+    return Answer(outcomes, show, failed=bool(failures))
+
+
+def pages(folder: ZooFolder = Path("zoo")) -> Answer:
+    """Write RESULTS.md and the cards of the checkpoints from their index."""
+    from keras_lsc.zoo.pages import RESULTS, write_pages
+    from keras_lsc.zoo.registry import INDEX
+
+    if not (folder / INDEX).is_file():
+        raise FileNotFoundError(f"There is no {INDEX} in {folder}; --zoo names its folder.")
+    count = write_pages(folder)
+    return Answer(
+        {"results": str(folder / RESULTS), "cards": count},
+        lambda: typer.echo(f"{folder / RESULTS} and {count} cards are written."),
+    )
+
+
+def _chosen(names: list[str] | None, everything: bool, known: list[str]) -> list[str]:
+    if everything:
+        return known
+    if not names:
+        raise ValueError("Give the names of checkpoints, or --all.")
+    chosen: list[str] = []
+    for pattern in names:
+        matching = fnmatch.filter(known, pattern)
+        if not matching:
+            from keras_lsc.zoo.registry import refuse
+
+            raise refuse(pattern, known)
+        chosen.extend(name for name in matching if name not in chosen)
+    return chosen
