@@ -208,7 +208,7 @@ class LSCPretrainer(keras.Model):
     def compile(
         self,
         optimizer: Any = "adam",
-        loss: None = None,
+        loss: Any = None,
         *,
         learning_rate: float | None = None,
         decay_updates: float | None = 60,

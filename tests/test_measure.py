@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+from xml.etree import ElementTree
 
 import keras
 import numpy as np
@@ -469,9 +470,10 @@ def test_rms_kind_reports_the_gain_and_norm_the_largest_of_all(model, x):
     assert (spectral.radius_kind, rms.radius_kind, norm.radius_kind) == ("spectral", "rms", "norm")
 
 
-@pytest.fixture
-def report(model, x):
-    return keras_lsc.measure(model, x, samples=16)
+@pytest.fixture(scope="module")
+def report():
+    x = sequences(np.random.default_rng(7), batch=40)
+    return keras_lsc.measure(recurrent_model("gru"), x, samples=16)
 
 
 def test_report_per_layer(report):
@@ -539,7 +541,37 @@ def test_table_has_a_line_for_every_transition(report):
         assert f"{row.radius:.3f}" in line
         assert f"{row.gain:.3f}" in line
         assert f"{row.shape[0]}x{row.shape[1]}" in line
-    assert "16 points" in lines[-1] or "16 points" in lines[-2]
+    assert sum("16 points" in line for line in lines) == 1
+
+
+def test_a_notebook_shows_the_same_table(report):
+    table = ElementTree.fromstring(f"<div>{report._repr_html_().replace('<br>', ' ')}</div>")
+    rows = [[cell.text for cell in row] for row in table.iter("tr")]
+    lines = str(report).splitlines()
+    assert [" ".join(cells) for cells in rows] == [
+        " ".join(line.split()) for line in lines[: len(rows)]
+    ]
+    assert table.find("p").text == " ".join(report.notes)
+
+
+@pytest.mark.parametrize(
+    ("time", "depth", "meaning"),
+    [(0.3, 0.2, "vanish fast"), (0.5, 0.4, "may help"), (0.8, 0.6, "kept"), (1.2, 1.0, "grow")],
+)
+def test_the_energy_sum_is_that_of_linear_layers(time, depth, meaning, rng):
+    orthogonal = np.linalg.qr(rng.standard_normal((6, 6)))[0]
+    stack = [layers.SimpleRNN(6, "linear", use_bias=False, return_sequences=True) for _ in range(2)]
+    model = keras.Sequential([keras.Input((3, 6)), *stack])
+    model.set_weights([depth * orthogonal, time * orthogonal] * 2)
+    report = keras_lsc.measure(model, sequences(rng, steps=3, features=6), samples=4)
+    assert report.energy_sum == pytest.approx(time**2 + depth**2, rel=1e-4)
+    assert meaning in str(report)
+
+
+def test_a_network_without_depth_has_no_energy_sum(rng):
+    report = keras_lsc.measure(linear_rnn(np.eye(3)), sequences(rng, steps=3, features=3))
+    assert report.energy_sum is None
+    assert "gain_t" not in str(report)
 
 
 def linear_rnn(recurrent):
