@@ -44,10 +44,11 @@ import keras  # noqa: E402
 import numpy as np  # noqa: E402
 
 import keras_lsc  # noqa: E402
-from keras_lsc import zoo  # noqa: E402
+from keras_lsc import files, zoo  # noqa: E402
 from keras_lsc.stability.report import StabilityReport, TransitionStatistics  # noqa: E402
-from keras_lsc.zoo import archive, registry, sources  # noqa: E402
 from keras_lsc.zoo import build as building  # noqa: E402
+from keras_lsc.zoo import registry, sources  # noqa: E402
+from keras_lsc.zoo.keras_file import KerasFile  # noqa: E402
 from keras_lsc.zoo.recipes import Recipe  # noqa: E402
 
 TINY = "test_sigmoid_parity_d2_rhovar"
@@ -130,14 +131,14 @@ def number_of(folder: Path) -> int:
     """The number of the save that a folder has, whole and unmixed."""
     weights = zoo.load(str(folder)).get_weights()
     numbers = {float(value) for weight in weights for value in np.unique(weight)}
-    within = archive.read_certificate(folder / "model.keras")
+    within = KerasFile.read(folder / "model.keras").certificate()
     require(within is not None, "no certificate within the model")
-    numbers.add(float(within["report"]["seed"]))
+    numbers.add(float(within["stabilized"]["seed"]))
     beside = folder / "certificate.json"
     if beside.exists():
         content = json.loads(beside.read_text())
-        numbers.add(float(content["report"]["seed"]))
-        require(content["sha256"] == archive.sha256(folder / "model.keras"), "another sha256")
+        numbers.add(float(content["stabilized"]["seed"]))
+        require(content["sha256"] == files.sha256(folder / "model.keras"), "another sha256")
     require(len(numbers) == 1, f"a mix of the saves {sorted(numbers)}")
     return int(numbers.pop())
 
@@ -188,7 +189,7 @@ def serves(tell: Callable[[Any], Any], content: bytes) -> None:
 
 def downloads(tell: Callable[[Any], Any], address: str, digest: str, cache: Path) -> None:
     while True:
-        path = sources.fetch(address, digest, cache)
+        path = sources.fetch(address, digest, cache).path
         tell({"fetched": str(path)})
         path.unlink()
 
@@ -208,7 +209,7 @@ def kill_downloads(count: int, chance: random.Random, folder: Path) -> Iterator[
                 require(not any("failed" in line for line in told), str(told))
                 for path in folder.rglob("x.keras"):
                     require(path.read_bytes() == content, "half a file where it is looked for")
-                path = sources.fetch(address, digest, folder)
+                path = sources.fetch(address, digest, folder).path
                 require(path.read_bytes() == content, "another file")
                 left = [part.name for part in path.parent.iterdir()]
                 require(left == ["x.keras"], f"{left} after a download")
@@ -269,7 +270,7 @@ def kill_collects(count: int, chance: random.Random, folder: Path) -> Iterator[s
             require(wanted.keys() <= entries.keys(), "entries were lost")
             for name, entry in entries.items():
                 path = folder / sources.CHECKPOINTS / f"{name}.keras"
-                require(archive.sha256(path) == entry["sha256"], f"{name} has another file")
+                require(files.sha256(path) == entry["sha256"], f"{name} has another file")
             yield None
         except (AssertionError, OSError) as error:
             yield str(error)

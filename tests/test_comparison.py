@@ -13,13 +13,8 @@ from typer.testing import CliRunner
 
 from keras_lsc import plot, zoo
 from keras_lsc.cli import app
-from keras_lsc.comparison import (
-    BACKENDS,
-    BackendComparison,
-    BackendRow,
-    _with_differences,
-    compare_backends,
-)
+from keras_lsc.comparison import BACKENDS, BackendComparison, BackendRow, compare_backends
+from keras_lsc.comparison.report import with_differences
 
 TINY = "test_gru_parity_d2_rhovar"
 # A comparison starts every backend itself.
@@ -212,8 +207,8 @@ def test_a_radius_that_is_not_a_number_is_the_largest_difference(at):
     spoiled = {**radii, list(radii)[at]: float("nan")}
     one = np.ones(3)
     first, other = BackendRow("jax", radii=radii), BackendRow("torch", radii=spoiled)
-    assert np.isnan(_with_differences(other, one, one, first, one, one).radius_difference)
-    assert _with_differences(first, one, one, first, one, one).radius_difference == 0.0
+    assert np.isnan(with_differences(other, one, one, first, one, one).radius_difference)
+    assert with_differences(first, one, one, first, one, one).radius_difference == 0.0
 
 
 @pytest.mark.parametrize(

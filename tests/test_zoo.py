@@ -15,9 +15,10 @@ from conftest import prepared_data
 from harness import mostly_once, run_python
 
 import keras_lsc
-from keras_lsc import zoo
-from keras_lsc.zoo import archive, registry, sources
+from keras_lsc import files, zoo
+from keras_lsc.zoo import registry, sources
 from keras_lsc.zoo.build import build, build_one, collect, is_built
+from keras_lsc.zoo.keras_file import KerasFile
 from keras_lsc.zoo.networks import CELLS, build_network
 from keras_lsc.zoo.recipes import Recipe, RecipeError, read_recipes
 
@@ -71,8 +72,7 @@ def tiny_recipe(**changes):
 def test_every_file_is_the_one_of_the_index(name):
     known = zoo.info(name)
     path = FOLDER / "checkpoints" / f"{name}.keras"
-    assert archive.sha256(path) == known.sha256
-    assert archive.read_certificate(path) == known.certificate
+    assert KerasFile.read(path).checked(known.sha256).certificate() == known.certificate
     assert known.recipe == RECIPES[name]
     assert known.deviation <= known.recipe.tolerance
 
@@ -324,8 +324,9 @@ def test_a_model_of_ones_own_is_saved_and_loaded(tmp_path):
     loaded = zoo.load(str(path))
     for one, other in zip(model.get_weights(), loaded.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
-    inside = archive.read_certificate(path / "model.keras")
-    assert inside == json.loads(json.dumps({"report": report.to_dict()}))
+    inside = KerasFile.read(path / "model.keras").certificate()
+    assert inside["stabilized"] == json.loads(json.dumps(report.to_dict()))
+    assert inside.keys() == zoo.info(TINY).certificate.keys()
     assert zoo.load(str(path), num_classes=5).output_shape == (None, 5)
 
 
@@ -366,8 +367,8 @@ def test_a_read_only_cache_can_be_read(tmp_path, monkeypatch):
     tmp_path.chmod(0o500)
     monkeypatch.setattr(sources, "folders", list)
     try:
-        path = sources.find(TINY, known.sha256, tmp_path)
-        assert archive.read_model(path).count_params() == known.parameters
+        file = sources.find(TINY, known.sha256, tmp_path)
+        assert file.model().count_params() == known.parameters
     finally:
         tmp_path.chmod(0o700)
 
@@ -413,7 +414,7 @@ def test_a_checkpoint_is_fetched_checked_and_kept(served, tmp_path):
     model = zoo.load(address, sha256=digest, cache_dir=tmp_path)
     assert model.count_params() == zoo.info(TINY).parameters
     (kept,) = tmp_path.rglob("*.keras")
-    assert archive.sha256(kept) == digest
+    assert files.sha256(kept) == digest
 
 
 def test_another_file_than_the_expected_is_refused_and_not_kept(served, tmp_path):
@@ -427,9 +428,9 @@ def test_a_file_that_is_not_installed_is_fetched(served, tmp_path, monkeypatch):
     known = zoo.info(TINY)
     monkeypatch.setattr(sources, "folders", list)
     monkeypatch.setenv(sources.URL_VARIABLE, f"{served}/")
-    path = sources.find(TINY, known.sha256, tmp_path)
-    assert path.is_relative_to(tmp_path)
-    assert archive.read_model(path).count_params() == known.parameters
+    file = sources.find(TINY, known.sha256, tmp_path)
+    assert file.path.is_relative_to(tmp_path)
+    assert file.model().count_params() == known.parameters
 
 
 def test_a_file_that_is_nowhere(served, tmp_path, monkeypatch):

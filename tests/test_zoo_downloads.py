@@ -47,7 +47,7 @@ def answering(monkeypatch):
 
 
 def fetch(running, cache, path="/x.keras", **options):
-    return sources.fetch(f"{running.address}{path}", SHA256, cache, **options)
+    return sources.fetch(f"{running.address}{path}", SHA256, cache, **options).path
 
 
 def files(folder):
@@ -141,7 +141,7 @@ def test_a_damaged_file_of_the_zoo_in_the_cache_is_fetched_again(answering, tmp_
     monkeypatch.setattr(sources, "folders", list)
     monkeypatch.setenv(sources.URL_VARIABLE, f"{running.address}/")
     (tmp_path / "x.keras").write_bytes(GOOD[:-1])
-    assert sources.find("x", SHA256, tmp_path, len(GOOD)).read_bytes() == GOOD
+    assert sources.find("x", SHA256, tmp_path, len(GOOD)).content == GOOD
 
 
 @pytest.mark.parametrize("answer", [server.file(GOOD), server.unsized(GOOD)])

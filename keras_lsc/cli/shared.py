@@ -21,7 +21,7 @@ import typer
 from keras_lsc.datasets import DatasetUnavailableError
 from keras_lsc.stability.targets import Target
 from keras_lsc.stabilization import NotStabilizedError
-from keras_lsc.zoo.archive import read_model
+from keras_lsc.zoo.keras_file import read_model
 
 # What the package documents for wrong use, damaged files and what is not to be had.
 _EXPECTED_ERRORS = (

@@ -14,6 +14,7 @@ from typing import IO, Any
 import keras
 import numpy as np
 
+from keras_lsc import files
 from keras_lsc.arguments import positive_integer
 from keras_lsc.callbacks import UpdateCounter
 from keras_lsc.datasets import DatasetUnavailableError
@@ -21,11 +22,12 @@ from keras_lsc.stability.data import draw_rows, input_structure
 from keras_lsc.stability.measure import Probe, measure
 from keras_lsc.stability.report import StabilityReport
 from keras_lsc.stabilization import NotStabilizedError, stabilize
-from keras_lsc.zoo import archive, locks, registry, sources
+from keras_lsc.zoo import keras_file, locks, registry, sources
 from keras_lsc.zoo.certificate import certificate_data, make_certificate, training_data
 from keras_lsc.zoo.damage import DamagedCheckpointError, as_damage
 from keras_lsc.zoo.networks import build_network
 from keras_lsc.zoo.recipes import Recipe
+from keras_lsc.zoo.schema import check_entry
 
 LICENCE = "Apache-2.0"
 _BUILDING = "building"
@@ -61,11 +63,9 @@ def _build(recipe: Recipe, place: Callable[[str], Path]) -> dict[str, Any]:
     model = build_network(recipe)
     updates = UpdateCounter()
     stabilized = _stabilize(recipe, model, training, validation, updates)
-    deviation = stabilized.max_deviation(recipe.target)
     initial = measure(build_network(recipe), validation, stabilized.samples, recipe.seed)
     certificate = make_certificate(recipe, initial, stabilized, training, validation)
-    certificate["deviation"] = deviation
-    with archive.prepared(model, place("").parent, certificate) as (finished, digest):
+    with keras_file.prepared(model, place("").parent, certificate) as (finished, digest):
         size = finished.stat().st_size
         os.replace(finished, place(digest))
     return {
@@ -145,8 +145,7 @@ def is_built(recipe: Recipe, folder: Path) -> bool:
     return (
         entry is not None
         and Recipe.from_dict(entry["certificate"]["recipe"]) == recipe
-        and path.is_file()
-        and archive.sha256(path) == entry["sha256"]
+        and files.is_intact(path, entry["sha256"])
     )
 
 
@@ -159,7 +158,7 @@ def build_one(recipe: Recipe, folder: Path) -> None:
 def leave(name: str, entry: dict[str, Any], folder: Path) -> None:
     """Leaves the entry of a finished build, whose file waits already, for `collect`."""
     path = folder / _BUILDING / f"{name}.json"
-    registry.check_entry(path, name, entry)
+    check_entry(path, name, entry)
     with locks.locked(folder):
         _write(path, entry)
 
@@ -210,7 +209,7 @@ def _waiting_entry(path: Path) -> dict[str, Any] | None:
     try:
         with as_damage(path):
             entry = json.loads(path.read_text(encoding="utf-8"))
-        registry.check_entry(path, path.stem, entry)
+        check_entry(path, path.stem, entry)
     except DamagedCheckpointError:
         return None
     return entry
@@ -219,22 +218,17 @@ def _waiting_entry(path: Path) -> dict[str, Any] | None:
 def _put_in_place(folder: Path, name: str, entry: dict[str, Any]) -> bool:
     waiting = waiting_file(folder, entry["sha256"])
     path = folder / sources.CHECKPOINTS / f"{name}.keras"
-    if sources.is_intact(waiting, entry["sha256"]):
+    if files.is_intact(waiting, entry["sha256"]):
         path.parent.mkdir(parents=True, exist_ok=True)
         os.replace(waiting, path)
         return True
     # It was moved by a process that was killed before it could say so.
-    return sources.is_intact(path, entry["sha256"])
+    return files.is_intact(path, entry["sha256"])
 
 
 def _write(path: Path, content: Any) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-        archive.to_disk(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with files.replacing(path) as new:
+        new.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 @dataclass

@@ -24,6 +24,8 @@ DEFAULT_LIMIT = 2**31
 # compress; constant ones do.
 _HARMLESS, _RATIO = 2**26, 20
 _MEMBERS, _TEXT = 1000, 2**24
+# Bytes of the names and the table of an archive.
+_OVERHEAD = 2**20
 _DEPTH = 250
 # Elements of a variable that no file holds, such as what a layer counts.
 _UNSAVED = 2**22
@@ -62,27 +64,46 @@ def limit(max_bytes: int | None) -> int | None:
     return int(text)
 
 
-def unpack(path: Path, max_bytes: int | None, *names: str) -> dict[str, bytes]:
-    """Reads the parts of a `.keras` file, none before the sizes of all of them are checked.
+def check_size(path: Path, size: int, max_bytes: int | None) -> None:
+    """Refuses a file that is larger than what it may unpack to, before it is read.
 
     Args:
-        path: of the file.
-        max_bytes: most bytes of all parts together; None for `KERAS_LSC_MAX_BYTES`, or without
+        path: Path of the file, for the message.
+        size: Its bytes.
+        max_bytes: As `unpack` takes it.
+
+    Raises:
+        DamagedCheckpointError: It is larger.
+    """
+    most = bound(size, limit(max_bytes))
+    # What cannot be compressed grows a little in an archive.
+    if size > most + most // 1000 + _OVERHEAD:
+        raise DamagedCheckpointError(
+            f"{path} is no .keras checkpoint: it has {size:,} bytes, more than the {most:,} that "
+            f"are allowed. If you trust it, set {LIMIT_VARIABLE} to a larger number."
+        )
+
+
+def unpack(path: Path, content: bytes, max_bytes: int | None, *names: str) -> dict[str, bytes]:
+    """Unpacks the parts of a `.keras` file, none before the sizes of all of them are checked.
+
+    Args:
+        path: Path of the file, for the message.
+        content: The whole file.
+        max_bytes: Most bytes of all parts together; None for `KERAS_LSC_MAX_BYTES`, or without
             that for 2 GiB and no more than 64 MiB or 20 times the size of the file.
-        *names: of the parts wanted; all of them where none is named.
+        *names: Names of the parts wanted; all of them where none is named.
 
     Returns:
         The contents by name, each as its checksum says.
 
     Raises:
-        DamagedCheckpointError: the file is no such archive, or breaks a limit.
-        OSError: it cannot be opened.
+        DamagedCheckpointError: The file is no such archive, or breaks a limit.
     """
     allowed = limit(max_bytes)
-    with path.open("rb") as file, as_damage(path), zipfile.ZipFile(file) as archive:
-        size = file.seek(0, os.SEEK_END)
+    with as_damage(path), zipfile.ZipFile(io.BytesIO(content)) as archive:
         members = archive.infolist()
-        _check_members(path, members, size, allowed)
+        _check_members(path, members, len(content), allowed)
         return {
             member.filename: _content(path, archive, member)
             for member in members
