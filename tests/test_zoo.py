@@ -201,6 +201,7 @@ def test_two_processes_load_at_once_and_import_no_framework():
 
 
 def test_list_selects_by_pattern_and_filter():
+    assert zoo.list is zoo.names
     hidden = zoo.list("test_*", hidden=True)
     assert TINY in hidden
     assert TINY not in zoo.list()

@@ -182,6 +182,35 @@ def test_a_size_is_declared_and_refused_without_being_unpacked(tmp_path, monkeyp
 
 
 @pytest.mark.once
+def test_a_file_larger_than_it_may_be_is_refused_without_being_read(tmp_path):
+    """A hundred gigabytes that no disk holds: the file is a hole."""
+    path = tmp_path / "hole.keras"
+    with path.open("wb") as file:
+        file.truncate(10**11)
+    with pytest.raises(Damaged, match=r"hole\.keras .* 100,000,000,000 bytes"):
+        read_model(path)
+
+
+@pytest.mark.once
+def test_what_is_checked_is_what_is_loaded(tmp_path):
+    path = tmp_path / "x.keras"
+    path.write_bytes(TINY.read_bytes())
+    file = KerasFile.read(path)
+    path.write_bytes(b"another")
+    assert file.checked(files.sha256(TINY)).model().count_params() == 234
+    assert file.certificate() is not None
+    with pytest.raises(Damaged, match="sha256"):
+        KerasFile.read(path).checked(file.sha256)
+
+
+@pytest.mark.once
+def test_the_former_name_of_the_module_works_and_warns():
+    with pytest.warns(DeprecationWarning, match=r"zoo\.keras_file"):
+        from keras_lsc.zoo.archive import read_model as former
+    assert former is read_model
+
+
+@pytest.mark.once
 def test_limits_can_be_raised_and_lowered(tmp_path, monkeypatch):
     x = keras.Sequential([keras.Input((4, 1000)), keras.layers.GRU(8)])
     zoo.save(x, tmp_path / "own")
@@ -382,6 +411,15 @@ def test_a_model_that_is_not_that_of_its_certificate_is_refused(tmp_path):
     (folder / "certificate.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"no certificate\.json"):
         zoo.load(str(folder))
+
+
+@pytest.mark.once
+def test_a_certificate_of_the_former_form_is_read(tmp_path):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    folder = zoo.save(model, tmp_path / "own")
+    path = folder / "certificate.json"
+    path.write_text(json.dumps({"sha256": files.sha256(folder / "model.keras"), "report": None}))
+    assert zoo.load(str(folder)).output_shape == (None, 2)
 
 
 @pytest.mark.once

@@ -44,26 +44,26 @@ def compare_backends(
     head, they are drawn too. Nothing is fetched, and dropout is off but in the timed steps.
 
     Args:
-        name: of a checkpoint of the zoo, or the path of a `.keras` file.
-        dataset: one of `keras_lsc.datasets.names()`; its validation split is read.
-        options: of the dataset.
-        backends: which to run; the differences are to the first that does.
-        batch_size: sequences of the batch.
-        samples: points (sequence, time step) at which the radii are measured.
-        repeats: timed calls of each step; fewer, but three, where they take more than 30 s.
-        seed: of what is drawn, by NumPy, and of the points.
-        timeout: seconds after which a backend is given up.
-        data_dir: folder of the datasets; None means TFDS_DATA_DIR or ~/tensorflow_datasets.
-        cache_dir: folder of fetched checkpoints.
+        name: Name of a checkpoint of the zoo, or the path of a `.keras` file.
+        dataset: One of `keras_lsc.datasets.names()`; its validation split is read.
+        options: Options of the dataset.
+        backends: Which to run; the differences are to the first that does.
+        batch_size: Number of sequences of the batch.
+        samples: Number of points (sequence, time step) at which the radii are measured.
+        repeats: Timed calls of each step; fewer, but three, where they take more than 30 s.
+        seed: Seed of what is drawn, by NumPy, and of the points.
+        timeout: Seconds after which a backend is given up.
+        data_dir: Folder of the datasets; None means TFDS_DATA_DIR or ~/tensorflow_datasets.
+        cache_dir: Folder of fetched checkpoints.
 
     Returns:
         A `BackendComparison`; a backend that is absent or fails is a row with the reason.
 
     Raises:
-        UnknownCheckpointError, CheckpointUnavailableError, DamagedCheckpointError: as
+        UnknownCheckpointError, CheckpointUnavailableError, DamagedCheckpointError: As
             `keras_lsc.zoo.load`.
         DatasetUnavailableError: `dataset` is not on this computer.
-        ValueError: an unknown backend or dataset, or a number of no use.
+        ValueError: An unknown backend or dataset, or a number of no use.
 
     Example:
         >>> from keras_lsc.comparison import compare_backends

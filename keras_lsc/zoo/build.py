@@ -42,15 +42,15 @@ def build(recipe: Recipe, folder: Path) -> dict[str, Any]:
     """Makes the checkpoint of a recipe.
 
     Args:
-        recipe: of the checkpoint.
-        folder: of the zoo; the file is written to its `checkpoints`.
+        recipe: Recipe of the checkpoint.
+        folder: Folder of the zoo; the file is written to its `checkpoints`.
 
     Returns:
         The entry of the index.
 
     Raises:
-        NotStabilizedError: a radius is outside the recipe's tolerance on the certificate's data.
-        DatasetUnavailableError: the data is not on this computer.
+        NotStabilizedError: A radius is outside the recipe's tolerance on the certificate's data.
+        DatasetUnavailableError: The data is not on this computer.
     """
     return _build(recipe, lambda _: folder / sources.CHECKPOINTS / f"{recipe.name}.keras")
 
@@ -174,7 +174,7 @@ def build_in_process(recipe: str, folder: str) -> None:
 
     Args:
         recipe: JSON of `Recipe.to_dict`.
-        folder: of the zoo.
+        folder: Folder of the zoo.
     """
     try:
         build_one(Recipe.from_dict(json.loads(recipe)), Path(folder))
@@ -273,10 +273,10 @@ def build_all(
     Several processes may do so in one folder. The builds end with this process, however it ends.
 
     Args:
-        recipes: of the checkpoints; those that are built already are left out.
-        folder: of the zoo.
-        jobs: number of processes at a time.
-        finished: called after each with its recipe and, if it failed, what it printed.
+        recipes: Recipes of the checkpoints; those that are built already are left out.
+        folder: Folder of the zoo.
+        jobs: Number of processes at a time.
+        finished: Called after each with its recipe and, if it failed, what it printed.
 
     Returns:
         How many failed.
@@ -325,6 +325,7 @@ build_in_process(*sys.argv[1:])
 
 
 def start_build(recipe: Recipe, folder: Path) -> _Running:
+    """Starts `build_one` in a process of its own."""
     # A file takes any amount of output; a pipe would have to be emptied all the time.
     output = tempfile.TemporaryFile()  # noqa: SIM115, it is closed with the process
     process = subprocess.Popen(

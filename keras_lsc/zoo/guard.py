@@ -49,7 +49,7 @@ def limit(max_bytes: int | None) -> int | None:
     """The most bytes that a file may have or unpack to, where the user chose it; else None.
 
     Raises:
-        ValueError: the environment variable KERAS_LSC_MAX_BYTES is no positive integer.
+        ValueError: The environment variable KERAS_LSC_MAX_BYTES is no positive integer.
     """
     if max_bytes is not None:
         return max_bytes
@@ -174,7 +174,7 @@ def parse(path: Path, name: str, content: bytes) -> dict[str, Any]:
     """Returns the JSON object in a part of a file.
 
     Raises:
-        DamagedCheckpointError: it is none, or nested too deeply.
+        DamagedCheckpointError: It is none, or nested too deeply.
     """
     with as_damage(path, f"has no {name} that can be read"):
         parsed = json.loads(content)
@@ -204,14 +204,14 @@ def check_configuration(path: Path, config: dict[str, Any]) -> dict[str, Any]:
     """Refuses a configuration that names anything but parts of Keras and registered objects.
 
     Args:
-        path: of the file, for the message.
-        config: of a model.
+        path: Path of the file, for the message.
+        config: Configuration of a model.
 
     Returns:
         The registered objects that it names, by name.
 
     Raises:
-        DamagedCheckpointError: it names code of its own, a function that makes no part of a
+        DamagedCheckpointError: It names code of its own, a function that makes no part of a
             model, or a class that is not registered in this process.
     """
     registered: dict[str, Any] = {}
@@ -275,7 +275,7 @@ def count_weights(path: Path, content: bytes, max_bytes: int | None) -> int:
     """Returns the number of elements of all arrays in the weights of a file, without reading them.
 
     Raises:
-        DamagedCheckpointError: it is no HDF5 file, refers to other files, or declares more than
+        DamagedCheckpointError: It is no HDF5 file, refers to other files, or declares more than
             it holds.
     """
     declared = elements = 0
@@ -322,13 +322,13 @@ def check_sizes(
     that have no value yet with the thread, and would give them one at its next opportunity.
 
     Args:
-        path: of the file, for the message.
-        config: of the model, checked.
-        registered: what `check_configuration` returned.
-        elements: of all arrays in the file.
+        path: Path of the file, for the message.
+        config: Configuration of the model, checked.
+        registered: What `check_configuration` returned.
+        elements: Number of elements of all arrays in the file.
 
     Raises:
-        DamagedCheckpointError: the model would be larger.
+        DamagedCheckpointError: The model would be larger.
     """
     sizes: list[int] = []
 

@@ -61,14 +61,14 @@ def build_network(recipe: Recipe) -> keras.Sequential:
     every backend.
 
     Args:
-        recipe: of the checkpoint.
+        recipe: Recipe of the checkpoint.
 
     Returns:
         A built `keras.Sequential`: inputs as the dataset gives them, the layers `layer_1` to
         `layer_<depth>`, and a softmax readout named `readout`.
 
     Raises:
-        ValueError: an unknown cell.
+        ValueError: An unknown cell.
     """
     if recipe.cell not in CELLS:
         raise ValueError(f"Unknown cell {recipe.cell!r}. Expected one of {', '.join(CELLS)}.")
@@ -116,11 +116,11 @@ def draw_weights(model: keras.Model, recipe: Recipe) -> None:
     """Draws every weight by NumPy: one generator a weight, so none depends on the others' sizes.
 
     Args:
-        model: of the recipe; its weights have the names that Keras and this package give them.
-        recipe: with the seed.
+        model: Network of the recipe; its weights have the names that Keras and this package give.
+        recipe: Recipe with the seed.
 
     Raises:
-        ValueError: a weight of an unknown name, for which there is no rule.
+        ValueError: A weight of an unknown name, for which there is no rule.
     """
     drawn: dict[str, np.ndarray] = {}
     for position, weight in enumerate(model.weights):
