@@ -377,7 +377,8 @@ def stabilizes(tell: Callable[[Any], Any], folder: Path) -> None:
     model.set_weights([0.3 * generator.standard_normal(w.shape) for w in model.get_weights()])
     before = [weight.numpy().copy() for weight in model.weights]
     pretrainer = keras_lsc.LSCPretrainer(model, target=0.9)
-    pretrainer.compile(keras.optimizers.Adam(0.05))
+    # So slow that the order of the batches, another one after a kill, hardly matters in the end.
+    pretrainer.compile(keras.optimizers.Adam(0.02))
     # The state of the optimiser is restored where there is one to restore to.
     pretrainer.optimizer.build(pretrainer.trainable_variables)
     folder.mkdir(exist_ok=True)
