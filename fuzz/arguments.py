@@ -332,6 +332,7 @@ FUNCTIONS = (
             "weights": Sort(("stabilized", "initial"), ("", "x", None, 1, True, [], {}, _NAN)),
             "num_classes": Sort((None, 2, np.int64(5)), (0, 1, -1, 2.5, True, "x", [], _NAN, {})),
             "input_shape": Sort((None, (20, 1), [9, 1]), ((), (5,), (5, 1, 1), "x", 3, (_NAN, 1))),
+            "seed": SEED,
             "dtype": Sort((None, "float32", "mixed_bfloat16"), ("x", "", 3, [], {}, _NAN, True)),
             "sha256": Sort((None,), ("x", "0" * 64, 1, [], {}, True, b"x" * 64)),
             "cache_dir": Sort((None,), tuple(one for one in FOLDER.wrong if one != "")),

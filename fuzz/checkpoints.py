@@ -22,9 +22,9 @@ from fuzz.mutate import (
     damaged_json_text,
     to_json,
 )
-from keras_lsc import layers, zoo
+from keras_lsc import files, layers, zoo
 from keras_lsc.zoo import Recipe
-from keras_lsc.zoo.archive import read_certificate, sha256
+from keras_lsc.zoo.keras_file import KerasFile
 from keras_lsc.zoo.pages import card
 
 _ZOO = Path(__file__).parents[1] / "zoo"
@@ -97,7 +97,7 @@ def _attempt_archive(given: Archive, folder: Path) -> str:
     path = folder / "model.keras"
     path.write_bytes(given.content)
     model = zoo.load(str(path))
-    read_certificate(path)
+    KerasFile.read(path).certificate()
     require(isinstance(model, keras.Model), f"a {type(model).__name__} was loaded")
     if not given.is_edited:
         for one, other in zip(model.get_weights(), _true(given.model), strict=True):
@@ -149,7 +149,7 @@ def _attempt_index(given: bytes, folder: Path) -> str:
 
 
 def _draw_certificate(random: np.random.Generator) -> bytes:
-    return damaged_json_text(random, {"sha256": "0" * 64, "report": {"time": [0.7, 0.7]}})
+    return damaged_json_text(random, {"sha256": "0" * 64, "stabilized": {"time": [0.7, 0.7]}})
 
 
 def _attempt_certificate(given: bytes, folder: Path) -> str:
@@ -221,7 +221,7 @@ def _attempt_forgery(given: Forgery, folder: Path) -> str:
     checkpoints.mkdir()
     path = checkpoints / f"{given.name}.keras"
     path.write_bytes(_with_certificate(given.entry["certificate"]))
-    sums = {"sha256": sha256(path), "bytes": path.stat().st_size}
+    sums = {"sha256": files.sha256(path), "bytes": path.stat().st_size}
     with _zoo_in(folder, to_json({given.name: {**given.entry, **sums}})):
         verdict = zoo.verify(given.name)
     require(not verdict.passed, "a certificate that does not hold passed")

@@ -8,7 +8,7 @@ server), `collect` (entries of finished builds into an index), `build`
 taken up again). Of each is written how often it was tried, and how often what was left was right
 or wrong; the exit code is 1 where anything was wrong. Processes are copies of this one, which
 imports everything and computes nothing, so that most of a killed one's life is spent with what it
-is killed at.
+is killed at; builds are copies as well.
 """
 
 import argparse
@@ -44,10 +44,11 @@ import keras  # noqa: E402
 import numpy as np  # noqa: E402
 
 import keras_lsc  # noqa: E402
-from keras_lsc import zoo  # noqa: E402
+from keras_lsc import files, zoo  # noqa: E402
 from keras_lsc.stability.report import StabilityReport, TransitionStatistics  # noqa: E402
-from keras_lsc.zoo import archive, registry, sources  # noqa: E402
 from keras_lsc.zoo import build as building  # noqa: E402
+from keras_lsc.zoo import registry, sources  # noqa: E402
+from keras_lsc.zoo.keras_file import KerasFile  # noqa: E402
 from keras_lsc.zoo.recipes import Recipe  # noqa: E402
 
 TINY = "test_sigmoid_parity_d2_rhovar"
@@ -130,14 +131,14 @@ def number_of(folder: Path) -> int:
     """The number of the save that a folder has, whole and unmixed."""
     weights = zoo.load(str(folder)).get_weights()
     numbers = {float(value) for weight in weights for value in np.unique(weight)}
-    within = archive.read_certificate(folder / "model.keras")
+    within = KerasFile.read(folder / "model.keras").certificate()
     require(within is not None, "no certificate within the model")
-    numbers.add(float(within["report"]["seed"]))
+    numbers.add(float(within["stabilized"]["seed"]))
     beside = folder / "certificate.json"
     if beside.exists():
         content = json.loads(beside.read_text())
-        numbers.add(float(content["report"]["seed"]))
-        require(content["sha256"] == archive.sha256(folder / "model.keras"), "another sha256")
+        numbers.add(float(content["stabilized"]["seed"]))
+        require(content["sha256"] == files.sha256(folder / "model.keras"), "another sha256")
     require(len(numbers) == 1, f"a mix of the saves {sorted(numbers)}")
     return int(numbers.pop())
 
@@ -188,7 +189,7 @@ def serves(tell: Callable[[Any], Any], content: bytes) -> None:
 
 def downloads(tell: Callable[[Any], Any], address: str, digest: str, cache: Path) -> None:
     while True:
-        path = sources.fetch(address, digest, cache)
+        path = sources.fetch(address, digest, cache).path
         tell({"fetched": str(path)})
         path.unlink()
 
@@ -208,7 +209,7 @@ def kill_downloads(count: int, chance: random.Random, folder: Path) -> Iterator[
                 require(not any("failed" in line for line in told), str(told))
                 for path in folder.rglob("x.keras"):
                     require(path.read_bytes() == content, "half a file where it is looked for")
-                path = sources.fetch(address, digest, folder)
+                path = sources.fetch(address, digest, folder).path
                 require(path.read_bytes() == content, "another file")
                 left = [part.name for part in path.parent.iterdir()]
                 require(left == ["x.keras"], f"{left} after a download")
@@ -269,7 +270,7 @@ def kill_collects(count: int, chance: random.Random, folder: Path) -> Iterator[s
             require(wanted.keys() <= entries.keys(), "entries were lost")
             for name, entry in entries.items():
                 path = folder / sources.CHECKPOINTS / f"{name}.keras"
-                require(archive.sha256(path) == entry["sha256"], f"{name} has another file")
+                require(files.sha256(path) == entry["sha256"], f"{name} has another file")
             yield None
         except (AssertionError, OSError) as error:
             yield str(error)
@@ -278,18 +279,51 @@ def kill_collects(count: int, chance: random.Random, folder: Path) -> Iterator[s
 # build
 
 
+class Build:
+    """The process of `keras_lsc.zoo.build.start_build` as a copy of this one: nothing to import."""
+
+    def __init__(self, recipe: Recipe, folder: Path, output: int):
+        begin, end = os.pipe()
+        self.stdin = os.fdopen(end, "wb")
+        self.returncode: int | None = None
+        self.pid = os.fork()
+        if self.pid:
+            os.close(begin)
+            return
+        code = 1
+        try:
+            os.close(end)
+            os.dup2(begin, 0)
+            os.dup2(output, 1)
+            os.dup2(output, 2)
+            sys.argv[1:] = [json.dumps(recipe.to_dict()), str(folder)]
+            exec(building._PROGRAM, {})
+            code = 0
+        except BaseException:  # noqa: BLE001, all of it is told to the parent, which reads it
+            os.write(2, traceback.format_exc().encode())
+        finally:
+            os._exit(code)
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            ended, status = os.waitpid(self.pid, os.WNOHANG)
+            if ended:
+                self.returncode = os.waitstatus_to_exitcode(status)
+        return self.returncode
+
+
 def builds(tell: Callable[[Any], Any], folder: Path) -> None:
     recipe = Recipe.from_dict(
         registry.read_index(ROOT / "zoo" / registry.INDEX)[TINY]["certificate"]["recipe"]
     )
-    start = building.start_build
 
-    def told(*given: Any) -> Any:
-        one = start(*given)
-        tell({"child": one.process.pid})
-        return one
+    def start(recipe: Recipe, folder: Path) -> Any:
+        output = tempfile.TemporaryFile()  # noqa: SIM115, it is closed with the process
+        process = Build(recipe, folder, output.fileno())
+        tell({"child": process.pid})
+        return building._Running(recipe, process, output)
 
-    building.start_build = told
+    building.start_build = start
     problems: list[str | None] = []
     building.build_all([recipe], folder, 1, lambda _, problem: problems.append(problem))
     require(problems in ([], [None]), str(problems))
@@ -314,7 +348,7 @@ def kill_builds(count: int, chance: random.Random, folder: Path) -> Iterator[str
         zoo_folder.mkdir()
         process = Process(builds, zoo_folder)
         child = process.wait_for("child")
-        process.tells(chance.uniform(0.0, 25.0))
+        process.tells(chance.uniform(0.0, 15.0))
         process.kill()
         until = time.monotonic() + 20
         while is_running(child) and time.monotonic() < until:
@@ -343,7 +377,8 @@ def stabilizes(tell: Callable[[Any], Any], folder: Path) -> None:
     model.set_weights([0.3 * generator.standard_normal(w.shape) for w in model.get_weights()])
     before = [weight.numpy().copy() for weight in model.weights]
     pretrainer = keras_lsc.LSCPretrainer(model, target=0.9)
-    pretrainer.compile(keras.optimizers.Adam(0.05))
+    # So slow that the order of the batches, another one after a kill, hardly matters in the end.
+    pretrainer.compile(keras.optimizers.Adam(0.02))
     # The state of the optimiser is restored where there is one to restore to.
     pretrainer.optimizer.build(pretrainer.trainable_variables)
     folder.mkdir(exist_ok=True)

@@ -286,7 +286,7 @@ WRONG = {
         lambda: (TINY, "adding"),
         {},
         ValueError,
-        ["12 x 1", "100 x 2", 'zoo.list(dataset="adding")'],
+        ["12 x 1", "100 x 2", 'zoo.names(dataset="adding")'],
     ),
     "features of a model": (
         lambda: (network(20, 3), "spike_patterns"),

@@ -8,7 +8,7 @@ import sys
 import pytest
 from harness import ROOT
 
-KILLS = 10
+KILLS = 20
 
 
 @pytest.mark.once

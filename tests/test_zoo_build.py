@@ -8,8 +8,6 @@ import hashlib
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -17,14 +15,15 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from harness import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from prepared import Prepared, can_fork
 
 from keras_lsc import zoo
 from keras_lsc.stability.targets import resolve
 from keras_lsc.zoo import build as building
-from keras_lsc.zoo import certificate, registry
+from keras_lsc.zoo import registry, verification
+from keras_lsc.zoo.certificate import certificate_data
 from keras_lsc.zoo.recipes import Recipe, RecipeError, read_recipes, target_name
 
 FOLDER = Path(__file__).parents[1] / "zoo"
@@ -111,51 +110,52 @@ def test_collecting_goes_on_where_a_killed_process_stopped(tmp_path):
 
 # A recipe that cannot be built at once, by a process that prints all it can first.
 _TALKING = """
-import sys
+import json
 from pathlib import Path
-sys.path.insert(0, "tests")
-from test_zoo_build import tiny
-from keras_lsc.zoo import build
-talk = "print('x' * 300_000 + ' last words', flush=True)\\n" + sys.argv[2] + "\\n"
+from keras_lsc.zoo import Recipe, build
+talk = "print('x' * 300_000 + ' last words', flush=True)\\n" + arguments[1] + "\\n"
 build._PROGRAM = build._PROGRAM.replace("from keras_lsc", talk + "from keras_lsc")
 told = []
-recipes = [tiny(max_updates=1)]
-failures = build.build_all(recipes, Path(sys.argv[1]), 1, lambda *row: told.append(row))
+recipes = [Recipe.from_dict(json.loads(arguments[2]))]
+failures = build.build_all(recipes, Path(arguments[0]), 1, lambda *row: told.append(row))
 print(failures, told[0][1][-len("last words"):], len(told[0][1]) > 60_000)
 """
+forks = pytest.mark.skipif(not can_fork, reason="no fork on this operating system")
 
 
-def run(folder, then, **options):
-    return subprocess.Popen(
-        [sys.executable, "-c", _TALKING, str(folder), then],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        **options,
-    )
+@pytest.fixture(scope="module")
+def prepared():
+    process = Prepared()
+    yield process
+    process.end()
+
+
+def build_by(prepared, folder, then):
+    recipe = json.dumps(tiny(max_updates=1).to_dict())
+    return prepared.start(_TALKING, folder, then, recipe, output=folder / "printed")
 
 
 @pytest.mark.once
-def test_a_build_that_prints_much_and_fails_is_told_by_its_last_words(tmp_path):
-    process = run(tmp_path, "sys.exit(3)")
-    printed, errors = process.communicate(timeout=250)
-    assert printed.split("\n")[-2] == "1 last words True", errors
+@forks
+def test_a_build_that_prints_much_and_fails_is_told_by_its_last_words(prepared, tmp_path):
+    copy = build_by(prepared, tmp_path, "sys.exit(3)")
+    assert copy.wait() == 0, copy.printed
+    assert copy.printed.split("\n")[-2] == "1 last words True"
     assert not (tmp_path / "index.json").exists()
 
 
 @pytest.mark.once
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL on this operating system")
+@forks
 @pytest.mark.parametrize("way", ["SIGKILL", "SIGINT"])
-def test_no_build_outlives_its_parent(way, tmp_path):
+def test_no_build_outlives_its_parent(way, prepared, tmp_path):
     note = tmp_path / "child"
     then = f"open({str(note)!r}, 'w').write(str(os.getpid())); import time; time.sleep(300)"
-    process = run(tmp_path, then)
+    copy = build_by(prepared, tmp_path, then)
     wait_for(lambda: note.exists() and note.read_text())
     child = int(note.read_text())
     os.kill(child, 0)
-    process.send_signal(getattr(signal, way))
-    process.communicate(timeout=60)
+    os.kill(copy.process, getattr(signal, way))
+    assert copy.wait() != 0
     wait_for(lambda: not is_running(child))
 
 
@@ -362,14 +362,14 @@ def test_an_index_that_is_none_is_named(text, tmp_path):
 def measured():
     """The tiny checkpoint, its data, and what is measured of it."""
     model = zoo.load(TINY)
-    x = certificate.certificate_data(tiny())
-    return model, x, certificate.remeasure(TINY, model, ENTRY["certificate"], x)
+    x = certificate_data(tiny())
+    return model, x, verification.remeasure(TINY, model, ENTRY["certificate"], x)
 
 
 def compared(measured, change=lambda c: None, parameters=ENTRY["parameters"]):
     changed = copy.deepcopy(ENTRY["certificate"])
     change(changed)
-    return certificate.compare(TINY, measured[0], changed, measured[2].report, parameters)
+    return verification.compare(TINY, measured[0], changed, measured[2].report, parameters)
 
 
 def rows(c):
@@ -442,7 +442,7 @@ def test_a_certificate_that_is_none_is_refused_by_its_field(field, measured):
     changed = copy.deepcopy(ENTRY["certificate"])
     MALFORMED[field](changed)
     with pytest.raises(zoo.CertificateMismatchError, match=field):
-        certificate.remeasure(TINY, measured[0], changed, measured[1])
+        verification.remeasure(TINY, measured[0], changed, measured[1])
 
 
 @pytest.mark.once
@@ -458,7 +458,7 @@ def test_data_that_does_not_exist_is_refused(changes, message):
     changed = copy.deepcopy(ENTRY["certificate"])
     changed["recipe"].update(changes)
     with pytest.raises(zoo.CertificateMismatchError, match=message):
-        certificate.checked_data(TINY, changed)
+        verification.checked_data(TINY, changed)
 
 
 def test_the_true_certificate_passes(measured):
@@ -479,9 +479,9 @@ def test_weights_that_are_no_numbers_never_pass(place, measured):
     weight.assign(bad)
     try:
         if place == 0:
-            result = certificate.remeasure(TINY, model, ENTRY["certificate"], x)
+            result = verification.remeasure(TINY, model, ENTRY["certificate"], x)
         else:
-            result = certificate.compare(TINY, model, ENTRY["certificate"], result.report)
+            result = verification.compare(TINY, model, ENTRY["certificate"], result.report)
     finally:
         weight.assign(value)
     assert not result.passed

@@ -6,14 +6,12 @@ No backend changes what is fetched, so JAX stands for all.
 import hashlib
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import https_server as server
 import pytest
-from harness import ROOT
+from prepared import Prepared, can_fork
 
 from keras_lsc import zoo
 from keras_lsc.zoo import download, guard, locks, sources
@@ -47,7 +45,7 @@ def answering(monkeypatch):
 
 
 def fetch(running, cache, path="/x.keras", **options):
-    return sources.fetch(f"{running.address}{path}", SHA256, cache, **options)
+    return sources.fetch(f"{running.address}{path}", SHA256, cache, **options).path
 
 
 def files(folder):
@@ -141,7 +139,7 @@ def test_a_damaged_file_of_the_zoo_in_the_cache_is_fetched_again(answering, tmp_
     monkeypatch.setattr(sources, "folders", list)
     monkeypatch.setenv(sources.URL_VARIABLE, f"{running.address}/")
     (tmp_path / "x.keras").write_bytes(GOOD[:-1])
-    assert sources.find("x", SHA256, tmp_path, len(GOOD)).read_bytes() == GOOD
+    assert sources.find("x", SHA256, tmp_path, len(GOOD)).content == GOOD
 
 
 @pytest.mark.parametrize("answer", [server.file(GOOD), server.unsized(GOOD)])
@@ -211,12 +209,11 @@ def test_a_cache_that_cannot_be_written_is_named(answering, tmp_path):
         fetch(running, tmp_path / "taken")
 
 
-# Processes that start as copies of one, so that only that has to import anything.
 _FETCH = """
-import os, sys
+import os
 from pathlib import Path
 from keras_lsc.zoo import sources
-address, digest, cache, count = sys.argv[1:]
+address, digest, cache, count = arguments
 children = []
 for _ in range(int(count)):
     child = os.fork()
@@ -228,24 +225,24 @@ assert not any([os.waitpid(child, 0)[1] for child in children])
 if not children:
     sources.fetch(address, digest, Path(cache))
 """
+forks = pytest.mark.skipif(not can_fork, reason="no fork on this operating system")
 
 
-def start(running, cache, copies=0):
-    return subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            _FETCH,
-            f"{running.address}/x.keras",
-            SHA256,
-            str(cache),
-            str(copies),
-        ],
-        env={**os.environ, download.TIMEOUT_VARIABLE: "20"},
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
+@pytest.fixture(scope="module")
+def prepared():
+    process = Prepared()
+    yield process
+    process.end()
+
+
+def start(prepared, running, cache, output, copies=0):
+    return prepared.start(
+        *(_FETCH, f"{running.address}/x.keras", SHA256, cache, copies),
+        output=output,
+        **{
+            download.TIMEOUT_VARIABLE: "20",
+            "SSL_CERT_FILE": os.environ["SSL_CERT_FILE"],
+        },
     )
 
 
@@ -256,27 +253,28 @@ def wait_for(condition):
         time.sleep(0.01)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this operating system")
-def test_processes_that_fetch_at_once_from_a_slow_server_all_succeed(answering, tmp_path):
+@forks
+def test_processes_that_fetch_at_once_from_a_slow_server_all_succeed(prepared, answering, tmp_path):
     running = answering(server.slowly(GOOD, 1.0))
-    process = start(running, tmp_path, copies=4)
-    printed = process.communicate(timeout=200)[0]
-    assert process.returncode == 0, printed
-    assert [path.read_bytes() for path in files(tmp_path)] == [GOOD]
+    process = start(prepared, running, tmp_path / "cache", tmp_path / "printed", copies=4)
+    assert process.wait() == 0, process.printed
+    assert [path.read_bytes() for path in files(tmp_path / "cache")] == [GOOD]
     assert len(running.asked) > 1
 
 
-def test_what_a_killed_process_leaves_is_removed_and_never_read(answering, tmp_path):
+@forks
+def test_what_a_killed_process_leaves_is_removed_and_never_read(prepared, answering, tmp_path):
+    cache = tmp_path / "cache"
     running = answering(server.slowly(GOOD, 60), server.file(GOOD))
-    process = start(running, tmp_path)
-    wait_for(lambda: any(path.stat().st_size for path in files(tmp_path)))
-    process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=60)
-    (left,) = files(tmp_path)
+    process = start(prepared, running, cache, tmp_path / "printed")
+    wait_for(lambda: any(path.stat().st_size for path in files(cache)))
+    os.kill(process.process, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    (left,) = files(cache)
     assert left.name.endswith(".part")
-    path = fetch(running, tmp_path)
+    path = fetch(running, cache)
     assert path.read_bytes() == GOOD
-    assert files(tmp_path) == [path]
+    assert files(cache) == [path]
 
 
 def test_what_another_process_is_writing_is_left_alone(answering, tmp_path):

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_lsc import zoo
-from keras_lsc.zoo import archive, guard
+from keras_lsc import files, zoo
+from keras_lsc.zoo import guard
+from keras_lsc.zoo.keras_file import KerasFile, read_model
 
 FOLDER = Path(__file__).parents[1] / "zoo"
 TINY = FOLDER / "checkpoints" / "test_sigmoid_parity_d2_rhovar.keras"
@@ -58,8 +59,8 @@ def weights(change):
 @pytest.mark.once
 def test_a_flipped_bit_is_damage_or_changes_nothing(tmp_path):
     """200 bits of 33,000, and every one of the ends of the file, where its table is."""
-    content, sound = TINY.read_bytes(), archive.read_model(TINY)
-    certificate = archive.read_certificate(TINY)
+    content, sound = TINY.read_bytes(), read_model(TINY)
+    certificate = KerasFile.read(TINY).certificate()
     drawn = np.random.default_rng(0).choice(8 * len(content), 150, replace=False)
     ends = 8 * len(content) - 1 - np.arange(0, 8 * 100, 8)
     path = tmp_path / "x.keras"
@@ -68,7 +69,7 @@ def test_a_flipped_bit_is_damage_or_changes_nothing(tmp_path):
         changed[bit // 8] ^= 1 << (bit % 8)
         path.write_bytes(changed)
         try:
-            loaded, read = archive.read_model(path), archive.read_certificate(path)
+            loaded, read = read_model(path), KerasFile.read(path).certificate()
         except Damaged:
             continue
         assert read == certificate
@@ -88,9 +89,9 @@ def test_random_changes_raise_nothing_else(tmp_path_factory, data):
         content[at : at + size] = data.draw(st.binary(max_size=64))
     path = tmp_path_factory.mktemp("changed") / "x.keras"
     path.write_bytes(content)
-    for read in (archive.read_model, archive.read_certificate, archive.read_configuration):
+    for read in (KerasFile.model, KerasFile.certificate, KerasFile.configuration):
         try:
-            read(path)
+            read(KerasFile.read(path))
         except Damaged as error:
             assert "x.keras" in str(error)  # noqa: PT017
 
@@ -181,13 +182,42 @@ def test_a_size_is_declared_and_refused_without_being_unpacked(tmp_path, monkeyp
 
 
 @pytest.mark.once
+def test_a_file_larger_than_it_may_be_is_refused_without_being_read(tmp_path):
+    """A hundred gigabytes that no disk holds: the file is a hole."""
+    path = tmp_path / "hole.keras"
+    with path.open("wb") as file:
+        file.truncate(10**11)
+    with pytest.raises(Damaged, match=r"hole\.keras .* 100,000,000,000 bytes"):
+        read_model(path)
+
+
+@pytest.mark.once
+def test_what_is_checked_is_what_is_loaded(tmp_path):
+    path = tmp_path / "x.keras"
+    path.write_bytes(TINY.read_bytes())
+    file = KerasFile.read(path)
+    path.write_bytes(b"another")
+    assert file.checked(files.sha256(TINY)).model().count_params() == 234
+    assert file.certificate() is not None
+    with pytest.raises(Damaged, match="sha256"):
+        KerasFile.read(path).checked(file.sha256)
+
+
+@pytest.mark.once
+def test_the_former_name_of_the_module_works_and_warns():
+    with pytest.warns(DeprecationWarning, match=r"zoo\.keras_file"):
+        from keras_lsc.zoo.archive import read_model as former
+    assert former is read_model
+
+
+@pytest.mark.once
 def test_limits_can_be_raised_and_lowered(tmp_path, monkeypatch):
     x = keras.Sequential([keras.Input((4, 1000)), keras.layers.GRU(8)])
     zoo.save(x, tmp_path / "own")
     path = tmp_path / "own" / "model.keras"
-    assert archive.read_model(path).count_params() == x.count_params()
+    assert read_model(path).count_params() == x.count_params()
     with pytest.raises(Damaged, match="more than the 1,000"):
-        archive.read_model(path, max_bytes=1000)
+        read_model(path, max_bytes=1000)
     monkeypatch.setenv(guard.LIMIT_VARIABLE, "1000")
     with pytest.raises(Damaged, match="more than the 1,000"):
         zoo.load(str(path))
@@ -233,7 +263,7 @@ def test_an_activation_that_is_none_is_refused(given, tmp_path):
     with pytest.raises(Damaged, match=r"bad\.keras"):
         zoo.load(str(path))
     with pytest.raises(Damaged, match=r"bad\.keras"):
-        archive.read_configuration(path)
+        KerasFile.read(path).configuration()
 
 
 @pytest.mark.once
@@ -367,8 +397,8 @@ def test_a_folder_whose_save_was_cut_off_has_one_state(tmp_path):
     zoo.save(network(3), folder)
     assert sorted(path.name for path in folder.iterdir()) == ["certificate.json", "model.keras"]
     certificate = json.loads((folder / "certificate.json").read_text())
-    assert certificate.pop("sha256") == archive.sha256(folder / "model.keras")
-    assert certificate == archive.read_certificate(folder / "model.keras")
+    assert certificate.pop("sha256") == files.sha256(folder / "model.keras")
+    assert certificate == KerasFile.read(folder / "model.keras").certificate()
 
 
 @pytest.mark.once
@@ -381,6 +411,15 @@ def test_a_model_that_is_not_that_of_its_certificate_is_refused(tmp_path):
     (folder / "certificate.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"no certificate\.json"):
         zoo.load(str(folder))
+
+
+@pytest.mark.once
+def test_a_certificate_of_the_former_form_is_read(tmp_path):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    folder = zoo.save(model, tmp_path / "own")
+    path = folder / "certificate.json"
+    path.write_text(json.dumps({"sha256": files.sha256(folder / "model.keras"), "report": None}))
+    assert zoo.load(str(folder)).output_shape == (None, 2)
 
 
 @pytest.mark.once

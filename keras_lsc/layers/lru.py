@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_lsc import arguments, backend
+from keras_lsc.layers import ring
 from keras_lsc.layers.parameters import glorot_uniform, numpy_generator
 from keras_lsc.layers.scan import complex_scan
 from keras_lsc.layers.sequence import SequenceCell, SequenceLayer, project
@@ -98,28 +99,23 @@ class LRUCell(SequenceCell):
         """Makes the weights."""
         features, inner = input_shape[-1], self.state_units
         generator = numpy_generator(self.seed)
-        # Away from 0, where a phase has no logarithm.
-        low, high = self.min_radius**2, self.max_radius**2
-        squared_radius = generator.uniform(1e-4, 1.0, inner) * (high - low) + low
-        phase = self.max_phase * generator.uniform(1e-4, 1.0, inner)
-        # So small that the largest eigenvalue of the ring leaves it room.
-        damping = -0.5 * math.log(self.max_radius)
+        eigenvalues = (inner,)
+        log_nu = ring.draw_log_nu(eigenvalues, generator, self.min_radius, self.max_radius)
+        log_theta = ring.draw_log_theta(eigenvalues, generator, self.max_phase)
+        log_gamma = ring.log_gamma(log_nu, self.max_radius)
+        log_damping = np.log([ring.damping(self.max_radius)])
 
         def exactly(values: np.ndarray) -> Any:
             return lambda shape, **_: values.reshape(shape)
 
-        def normal(deviation: float) -> Any:
-            return lambda shape, **_: deviation * generator.standard_normal(shape)
+        def drawn(draw: Any) -> Any:
+            return lambda shape, **_: draw(shape, generator)
 
-        into, out = normal(1 / math.sqrt(2 * features)), normal(1 / math.sqrt(inner))
-        self.log_nu = self._add_parameter(
-            "log_nu", (inner,), exactly(np.log(-0.5 * np.log(squared_radius) - damping))
-        )
-        self.log_damping = self._add_parameter("log_damping", (1,), exactly(np.log([damping])))
-        self.log_theta = self._add_parameter("log_theta", (inner,), exactly(np.log(phase)))
-        self.log_gamma = self._add_parameter(
-            "log_gamma", (inner,), exactly(0.5 * np.log1p(-squared_radius))
-        )
+        self.log_nu = self._add_parameter("log_nu", eigenvalues, exactly(log_nu))
+        self.log_damping = self._add_parameter("log_damping", (1,), exactly(log_damping))
+        self.log_theta = self._add_parameter("log_theta", eigenvalues, exactly(log_theta))
+        self.log_gamma = self._add_parameter("log_gamma", eigenvalues, exactly(log_gamma))
+        into, out = drawn(ring.draw_input), drawn(ring.draw_output)
         self.input_real = self._add_matrix("input_real", (features, inner), into)
         self.input_imag = self._add_matrix("input_imag", (features, inner), into)
         self.output_real = self._add_matrix("output_real", (inner, self.units), out)
@@ -129,7 +125,7 @@ class LRUCell(SequenceCell):
         self.feedthrough = self._add_matrix(
             "feedthrough",
             (features,) if is_diagonal else (features, self.units),
-            normal(1.0 if is_diagonal else 1 / math.sqrt(features)),
+            (lambda shape, **_: generator.standard_normal(shape)) if is_diagonal else out,
         )
         self.built = True
 

@@ -14,6 +14,7 @@ from typing import IO, Any
 import keras
 import numpy as np
 
+from keras_lsc import files
 from keras_lsc.arguments import positive_integer
 from keras_lsc.callbacks import UpdateCounter
 from keras_lsc.datasets import DatasetUnavailableError
@@ -21,11 +22,12 @@ from keras_lsc.stability.data import draw_rows, input_structure
 from keras_lsc.stability.measure import Probe, measure
 from keras_lsc.stability.report import StabilityReport
 from keras_lsc.stabilization import NotStabilizedError, stabilize
-from keras_lsc.zoo import archive, locks, registry, sources
+from keras_lsc.zoo import keras_file, locks, registry, sources
 from keras_lsc.zoo.certificate import certificate_data, make_certificate, training_data
 from keras_lsc.zoo.damage import DamagedCheckpointError, as_damage
 from keras_lsc.zoo.networks import build_network
 from keras_lsc.zoo.recipes import Recipe
+from keras_lsc.zoo.schema import check_entry
 
 LICENCE = "Apache-2.0"
 _BUILDING = "building"
@@ -40,15 +42,15 @@ def build(recipe: Recipe, folder: Path) -> dict[str, Any]:
     """Makes the checkpoint of a recipe.
 
     Args:
-        recipe: of the checkpoint.
-        folder: of the zoo; the file is written to its `checkpoints`.
+        recipe: Recipe of the checkpoint.
+        folder: Folder of the zoo; the file is written to its `checkpoints`.
 
     Returns:
         The entry of the index.
 
     Raises:
-        NotStabilizedError: a radius is outside the recipe's tolerance on the certificate's data.
-        DatasetUnavailableError: the data is not on this computer.
+        NotStabilizedError: A radius is outside the recipe's tolerance on the certificate's data.
+        DatasetUnavailableError: The data is not on this computer.
     """
     return _build(recipe, lambda _: folder / sources.CHECKPOINTS / f"{recipe.name}.keras")
 
@@ -61,11 +63,9 @@ def _build(recipe: Recipe, place: Callable[[str], Path]) -> dict[str, Any]:
     model = build_network(recipe)
     updates = UpdateCounter()
     stabilized = _stabilize(recipe, model, training, validation, updates)
-    deviation = stabilized.max_deviation(recipe.target)
     initial = measure(build_network(recipe), validation, stabilized.samples, recipe.seed)
     certificate = make_certificate(recipe, initial, stabilized, training, validation)
-    certificate["deviation"] = deviation
-    with archive.prepared(model, place("").parent, certificate) as (finished, digest):
+    with keras_file.prepared(model, place("").parent, certificate) as (finished, digest):
         size = finished.stat().st_size
         os.replace(finished, place(digest))
     return {
@@ -145,8 +145,7 @@ def is_built(recipe: Recipe, folder: Path) -> bool:
     return (
         entry is not None
         and Recipe.from_dict(entry["certificate"]["recipe"]) == recipe
-        and path.is_file()
-        and archive.sha256(path) == entry["sha256"]
+        and files.is_intact(path, entry["sha256"])
     )
 
 
@@ -159,7 +158,7 @@ def build_one(recipe: Recipe, folder: Path) -> None:
 def leave(name: str, entry: dict[str, Any], folder: Path) -> None:
     """Leaves the entry of a finished build, whose file waits already, for `collect`."""
     path = folder / _BUILDING / f"{name}.json"
-    registry.check_entry(path, name, entry)
+    check_entry(path, name, entry)
     with locks.locked(folder):
         _write(path, entry)
 
@@ -175,7 +174,7 @@ def build_in_process(recipe: str, folder: str) -> None:
 
     Args:
         recipe: JSON of `Recipe.to_dict`.
-        folder: of the zoo.
+        folder: Folder of the zoo.
     """
     try:
         build_one(Recipe.from_dict(json.loads(recipe)), Path(folder))
@@ -210,7 +209,7 @@ def _waiting_entry(path: Path) -> dict[str, Any] | None:
     try:
         with as_damage(path):
             entry = json.loads(path.read_text(encoding="utf-8"))
-        registry.check_entry(path, path.stem, entry)
+        check_entry(path, path.stem, entry)
     except DamagedCheckpointError:
         return None
     return entry
@@ -219,22 +218,17 @@ def _waiting_entry(path: Path) -> dict[str, Any] | None:
 def _put_in_place(folder: Path, name: str, entry: dict[str, Any]) -> bool:
     waiting = waiting_file(folder, entry["sha256"])
     path = folder / sources.CHECKPOINTS / f"{name}.keras"
-    if sources.is_intact(waiting, entry["sha256"]):
+    if files.is_intact(waiting, entry["sha256"]):
         path.parent.mkdir(parents=True, exist_ok=True)
         os.replace(waiting, path)
         return True
     # It was moved by a process that was killed before it could say so.
-    return sources.is_intact(path, entry["sha256"])
+    return files.is_intact(path, entry["sha256"])
 
 
 def _write(path: Path, content: Any) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-        archive.to_disk(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with files.replacing(path) as new:
+        new.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 @dataclass
@@ -279,10 +273,10 @@ def build_all(
     Several processes may do so in one folder. The builds end with this process, however it ends.
 
     Args:
-        recipes: of the checkpoints; those that are built already are left out.
-        folder: of the zoo.
-        jobs: number of processes at a time.
-        finished: called after each with its recipe and, if it failed, what it printed.
+        recipes: Recipes of the checkpoints; those that are built already are left out.
+        folder: Folder of the zoo.
+        jobs: Number of processes at a time.
+        finished: Called after each with its recipe and, if it failed, what it printed.
 
     Returns:
         How many failed.
@@ -331,6 +325,7 @@ build_in_process(*sys.argv[1:])
 
 
 def start_build(recipe: Recipe, folder: Path) -> _Running:
+    """Starts `build_one` in a process of its own."""
     # A file takes any amount of output; a pipe would have to be emptied all the time.
     output = tempfile.TemporaryFile()  # noqa: SIM115, it is closed with the process
     process = subprocess.Popen(

@@ -1,45 +1,39 @@
-"""Certificates: what was measured of a checkpoint, on which data, and how to measure it again."""
+"""Certificates: what was measured of a checkpoint, and on which data.
 
-import hashlib
-import math
+A checkpoint of the zoo and a model of one's own have the same fields; what is not known of a model
+of one's own is None.
+"""
+
 import os
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 
 from keras_lsc import datasets
-from keras_lsc.stability.data import draw_rows, input_structure
-from keras_lsc.stability.measure import Probe
+from keras_lsc.files import array_identity
 from keras_lsc.stability.report import StabilityReport
-from keras_lsc.zoo import networks, registry
-from keras_lsc.zoo.damage import DamagedCheckpointError, in_short
+from keras_lsc.version import installed_versions
 from keras_lsc.zoo.recipes import Recipe
 
-# Largest difference of a radius between backends and versions.
-AGREEMENT = 2e-3
+_PACKAGES = ("keras", "keras-lsc", "numpy", "jax", "tensorflow", "tensorflow-cpu", "torch")
 
 
 def certificate_data(recipe: Recipe, data_dir: str | os.PathLike[str] | None = None) -> np.ndarray:
-    """The validation sequences on which a recipe's radii are measured; nothing is fetched.
+    """Returns the validation sequences on which a recipe's radii are measured; nothing is fetched.
 
     Args:
-        recipe: of the checkpoint.
-        data_dir: folder of the datasets; None means TFDS_DATA_DIR or ~/tensorflow_datasets.
+        recipe: Recipe of the checkpoint.
+        data_dir: Folder of the datasets; None means TFDS_DATA_DIR or ~/tensorflow_datasets.
 
     Raises:
-        DatasetUnavailableError: the data is not on this computer.
+        DatasetUnavailableError: The data is not on this computer.
     """
     return _load(recipe, "validation", recipe.certificate_sequences, data_dir)
 
 
 def training_data(recipe: Recipe, data_dir: str | os.PathLike[str] | None = None) -> np.ndarray:
-    """The training sequences that a recipe's pre-training draws from; labels are not read."""
+    """Returns the training sequences that a recipe's pre-training draws from, without labels."""
     return _load(recipe, "train", recipe.sequences, data_dir)
 
 
@@ -52,329 +46,33 @@ def _load(
     return datasets.load(recipe.dataset, split, limit=limit, **options)[0]
 
 
-def identity(x: np.ndarray) -> dict[str, Any]:
-    """Shape, dtype and sha256 of an array: which data it was."""
-    digest = hashlib.sha256(np.ascontiguousarray(x).tobytes()).hexdigest()
-    return {"shape": list(x.shape), "dtype": str(x.dtype), "sha256": digest}
-
-
 def make_certificate(
-    recipe: Recipe,
-    initial: StabilityReport,
-    stabilized: StabilityReport,
-    training: np.ndarray,
-    validation: np.ndarray,
+    recipe: Recipe | None = None,
+    initial: StabilityReport | None = None,
+    stabilized: StabilityReport | None = None,
+    training: np.ndarray | None = None,
+    validation: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """Returns the certificate of a checkpoint as JSON types.
+    """Returns the certificate of a checkpoint as JSON types; what is not known of it is None.
 
     Args:
-        recipe: of the checkpoint.
-        initial: report of the network before pre-training.
-        stabilized: report after it, at the same points.
-        training: sequences of pre-training.
-        validation: sequences of the reports.
+        recipe: Recipe of the checkpoint.
+        initial: Report of the network before pre-training.
+        stabilized: Report after it, at the same points.
+        training: Sequences of pre-training.
+        validation: Sequences of the reports.
     """
+    on = None if validation is None else {"split": "validation", **array_identity(validation)}
+    deviation = (
+        None if recipe is None or stabilized is None else stabilized.max_deviation(recipe.target)
+    )
     return {
-        "recipe": recipe.to_dict(),
-        "initial": initial.to_dict(),
-        "stabilized": stabilized.to_dict(),
-        "training_data": identity(training),
-        "certificate_data": {"split": "validation", **identity(validation)},
+        "recipe": None if recipe is None else recipe.to_dict(),
+        "initial": None if initial is None else initial.to_dict(),
+        "stabilized": None if stabilized is None else stabilized.to_dict(),
+        "training_data": None if training is None else array_identity(training),
+        "certificate_data": on,
+        "deviation": deviation,
         "backend": keras.backend.backend(),
-        "versions": _versions(),
+        "versions": installed_versions(*_PACKAGES),
     }
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in ("keras", "keras-lsc", "numpy", "jax", "tensorflow", "tensorflow-cpu", "torch"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-@dataclass(frozen=True)
-class Verification:
-    """What came of measuring a certificate again.
-
-    Attributes:
-        name: of the checkpoint.
-        report: measured now, on this backend.
-        backend: this one.
-        difference: largest |radius now - radius certified| of a transition; NaN where there is
-            none to compare.
-        deviation: largest |radius now - target| of a transition.
-        tolerance: of the certificate.
-        agreement: largest difference that passes; of gains above 1, relative to them.
-        problems: what differs, in words; empty where the certificate holds.
-    """
-
-    name: str
-    report: StabilityReport
-    backend: str
-    difference: float
-    deviation: float
-    tolerance: float
-    agreement: float = AGREEMENT
-    problems: tuple[str, ...] = ()
-
-    @property
-    def passed(self) -> bool:
-        """Whether all is as the certificate says, and the radii are within its tolerance."""
-        return (
-            not self.problems
-            # So written, NaN fails.
-            and self.difference <= self.agreement
-            and self.deviation <= self.tolerance
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the figures as JSON types."""
-        return {
-            "name": self.name,
-            "passed": self.passed,
-            "backend": self.backend,
-            "difference": self.difference if math.isfinite(self.difference) else None,
-            "deviation": self.deviation if math.isfinite(self.deviation) else None,
-            "tolerance": self.tolerance,
-            "problems": list(self.problems),
-        }
-
-    def __str__(self) -> str:
-        verdict = "passed" if self.passed else "FAILED"
-        text = (
-            f"{self.name}: {verdict} on {self.backend}; radii differ by {self.difference:.1e} from "
-            f"the certificate and by {self.deviation:.4f} from the target "
-            f"(tolerance {self.tolerance})"
-        )
-        return "\n  ".join([text, *self.problems])
-
-
-class CertificateMismatchError(ValueError):
-    """A certificate cannot be measured again: it is none, or the data at hand is other data."""
-
-
-def checked_data(
-    name: str, certificate: Mapping[str, Any], data_dir: str | os.PathLike[str] | None = None
-) -> np.ndarray:
-    """`certificate_data` of a certificate of any origin.
-
-    Raises:
-        CertificateMismatchError: the certificate is none, or its recipe names no such data.
-        DatasetUnavailableError: the data is not on this computer.
-    """
-    recipe = _recipe_of(name, certificate)
-    try:
-        return certificate_data(recipe, data_dir)
-    except (TypeError, ValueError) as error:
-        raise CertificateMismatchError(
-            f"The recipe in the certificate of {name!r} names data that does not exist "
-            f"({in_short(error)})."
-        ) from error
-
-
-def _recipe_of(name: str, certificate: Mapping[str, Any]) -> Recipe:
-    try:
-        registry.check_certificate(f"The certificate of {name!r}", certificate)
-    except DamagedCheckpointError as error:
-        raise CertificateMismatchError(str(error)) from error
-    return Recipe.from_dict(certificate["recipe"])
-
-
-def remeasure(
-    name: str,
-    model: keras.Model,
-    certificate: Mapping[str, Any],
-    x: np.ndarray,
-    parameters: int | None = None,
-) -> Verification:
-    """Measures a checkpoint's radii again and compares it with all that its certificate says.
-
-    Args:
-        name: of the checkpoint.
-        model: the checkpoint.
-        certificate: of it.
-        x: the sequences of the certificate.
-        parameters: number of weights that it should have, where that is known.
-
-    Raises:
-        CertificateMismatchError: the certificate lacks a field or has one of no use, or `x` are
-            other sequences than those of the certificate.
-    """
-    _recipe_of(name, certificate)
-    expected, found = certificate["certificate_data"], identity(x)
-    if any(found[key] != expected[key] for key in found):
-        raise CertificateMismatchError(
-            f"The data at hand for {name!r} is not that of its certificate: sha256 "
-            f"{found['sha256'][:12]}..., shape {found['shape']}, {found['dtype']}; expected "
-            f"{expected['sha256'][:12]}..., shape {expected['shape']}, {expected['dtype']}. "
-            "Another version or a part of the dataset is prepared."
-        )
-    certified = certificate["stabilized"]
-    # Not by `measure`, which refuses weights that are not finite: here they are what is wrong.
-    samples, seed = certified["samples"], certified["seed"]
-    rows = draw_rows(x, samples, seed, input_structure(model))
-    report = Probe(model).report(rows, samples, seed)
-    return compare(name, model, certificate, report, parameters)
-
-
-def compare(
-    name: str,
-    model: keras.Model,
-    certificate: Mapping[str, Any],
-    report: StabilityReport,
-    parameters: int | None = None,
-) -> Verification:
-    """`remeasure` of what is measured already.
-
-    Args:
-        name: of the checkpoint.
-        model: the checkpoint.
-        certificate: of it.
-        report: of the model on the sequences of the certificate.
-        parameters: number of weights that it should have, where that is known.
-
-    Raises:
-        CertificateMismatchError: the certificate lacks a field or has one of no use.
-    """
-    recipe, certified = _recipe_of(name, certificate), certificate["stabilized"]
-    problems = _problems_of_network(model, recipe, parameters)
-    difference, differing = _compare(report.to_dict(), certified)
-    deviation = _deviation(report, recipe, problems)
-    if not abs(deviation - certificate["deviation"]) <= AGREEMENT:
-        problems.append(
-            f"the certificate states a deviation of {certificate['deviation']:.4f}, but it is "
-            f"{deviation:.4f}"
-        )
-    if certified["samples"] < recipe.samples or certified["seed"] != recipe.seed:
-        problems.append(
-            f"the certificate is of {certified['samples']} points and seed {certified['seed']}, "
-            f"the recipe of {recipe.samples} and {recipe.seed}"
-        )
-    return Verification(
-        name=name,
-        report=report,
-        backend=keras.backend.backend(),
-        difference=difference,
-        deviation=deviation,
-        tolerance=recipe.tolerance,
-        problems=(*problems, *differing),
-    )
-
-
-def _deviation(report: StabilityReport, recipe: Recipe, problems: list[str]) -> float:
-    try:
-        return report.max_deviation(recipe.target)
-    except ValueError as error:  # no transition has a target
-        problems.append(in_short(error))
-        return math.nan
-
-
-def _compare(found: Mapping[str, Any], certified: Mapping[str, Any]) -> tuple[float, list[str]]:
-    """The largest difference of a radius, and all that differs between two reports, in words."""
-    problems = [
-        f"{field} is {found[field]!r}, the certificate says {certified[field]!r}"
-        for field in ("layers", "steps", "radius_kind")
-        if found[field] != certified[field]
-    ]
-    now, then = ([row["name"] for row in rows["transitions"]] for rows in (found, certified))
-    if now != then:
-        missing = [name for name in now if name not in then] or then
-        problems.append(
-            f"the model has the {len(now)} transitions {', '.join(now)}, the certificate "
-            f"{len(then)}, which differ at {missing[0]}"
-        )
-        return math.nan, problems
-    differences = []
-    for row, other in zip(found["transitions"], certified["transitions"], strict=True):
-        for field in ("kind", "layer", "state", "shape"):
-            if row[field] != other[field]:
-                problems.append(
-                    f"{row['name']} has the {field} {row[field]!r}, the certificate says "
-                    f"{other[field]!r}"
-                )
-        differences.append(abs(row["radius"] - other["radius"]))
-        for field in ("radius", "radius_std", "gain"):
-            # Radii are near 1 or below; a gain may be any size, and a spread with it.
-            scale = 1.0 if field == "radius" else max(1.0, abs(other[field]))
-            if not abs(row[field] - other[field]) <= AGREEMENT * scale:
-                problems.append(
-                    f"{row['name']} has the {field} {row[field]:.4f}, the certificate says "
-                    f"{other[field]:.4f}"
-                )
-    if found["firing_rates"].keys() != certified["firing_rates"].keys():
-        problems.append("the spiking layers are not those of the certificate")
-    for layer in found["firing_rates"].keys() & certified["firing_rates"].keys():
-        rate, other_rate = found["firing_rates"][layer], certified["firing_rates"][layer]
-        if not abs(rate - other_rate) <= AGREEMENT:
-            problems.append(
-                f"{layer} has the firing rate {rate:.4f}, the certificate says {other_rate:.4f}"
-            )
-    # That of NumPy, which keeps NaN wherever it stands.
-    return float(np.max(differences)), problems
-
-
-def _problems_of_network(model: keras.Model, recipe: Recipe, parameters: int | None) -> list[str]:
-    """What of a model is not as its recipe has it, in words; weights that are no numbers, too."""
-    problems = [
-        f"the weight {weight.path} has values that are not finite"
-        for weight in model.weights
-        if "float" in weight.dtype and not np.isfinite(ops.convert_to_numpy(weight)).all()
-    ]
-    count = model.count_params()
-    if parameters is not None and count != parameters:
-        problems.append(f"the model has {count:,} weights, the index says {parameters:,}")
-    try:
-        sizes = _sizes_that_differ(model, recipe)
-        if sizes:
-            return [*problems, *sizes]
-        wanted = _outline(networks.build_network(recipe))
-    except ValueError as error:
-        return [*problems, f"the recipe makes no network ({in_short(error)})"]
-    found = _outline(model)
-    if len(found) != len(wanted):
-        problems.append(f"the model has {len(found)} layers, its recipe makes {len(wanted)}")
-    pairs = zip(found, wanted, strict=False)
-    problems.extend(
-        f"the model has {is_there}, its recipe makes {should_be}"
-        for is_there, should_be in pairs
-        if is_there != should_be
-    )
-    return problems
-
-
-def _sizes_that_differ(model: keras.Model, recipe: Recipe) -> list[str]:
-    """What can be seen before the recipe's network, which may be of any size, is built."""
-    named = [layer for layer in model.layers if re.fullmatch(r"layer_\d+", layer.name)]
-    embeddings = [e for e in model.layers if isinstance(e, keras.layers.Embedding)]
-    found: dict[str, Any] = {
-        "depth": len(named),
-        "embedding": embeddings[0].output_dim if embeddings else None,
-        "input_shape": tuple(model.inputs[0].shape[1:]),
-    }
-    wanted: dict[str, Any] = {
-        "depth": recipe.depth,
-        "embedding": recipe.embedding,
-        "input_shape": recipe.input_shape or datasets.info(recipe.dataset).shape,
-    }
-    for layer in named:
-        found[f"units of {layer.name}"] = getattr(layer, "units", None)
-        wanted[f"units of {layer.name}"] = recipe.units
-    return [
-        f"the model has the {what} {found[what]}, its recipe says {wanted[what]}"
-        for what in wanted
-        if found[what] != wanted[what]
-    ]
-
-
-def _outline(model: keras.Model) -> list[str]:
-    """Class, name, activation and the shapes of the weights of every layer, in words."""
-    lines = []
-    for layer in model.layers:
-        function = getattr(getattr(layer, "activation", None), "__name__", None)
-        shapes = ", ".join(str(tuple(weight.shape)) for weight in layer.weights)
-        words = [type(layer).__name__, layer.name, function or "", f"[{shapes}]"]
-        lines.append(" ".join(word for word in words if word))
-    return lines

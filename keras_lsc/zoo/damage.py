@@ -33,11 +33,11 @@ def as_damage(
     """Turns whatever is raised while an untrusted file is read into DamagedCheckpointError.
 
     Args:
-        path: of the file, for the message.
-        what: is the matter with it, for the message.
+        path: Path of the file, for the message.
+        what: What is the matter with it, for the message.
 
     Raises:
-        DamagedCheckpointError: anything was raised that is not a matter of this computer.
+        DamagedCheckpointError: Anything was raised that is not a matter of this computer.
     """
     try:
         yield

@@ -48,7 +48,7 @@ def parse(address: str) -> str:
     """Returns an address as it is sent: without fragment, spaces and the like escaped.
 
     Raises:
-        ValueError: it is no https address.
+        ValueError: It is no https address.
     """
     refused = ValueError(
         f"{address!r:.300} is not safe to load from, or no address; expected "
@@ -94,15 +94,15 @@ def fetch(address: str, path: Path, sha256: str, size: int | None = None) -> Non
     20 without; `KERAS_LSC_MAX_BYTES` the most bytes to accept of an unknown file, 2 GiB without.
 
     Args:
-        address: https.
-        path: of the file; one that is there is replaced.
-        sha256: of the file.
-        size: of the file, where it is known.
+        address: An https address.
+        path: Path of the file; one that is there is replaced.
+        sha256: The sha256 of the file.
+        size: Bytes of the file, where that is known.
 
     Raises:
-        CheckpointUnavailableError: it could not be had, or not be written.
-        DamagedCheckpointError: what was fetched has another sha256.
-        ValueError: no https address.
+        CheckpointUnavailableError: It could not be had, or not be written.
+        DamagedCheckpointError: What was fetched has another sha256.
+        ValueError: No https address.
     """
     url = parse(address)
     try:

@@ -24,6 +24,8 @@ DEFAULT_LIMIT = 2**31
 # compress; constant ones do.
 _HARMLESS, _RATIO = 2**26, 20
 _MEMBERS, _TEXT = 1000, 2**24
+# Bytes of the names and the table of an archive.
+_OVERHEAD = 2**20
 _DEPTH = 250
 # Elements of a variable that no file holds, such as what a layer counts.
 _UNSAVED = 2**22
@@ -47,7 +49,7 @@ def limit(max_bytes: int | None) -> int | None:
     """The most bytes that a file may have or unpack to, where the user chose it; else None.
 
     Raises:
-        ValueError: the environment variable KERAS_LSC_MAX_BYTES is no positive integer.
+        ValueError: The environment variable KERAS_LSC_MAX_BYTES is no positive integer.
     """
     if max_bytes is not None:
         return max_bytes
@@ -62,27 +64,46 @@ def limit(max_bytes: int | None) -> int | None:
     return int(text)
 
 
-def unpack(path: Path, max_bytes: int | None, *names: str) -> dict[str, bytes]:
-    """Reads the parts of a `.keras` file, none before the sizes of all of them are checked.
+def check_size(path: Path, size: int, max_bytes: int | None) -> None:
+    """Refuses a file that is larger than what it may unpack to, before it is read.
 
     Args:
-        path: of the file.
-        max_bytes: most bytes of all parts together; None for `KERAS_LSC_MAX_BYTES`, or without
+        path: Path of the file, for the message.
+        size: Its bytes.
+        max_bytes: As `unpack` takes it.
+
+    Raises:
+        DamagedCheckpointError: It is larger.
+    """
+    most = bound(size, limit(max_bytes))
+    # What cannot be compressed grows a little in an archive.
+    if size > most + most // 1000 + _OVERHEAD:
+        raise DamagedCheckpointError(
+            f"{path} is no .keras checkpoint: it has {size:,} bytes, more than the {most:,} that "
+            f"are allowed. If you trust it, set {LIMIT_VARIABLE} to a larger number."
+        )
+
+
+def unpack(path: Path, content: bytes, max_bytes: int | None, *names: str) -> dict[str, bytes]:
+    """Unpacks the parts of a `.keras` file, none before the sizes of all of them are checked.
+
+    Args:
+        path: Path of the file, for the message.
+        content: The whole file.
+        max_bytes: Most bytes of all parts together; None for `KERAS_LSC_MAX_BYTES`, or without
             that for 2 GiB and no more than 64 MiB or 20 times the size of the file.
-        *names: of the parts wanted; all of them where none is named.
+        *names: Names of the parts wanted; all of them where none is named.
 
     Returns:
         The contents by name, each as its checksum says.
 
     Raises:
-        DamagedCheckpointError: the file is no such archive, or breaks a limit.
-        OSError: it cannot be opened.
+        DamagedCheckpointError: The file is no such archive, or breaks a limit.
     """
     allowed = limit(max_bytes)
-    with path.open("rb") as file, as_damage(path), zipfile.ZipFile(file) as archive:
-        size = file.seek(0, os.SEEK_END)
+    with as_damage(path), zipfile.ZipFile(io.BytesIO(content)) as archive:
         members = archive.infolist()
-        _check_members(path, members, size, allowed)
+        _check_members(path, members, len(content), allowed)
         return {
             member.filename: _content(path, archive, member)
             for member in members
@@ -153,7 +174,7 @@ def parse(path: Path, name: str, content: bytes) -> dict[str, Any]:
     """Returns the JSON object in a part of a file.
 
     Raises:
-        DamagedCheckpointError: it is none, or nested too deeply.
+        DamagedCheckpointError: It is none, or nested too deeply.
     """
     with as_damage(path, f"has no {name} that can be read"):
         parsed = json.loads(content)
@@ -183,14 +204,14 @@ def check_configuration(path: Path, config: dict[str, Any]) -> dict[str, Any]:
     """Refuses a configuration that names anything but parts of Keras and registered objects.
 
     Args:
-        path: of the file, for the message.
-        config: of a model.
+        path: Path of the file, for the message.
+        config: Configuration of a model.
 
     Returns:
         The registered objects that it names, by name.
 
     Raises:
-        DamagedCheckpointError: it names code of its own, a function that makes no part of a
+        DamagedCheckpointError: It names code of its own, a function that makes no part of a
             model, or a class that is not registered in this process.
     """
     registered: dict[str, Any] = {}
@@ -255,7 +276,7 @@ def count_weights(path: Path, content: bytes, max_bytes: int | None) -> int:
     """Returns the number of elements of all arrays in the weights of a file, without reading them.
 
     Raises:
-        DamagedCheckpointError: it is no HDF5 file, refers to other files, or declares more than
+        DamagedCheckpointError: It is no HDF5 file, refers to other files, or declares more than
             it holds.
     """
     declared = elements = 0
@@ -302,13 +323,13 @@ def check_sizes(
     that have no value yet with the thread, and would give them one at its next opportunity.
 
     Args:
-        path: of the file, for the message.
-        config: of the model, checked.
-        registered: what `check_configuration` returned.
-        elements: of all arrays in the file.
+        path: Path of the file, for the message.
+        config: Configuration of the model, checked.
+        registered: What `check_configuration` returned.
+        elements: Number of elements of all arrays in the file.
 
     Raises:
-        DamagedCheckpointError: the model would be larger.
+        DamagedCheckpointError: The model would be larger.
     """
     sizes: list[int] = []
 

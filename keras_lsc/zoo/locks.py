@@ -52,14 +52,14 @@ def locked(folder: Path, timeout: float = 600.0) -> Iterator[bool]:
     `.keras_lsc.lock` in it is. The operating system ends the lock with the process.
 
     Args:
-        folder: which exists.
-        timeout: seconds to wait for another process.
+        folder: A folder that exists.
+        timeout: Seconds to wait for another process.
 
     Yields:
         Whether the folder is locked; False where its file system knows no locks.
 
     Raises:
-        TimeoutError: another process held it all the time.
+        TimeoutError: Another process held it all the time.
     """
     descriptor = _open(folder)
     try:

@@ -8,12 +8,12 @@ import keras
 import numpy as np
 
 from keras_lsc import datasets, layers
+from keras_lsc.layers import ring
 from keras_lsc.layers.parameters import glorot_uniform
 from keras_lsc.zoo.recipes import Recipe
 
 _TAU, _ADAPTATION_TAU, _THRESHOLD, _BETA = 10.0, 100.0, 1.0, 1.8
-_RING = (0.5, 0.99)
-_DAMPING = -0.5 * math.log(_RING[1])
+_MIN_RADIUS, _MAX_RADIUS, _MAX_PHASE = 0.5, 0.99, 2 * math.pi
 
 _RECURRENT: dict[str, Callable[..., keras.Layer]] = {
     "lstm": keras.layers.LSTM,
@@ -34,7 +34,7 @@ _RECURRENT: dict[str, Callable[..., keras.Layer]] = {
         **options,
     ),
     "lru": lambda units, **options: layers.LRUBlock(
-        units, min_radius=_RING[0], max_radius=_RING[1], **options
+        units, min_radius=_MIN_RADIUS, max_radius=_MAX_RADIUS, max_phase=_MAX_PHASE, **options
     ),
 }
 _DENSE = {"dense_relu": "relu", "dense_sin": "sin", "dense_cos": "cos"}
@@ -61,14 +61,14 @@ def build_network(recipe: Recipe) -> keras.Sequential:
     every backend.
 
     Args:
-        recipe: of the checkpoint.
+        recipe: Recipe of the checkpoint.
 
     Returns:
         A built `keras.Sequential`: inputs as the dataset gives them, the layers `layer_1` to
         `layer_<depth>`, and a softmax readout named `readout`.
 
     Raises:
-        ValueError: an unknown cell.
+        ValueError: An unknown cell.
     """
     if recipe.cell not in CELLS:
         raise ValueError(f"Unknown cell {recipe.cell!r}. Expected one of {', '.join(CELLS)}.")
@@ -116,11 +116,11 @@ def draw_weights(model: keras.Model, recipe: Recipe) -> None:
     """Draws every weight by NumPy: one generator a weight, so none depends on the others' sizes.
 
     Args:
-        model: of the recipe; its weights have the names that Keras and this package give them.
-        recipe: with the seed.
+        model: Network of the recipe; its weights have the names that Keras and this package give.
+        recipe: Recipe with the seed.
 
     Raises:
-        ValueError: a weight of an unknown name, for which there is no rule.
+        ValueError: A weight of an unknown name, for which there is no rule.
     """
     drawn: dict[str, np.ndarray] = {}
     for position, weight in enumerate(model.weights):
@@ -143,8 +143,8 @@ def _draw(
             blocks[1] = 1.0
         return blocks.reshape(shape)
     if name == "log_gamma":
-        log_nu = drawn[weight.path.replace("log_gamma", "log_nu")].astype("float64")
-        return 0.5 * np.log1p(-np.exp(-2.0 * (np.exp(log_nu) + _DAMPING)))
+        log_nu = drawn[weight.path.replace("log_gamma", "log_nu")]
+        return ring.log_gamma(log_nu, _MAX_RADIUS)
     if name == "beta":  # the shift of a normalisation, or of a threshold
         return np.full(shape, _BETA if recipe.cell == "alif" else 0.0)
     if name in _CONSTANTS:
@@ -152,32 +152,12 @@ def _draw(
     raise ValueError(f"There is no rule to draw the weight {weight.path!r}.")
 
 
-def _orthogonal(shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:
+def orthogonal(shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:
+    """Draws a matrix with orthonormal rows or columns, whichever are fewer, uniformly."""
     rows, columns = max(shape), min(shape)
     q, r = np.linalg.qr(generator.standard_normal((rows, columns)))
     q = q * np.sign(np.diag(r))
     return q if shape[0] >= shape[1] else q.T
-
-
-def _ring_uniform(shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:
-    return generator.uniform(1e-4, 1.0, shape)
-
-
-def _log_nu(shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:
-    low, high = _RING[0] ** 2, _RING[1] ** 2
-    squared_radius = _ring_uniform(shape, generator) * (high - low) + low
-    return np.log(-0.5 * np.log(squared_radius) - _DAMPING)
-
-
-def _log_theta(shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:
-    return np.log(2 * math.pi * _ring_uniform(shape, generator))
-
-
-def _normal_over(factor: float) -> Callable[..., np.ndarray]:
-    def draw(shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:
-        return generator.standard_normal(shape) / math.sqrt(factor * shape[0])
-
-    return draw
 
 
 _CONSTANTS: dict[str, float] = {
@@ -186,18 +166,18 @@ _CONSTANTS: dict[str, float] = {
     "log_threshold": math.log(_THRESHOLD),
     "log_tau_adaptation": math.log(_ADAPTATION_TAU),
     "log_slope": 0.0,
-    "log_damping": math.log(_DAMPING),
+    "log_damping": math.log(ring.damping(_MAX_RADIUS)),
     "skip": 1.0,
 }
 _DRAWS: dict[str, Callable[..., np.ndarray]] = {
     "kernel": glorot_uniform,
-    "recurrent_kernel": _orthogonal,
+    "recurrent_kernel": orthogonal,
     "embeddings": lambda shape, generator: generator.uniform(-0.05, 0.05, shape),
-    "log_nu": _log_nu,
-    "log_theta": _log_theta,
-    "input_real": _normal_over(2.0),
-    "input_imag": _normal_over(2.0),
-    "output_real": _normal_over(1.0),
-    "output_imag": _normal_over(1.0),
+    "log_nu": lambda shape, generator: ring.draw_log_nu(shape, generator, _MIN_RADIUS, _MAX_RADIUS),
+    "log_theta": lambda shape, generator: ring.draw_log_theta(shape, generator, _MAX_PHASE),
+    "input_real": ring.draw_input,
+    "input_imag": ring.draw_input,
+    "output_real": ring.draw_output,
+    "output_imag": ring.draw_output,
     "feedthrough": lambda shape, generator: generator.standard_normal(shape),
 }

@@ -15,13 +15,13 @@ def write_pages(folder: Path) -> int:
     """Writes the table of all checkpoints and a card with a picture for each.
 
     Args:
-        folder: of the zoo.
+        folder: Folder of the zoo.
 
     Returns:
         Number of cards.
 
     Raises:
-        ImportError: matplotlib is not installed.
+        ImportError: Matplotlib is not installed.
     """
     entries = registry.read_index(folder / registry.INDEX)
     known = [registry.info_of(name, entries[name]) for name in entries]

@@ -29,26 +29,26 @@ class Recipe:
     """Everything that makes a checkpoint.
 
     Attributes:
-        cell: as `keras_lsc.zoo.networks.CELLS` lists them.
-        dataset: name of a task of `keras_lsc.datasets`.
-        depth: number of recurrent (or dense) layers.
-        units: of each layer.
-        target: as `keras_lsc.stabilize` takes it.
-        mode: "scales" or "weights".
-        options: of the dataset.
-        input_shape: of one input with these options; None for the task's own.
-        embedding: size of the embedding of tokens; None for other inputs.
-        sequences: number of training sequences that pre-training draws from.
-        certificate_sequences: number of validation sequences the certificate is measured on.
-        samples: fewest points of that measurement.
-        most_samples: most points, where the radii differ much from point to point.
-        tolerance: largest |mean radius - target|, of every transition.
-        pretraining_tolerance: the same where pre-training stops, on sequences of its own.
-        batch_size: sequences of one update.
-        max_updates: after which a build gives up.
-        learning_rate: of pre-training; None for the default of the mode.
-        seed: of the initial weights, of the draws and of their order.
-        hidden: whether `keras_lsc.zoo.list` leaves it out unless asked.
+        cell: Kind of the layers, as `keras_lsc.zoo.networks.CELLS` lists them.
+        dataset: Name of a task of `keras_lsc.datasets`.
+        depth: Number of recurrent (or dense) layers.
+        units: Number of units of each layer.
+        target: Radius wanted, as `keras_lsc.stabilize` takes it.
+        mode: What pre-training moves, "scales" or "weights".
+        options: Options of the dataset.
+        input_shape: Shape of one input with these options; None for the task's own.
+        embedding: Size of the embedding of tokens; None for other inputs.
+        sequences: Number of training sequences that pre-training draws from.
+        certificate_sequences: Number of validation sequences the certificate is measured on.
+        samples: Fewest points of that measurement.
+        most_samples: Most points, where the radii differ much from point to point.
+        tolerance: Largest |mean radius - target|, of every transition.
+        pretraining_tolerance: The same where pre-training stops, on sequences of its own.
+        batch_size: Number of sequences of one update.
+        max_updates: Number of updates after which a build gives up.
+        learning_rate: Learning rate of pre-training; None for the default of the mode.
+        seed: Seed of the initial weights, of the draws and of their order.
+        hidden: Whether `keras_lsc.zoo.names` leaves it out unless asked.
     """
 
     cell: str
@@ -90,7 +90,7 @@ class Recipe:
         """Makes a recipe from `to_dict`.
 
         Raises:
-            RecipeError: a field is missing, unknown, or of no use.
+            RecipeError: A field is missing, unknown, or of no use.
         """
         return _checked(dict(values), "a recipe")
 
@@ -103,7 +103,7 @@ def target_name(target: Target) -> str:
     negative. So no name has a character that a file, or a module of torch, cannot have.
 
     Args:
-        target: as `keras_lsc.stabilize` takes it.
+        target: Radius wanted, as `keras_lsc.stabilize` takes it.
 
     Returns:
         Letters, digits, and a "-" between the numbers of a pair.
@@ -131,13 +131,13 @@ def read_recipes(folder: Path) -> dict[str, Recipe]:
     `[[network]]` table a cell, whose keys go before those of the file.
 
     Args:
-        folder: with the TOML files.
+        folder: Folder with the TOML files.
 
     Returns:
         The recipes by name.
 
     Raises:
-        RecipeError: a file is no TOML, has an unknown key, lacks one or gives a value of no use,
+        RecipeError: A file is no TOML, has an unknown key, lacks one or gives a value of no use,
             or two recipes have one name.
     """
     recipes: dict[str, Recipe] = {}
@@ -191,7 +191,7 @@ def _checked(values: dict[str, Any], where: str) -> Recipe:
     """Makes a recipe of values of any origin.
 
     Raises:
-        RecipeError: names `where` and the key that is of no use.
+        RecipeError: Names `where` and the key that is of no use.
     """
     _check_known(values, {item.name for item in fields(Recipe)}, where)
     for key in ("cell", "dataset", "depth", "units", "target"):

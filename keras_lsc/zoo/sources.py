@@ -2,14 +2,14 @@
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from keras_lsc.version import __version__
-from keras_lsc.zoo import archive, download, registry
+from keras_lsc.zoo import download, registry
 from keras_lsc.zoo.damage import in_short
 from keras_lsc.zoo.download import CheckpointUnavailableError as CheckpointUnavailableError
+from keras_lsc.zoo.keras_file import KerasFile
 
 FOLDER_VARIABLE = "KERAS_LSC_ZOO"
 URL_VARIABLE = "KERAS_LSC_ZOO_URL"
@@ -37,40 +37,31 @@ def folders() -> list[Path]:
     return [folder for folder in found if (folder / registry.INDEX).is_file()]
 
 
-def entries() -> dict[str, Mapping[str, Any]]:
-    """The entries of all indices, not to be changed; of one name the first holds."""
-    known: dict[str, Mapping[str, Any]] = {}
-    for folder in folders():
-        for name, entry in registry.read_index(folder / registry.INDEX).items():
-            known.setdefault(name, entry)
-    return known
-
-
-def find(name: str, sha256: str, cache_dir: Path | None, size: int | None = None) -> Path:
+def find(name: str, sha256: str, cache_dir: Path | None, size: int | None = None) -> KerasFile:
     """Returns the file of a checkpoint, fetched where it is not on this computer.
 
     Args:
-        name: of the checkpoint.
-        sha256: of its file.
-        cache_dir: folder of fetched files; None for `default_cache()`. A damaged file there is
+        name: Name of the checkpoint.
+        sha256: The sha256 of its file.
+        cache_dir: Folder of fetched files; None for `default_cache()`. A damaged file there is
             fetched again.
-        size: of its file, where that is known.
+        size: Bytes of its file, where that is known.
 
     Raises:
-        CheckpointUnavailableError: it is not on this computer and could not be fetched from
+        CheckpointUnavailableError: It is not on this computer and could not be fetched from
             KERAS_LSC_ZOO_URL, or without that from `RELEASE_URL`.
-        DamagedCheckpointError: the file of a folder, or what was fetched, has another sha256.
+        DamagedCheckpointError: The file of a folder, or what was fetched, has another sha256.
     """
-    cache = Path(cache_dir) if cache_dir else default_cache()
+    cache = cache_dir or default_cache()
     file = f"{name}.keras"
     looked_in = []
     for path in _installed(file):
         if path.is_file():
-            archive.check(path, sha256)
-            return path
+            return KerasFile.read(path).checked(sha256)
         looked_in.append(str(path.parent))
-    if is_intact(cache / file, sha256):
-        return cache / file
+    kept = _intact(cache / file, sha256)
+    if kept is not None:
+        return kept
     looked_in.append(str(cache))
     base = os.environ.get(URL_VARIABLE) or RELEASE_URL
     try:
@@ -88,64 +79,63 @@ def _installed(file: str) -> Iterator[Path]:
         yield folder / CHECKPOINTS / file
 
 
-def is_intact(path: Path, sha256: str) -> bool:
-    """Whether there is such a file, and it is the expected one."""
-    return path.is_file() and archive.sha256(path) == sha256
-
-
-def is_address(name: str) -> bool:
-    """Whether a checkpoint is named by where it is fetched from."""
-    return name.startswith(("hf://", "https://", "http://"))
+def _intact(path: Path, sha256: str) -> KerasFile | None:
+    """The file, where there is one and it is the expected one."""
+    if not path.is_file():
+        return None
+    file = KerasFile.read(path)
+    return file if file.sha256 == sha256 else None
 
 
 def fetch(
     address: str, sha256: str | None, cache_dir: Path | None, size: int | None = None
-) -> Path:
+) -> KerasFile:
     """Fetches a checkpoint by its address, unless the cache has it intact.
 
     Args:
         address: `https://.../name.keras` or `hf://owner/repo@revision/name.keras`.
-        sha256: of the file; mandatory, an address says nothing of what it gives.
-        cache_dir: folder of fetched files; None for `default_cache()`.
-        size: of the file, where that is known.
+        sha256: The sha256 of the file; mandatory, an address says nothing of what it gives.
+        cache_dir: Folder of fetched files; None for `default_cache()`.
+        size: Bytes of the file, where that is known.
 
     Returns:
-        Path of the file, checked.
+        The file, checked.
 
     Raises:
-        ValueError: no sha256, or an address of another form.
-        CheckpointUnavailableError: it could not be fetched.
-        DamagedCheckpointError: what was fetched has another sha256.
+        ValueError: No sha256, or an address of another form.
+        CheckpointUnavailableError: It could not be fetched.
+        DamagedCheckpointError: What was fetched has another sha256.
     """
     if not (isinstance(sha256, str) and re.fullmatch(r"[0-9a-f]{64}", sha256)):
         raise ValueError(
             f"Loading {address} needs sha256=, the 64 hexadecimal digits of the file it should "
             f"be; got {sha256!r:.200}."
         )
-    cache = Path(cache_dir) if cache_dir else default_cache()
+    cache = cache_dir or default_cache()
     if address.startswith("hf://"):
         return _fetch_from_hub(address, sha256, cache)
     download.parse(address)
     # Names of one sha256 share a folder: two addresses may end in the same name.
     path = cache / sha256[:16] / download.file_name(address)
-    if not is_intact(path, sha256):
-        download.fetch(address, path, sha256, size)
-    return path
+    kept = _intact(path, sha256)
+    if kept is not None:
+        return kept
+    download.fetch(address, path, sha256, size)
+    return KerasFile.read(path).checked(sha256)
 
 
-def _fetch_from_hub(address: str, sha256: str, cache: Path) -> Path:
+def _fetch_from_hub(address: str, sha256: str, cache: Path) -> KerasFile:
     parts = _HUB.fullmatch(address)
     if parts is None or ".." in parts["file"].split("/"):
         raise ValueError(
             f"{address} is no checkpoint on the hub; expected "
             "hf://owner/repository@revision/name.keras."
         )
-    path = _from_hub(address, parts, cache, force=False)
-    if not is_intact(path, sha256):
-        # What lies in the cache of the hub may have been cut off there.
-        path = _from_hub(address, parts, cache, force=True)
-        archive.check(path, sha256)
-    return path
+    kept = _intact(_from_hub(address, parts, cache, force=False), sha256)
+    if kept is not None:
+        return kept
+    # What lies in the cache of the hub may have been cut off there.
+    return KerasFile.read(_from_hub(address, parts, cache, force=True)).checked(sha256)
 
 
 def _from_hub(address: str, parts: re.Match[str], cache: Path, force: bool) -> Path:

@@ -1,18 +1,16 @@
 """What is measured of one checkpoint on the backend of this process, for `keras_lsc.comparison`.
 
-    KERAS_BACKEND=torch python -m keras_lsc.backend_run FOLDER
+    KERAS_BACKEND=torch python -m keras_lsc.comparison.worker FOLDER
 
 The folder holds `task.json` and, where there is data, `x.npy` and `y.npy`; `result.json`,
 `outputs.npy` and `gradients.npy` are written to it.
 """
 
-import hashlib
 import importlib.util
 import json
 import sys
 import time
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +19,12 @@ import numpy as np
 from keras import ops
 
 from keras_lsc import backend
+from keras_lsc.files import array_identity
 from keras_lsc.pretrainer import LSCPretrainer
 from keras_lsc.stability.measure import measure
-from keras_lsc.zoo import archive
-from keras_lsc.zoo.fitting import gives_logits, output_activation
+from keras_lsc.version import installed_versions
+from keras_lsc.zoo.heads import gives_logits, output_activation
+from keras_lsc.zoo.keras_file import KerasFile
 
 # Steps of a sequence that is drawn, where the network leaves their number open.
 _STEPS = 50
@@ -35,15 +35,15 @@ _LONGEST = 30.0
 def run(folder: Path) -> None:
     """Measures the checkpoint that `task.json` names and writes what was found beside it."""
     task = json.loads((folder / "task.json").read_text(encoding="utf-8"))
-    path = Path(task["file"])
-    model = archive.read_model(path)
+    file = KerasFile.read(task["file"]).checked(task["sha256"])
+    model = file.model()
     x, y, labels = _batch(model, folder, task["batch_size"], task["seed"])
     loss = _loss(model, y)
     np.save(folder / "outputs.npy", ops.convert_to_numpy(model(x, training=False)))
     report = measure(model, x, samples=task["samples"], seed=task["seed"])
     np.save(folder / "gradients.npy", _gradients(model, loss, x, y))
     model.compile(keras.optimizers.Adam(task["learning_rate"]), loss)
-    pretrainer = LSCPretrainer(archive.read_model(path), seed=task["seed"])
+    pretrainer = LSCPretrainer(file.model(), seed=task["seed"])
     pretrainer.compile()
     times = _seconds(
         {
@@ -53,12 +53,7 @@ def run(folder: Path) -> None:
         task["repeats"],
     )
     result = {
-        "inputs": {
-            "shape": list(x.shape),
-            "dtype": str(x.dtype),
-            "sha256": hashlib.sha256(np.ascontiguousarray(x).tobytes()).hexdigest(),
-            "labels": labels,
-        },
+        "inputs": {**array_identity(x), "labels": labels},
         "device": backend.device_name(),
         "versions": _versions(),
         "radii": {row.name: row.radius for row in report.transitions},
@@ -160,13 +155,9 @@ def _peak_host_memory() -> int | None:
 
 def _versions() -> dict[str, str]:
     name = keras.backend.backend()
-    found = {"keras": keras.version(), "numpy": np.__version__}
-    for package in (name, f"{name}-cpu"):
-        try:
-            found[name] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+    found = installed_versions("keras", "numpy", name, f"{name}-cpu")
+    # The build without a GPU is a package of its own.
+    return {package.removesuffix("-cpu"): number for package, number in found.items()}
 
 
 if __name__ == "__main__":
