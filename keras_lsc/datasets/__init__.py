@@ -54,6 +54,7 @@ __all__ = [
     "info",
     "load",
     "names",
+    "options",
     "prepared",
     "read_ts",
     "stream",
@@ -122,6 +123,23 @@ def info(name: str) -> TaskInfo:
     return _task(name).info
 
 
+def options(name: str) -> dict[str, Any]:
+    """Returns the options that `load` takes for a task, and their defaults.
+
+    Args:
+        name: String, one of `names()`.
+
+    Raises:
+        ValueError: The name is not a known one.
+
+    Example:
+        >>> from keras_lsc import datasets
+        >>> datasets.options("copy_memory")
+        {'limit': None, 'data_dir': None, 'download': True, 'delay': 100, 'symbols': 10, 'seed': 0}
+    """
+    return _task(name).options
+
+
 def prepared(name: str, data_dir: str | os.PathLike[str] | None = None) -> Prepared | None:
     """Returns what is prepared on this computer of the data of a task.
 
@@ -170,8 +188,8 @@ def load(
             end, which a recurrent layer cannot tell from inputs: give it the mask.
         **options: what the task itself takes. Every task takes `limit`, the largest number of
             examples to return, counted from the start of the split, and `data_dir` and `download`,
-            of which those that are generated make no use. For the rest see docs/datasets.md, or
-            `read` in the module of the task, such as `keras_lsc.datasets.parity.read`.
+            of which those that are generated make no use. For the rest see `options(name)` and
+            docs/datasets.md.
 
     Returns:
         x: float32 array (N, T, features), (N, features) for feed-forward tasks; int32 (N, T) for

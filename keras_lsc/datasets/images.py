@@ -94,8 +94,9 @@ class ImageTask:
             citation=self.source.citation,
         )
         own: tuple[Field[Any], ...] = fields(self.transform) if is_dataclass(self.transform) else ()
-        options = ("limit", "data_dir", "download", *(field.name for field in own))
-        return Task(info, self.read, reader_options=options)
+        options = {field.name: getattr(self.transform, field.name) for field in own}
+        place = {"limit": None, "data_dir": None, "download": True}
+        return Task(info, self.read, reader_options={**place, **options})
 
 
 TASKS = (

@@ -60,9 +60,9 @@ def read(
 
     Example:
         >>> from keras_lsc import datasets
-        >>> x, y = datasets.load("spoken_digit_spikes", split="test", channels=700)
+        >>> x, y = datasets.load("spoken_digit_spikes", split="test", limit=9, channels=700)
         >>> x.shape
-        (250, 100, 700)
+        (9, 100, 700)
 
     Source:
         The recordings: Z. Jackson, Free Spoken Digit Dataset, 2016. The encoder:

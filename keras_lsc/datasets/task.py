@@ -15,7 +15,7 @@ from keras_lsc.datasets.text import TokenStream
 
 # Taken by every task, so that one call serves them all; what is read from no folder has no use of
 # the last two.
-_SHARED = ("limit", "data_dir", "download")
+_SHARED = {"limit": None, "data_dir": None, "download": True}
 
 
 @dataclass(frozen=True)
@@ -28,18 +28,19 @@ class Task:
         info: What is known of it before its data is read.
         reader: Function of a split and of keyword-only options, which returns its `Examples`.
         stream_reader: For texts, the same for a `TokenStream`; None for other tasks.
-        reader_options: Names of the options of `reader`; None reads them off its signature.
+        reader_options: Mapping from the options of `reader` to their defaults; None reads them off
+            its signature.
     """
 
     info: TaskInfo
     reader: Callable[..., Examples]
     stream_reader: Callable[..., TokenStream] | None = None
-    reader_options: tuple[str, ...] | None = None
+    reader_options: Mapping[str, Any] | None = None
 
     @property
-    def options(self) -> tuple[str, ...]:
-        """Names of the options that `keras_lsc.datasets.load` takes for this task."""
-        return tuple(dict.fromkeys((*_SHARED, *self._reader_options())))
+    def options(self) -> dict[str, Any]:
+        """The options that `keras_lsc.datasets.load` takes for this task, and their defaults."""
+        return {**_SHARED, **self._reader_options()}
 
     def read(self, split: str, options: Mapping[str, Any]) -> Examples:
         """Returns the examples of a split.
@@ -55,11 +56,11 @@ class Task:
     def read_stream(self, split: str, options: Mapping[str, Any]) -> TokenStream:
         """Returns the text of a split as a stream of tokens; as `read`, for texts only."""
         assert self.stream_reader is not None, f"{self.info.name} is no text"
-        self._check(split, options, _keywords(self.stream_reader))
+        self._check(split, options, _options(self.stream_reader))
         return self.stream_reader(split, **options)
 
-    def _reader_options(self) -> tuple[str, ...]:
-        return _keywords(self.reader) if self.reader_options is None else self.reader_options
+    def _reader_options(self) -> Mapping[str, Any]:
+        return _options(self.reader) if self.reader_options is None else self.reader_options
 
     def _check(self, split: str, options: Mapping[str, Any], known: Iterable[str]) -> None:
         for option in options:
@@ -75,5 +76,6 @@ class Task:
         flag("download", options.get("download", True))
 
 
-def _keywords(function: Callable[..., Any]) -> tuple[str, ...]:
-    return tuple(name for name in inspect.signature(function).parameters if name != "split")
+def _options(function: Callable[..., Any]) -> dict[str, Any]:
+    parameters = inspect.signature(function).parameters.values()
+    return {one.name: one.default for one in parameters if one.name != "split"}
