@@ -1,6 +1,7 @@
 """The command that lists the tasks, and their page in the documentation."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -78,3 +79,11 @@ def test_the_page_describes_the_task(name):
     assert info.homepage in row
     for size in info.examples.values():
         assert "?" if size is None else f"{size:,}" in row
+
+
+@pytest.mark.parametrize("name", datasets.names())
+def test_the_page_names_the_options(name):
+    own = set(datasets.options(name)) - {"limit", "data_dir", "download"}
+    text = PAGE.read_text().partition("## Options")[2].partition("## Splits")[0]
+    rows = [line for line in text.splitlines() if line.startswith(f"| `{name}` |")]
+    assert own == set(re.findall("`([a-z_]+)`", "".join(rows))) - {name}
