@@ -19,7 +19,7 @@ from keras_lsc.datasets.image_transforms import (
     z_scored,
 )
 from keras_lsc.datasets.info import Kind, TaskInfo
-from keras_lsc.datasets.task import Task
+from keras_lsc.datasets.task import SHARED_OPTIONS, Task
 
 
 @dataclass(frozen=True)
@@ -95,8 +95,7 @@ class ImageTask:
         )
         own: tuple[Field[Any], ...] = fields(self.transform) if is_dataclass(self.transform) else ()
         options = {field.name: getattr(self.transform, field.name) for field in own}
-        place = {"limit": None, "data_dir": None, "download": True}
-        return Task(info, self.read, reader_options={**place, **options})
+        return Task(info, self.read, reader_options={**SHARED_OPTIONS, **options})
 
 
 TASKS = (

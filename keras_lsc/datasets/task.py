@@ -15,7 +15,7 @@ from keras_lsc.datasets.text import TokenStream
 
 # Taken by every task, so that one call serves them all; what is read from no folder has no use of
 # the last two.
-_SHARED = {"limit": None, "data_dir": None, "download": True}
+SHARED_OPTIONS: Mapping[str, Any] = {"limit": None, "data_dir": None, "download": True}
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Task:
     @property
     def options(self) -> dict[str, Any]:
         """The options that `keras_lsc.datasets.load` takes for this task, and their defaults."""
-        return {**_SHARED, **self._reader_options()}
+        return {**SHARED_OPTIONS, **self._reader_options()}
 
     def read(self, split: str, options: Mapping[str, Any]) -> Examples:
         """Returns the examples of a split.
