@@ -41,10 +41,9 @@ def load_split(setting: Setting, split: str) -> Split:
         split: "train", "validation" or "test".
     """
     limits = {"train": setting.training, "validation": setting.validation, "test": setting.test}
-    options = dict(setting.options)
-    if datasets.info(setting.dataset).kind != "generated":
-        options["download"] = False
-    x, y = datasets.load(setting.dataset, split, limit=limits[split], **options)
+    x, y = datasets.load(
+        setting.dataset, split, limit=limits[split], download=False, **setting.options
+    )
     if setting.steps is not None:
         x = x.reshape(len(x), setting.steps, -1)
     return Split(x, y)

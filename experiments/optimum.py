@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 
 import numpy as np
+import pandas as pd
 
 from experiments import statistics
-from experiments.summary import FAR_CORNER, LEAST_SEEDS, Network, tally
+from experiments.summary import LEAST_SEEDS, Network
 from experiments.tables import markdown, metric, share
 from keras_lsc import datasets
 
@@ -102,77 +102,68 @@ def _nearest_tried(network: Network, mode: str, target: float) -> float:
     )
 
 
-def optimum_sentence(networks: list[Network], mode: str = "scales") -> str:
-    """How often the best target's interval holds what each law says, and whether it moves with it.
-
-    Args:
-        networks: of the sweep.
-        mode: of the pre-training.
-    """
-    found = [(network, best_target(network, mode)) for network in networks]
-    known = [(n, place) for n, place in found if place is not None and learns(n, mode)]
+def law_table(networks: list[Network], mode: str = "scales") -> str:
+    """On how many networks of a sweep the interval of the best target holds what each law says."""
+    known = _learned(networks, mode)
     if not known:
         return ""
-    counts = [
-        f"{name} on {sum(_holds(place, value) for _, place in known)}" for name, value in LAWS
-    ]
-    corners = [(network, place, network.setting.far_corner_target) for network, place in known]
-    held = sum(_holds(place, _nearest_tried(net, mode, corner)) for net, place, corner in corners)
-    text = (
-        f"In the sweep of the balanced target, of {len(known)} networks that learn anything, the "
-        f"interval of the best target holds {', '.join(counts)}, and the tried one that is nearest "
-        f"to the far-corner radius on {held}: the radius by which the energy law keeps the "
-        "gradient from the last output to the first input, nearer to 1 the longer the sequences "
-        "and the fewer the layers."
+    held = {name: sum(_holds(place, value) for _, place in known) for name, value in LAWS}
+    held["the tried one nearest to the far-corner radius"] = sum(
+        _holds(place, _nearest_tried(network, mode, network.setting.far_corner_target))
+        for network, place in known
     )
+    rows = [[name, f"{count} of {len(known)}"] for name, count in held.items()]
+    return markdown(["target", "in the interval of the best one"], rows)
+
+
+def corner_correlation(
+    networks: list[Network], mode: str = "scales"
+) -> statistics.RankCorrelation | None:
+    """Correlation of the best target with the far-corner radius, from network to network.
+
+    Returns:
+        None where too few networks learn anything.
+    """
+    known = _learned(networks, mode)
     if len(known) < _LEAST_NETWORKS:
-        return text
-    correlation = statistics.rank_correlation(
-        [corner for *_, corner in corners], [place.value for _, place in known]
-    )
-    moves = "moves" if correlation.is_clearly_positive else "does not move"
-    return (
-        f"{text} From network to network the best target {moves} with that radius ({correlation})."
+        return None
+    return statistics.rank_correlation(
+        [network.setting.far_corner_target for network, _ in known],
+        [place.value for _, place in known],
     )
 
 
-def nearer_target_sentence(networks: list[Network]) -> str:
+def _learned(networks: list[Network], mode: str) -> list[tuple[Network, statistics.Interval]]:
+    """The networks that learn anything, and where their best targets are."""
+    found = [(network, best_target(network, mode)) for network in networks]
+    return [(n, place) for n, place in found if place is not None and learns(n, mode)]
+
+
+def nearer_target_table(networks: list[Network]) -> str:
     """How often the one of "variance" and 1 that is nearer to the far-corner radius is better.
 
     Args:
         networks: of other experiments than the sweep, where the far-corner radius was first seen.
     """
-    wins, clear = Counter[str](), 0
-    for network in networks:
-        gain = network.compare("variance", "1")
-        if gain is None or not (gain.is_above_zero or gain.is_below_zero):
-            continue
-        clear += 1
-        better = "variance" if gain.is_above_zero else "1"
-        wins[better] += 1
-        nearer = "variance" if network.setting.far_corner_target < (ENERGY + 1) / 2 else "1"
-        wins["nearer"] += better == nearer
-    if not clear:
-        return ""
-    return (
-        f'Elsewhere "variance" and 1, by scales, differ clearly on {clear} recurrent networks: the '
-        f"one nearer to the far-corner radius is better on {wins['nearer']} "
-        f'({share(statistics.share(wins["nearer"], clear))}), "variance" on {wins["variance"]}, '
-        f"1 on {wins['1']}."
+    gains = [(network, network.compare("variance", "1")) for network in networks]
+    clear = pd.DataFrame(
+        [
+            (gain.is_above_zero, network.setting.far_corner_target < (ENERGY + 1) / 2)
+            for network, gain in gains
+            if gain is not None and (gain.is_above_zero or gain.is_below_zero)
+        ],
+        columns=["variance_is_better", "variance_is_nearer"],
     )
-
-
-def aimed_at_sentence(networks: list[Network]) -> str:
-    """How often the far-corner radius itself, as a target, beats the default and other targets."""
-    parts = []
-    for other in ("default", "variance", "1"):
-        counts = tally(networks, FAR_CORNER, other)
-        if counts.count:
-            name = {"default": "the default start", "variance": '"variance"'}.get(other, other)
-            parts.append(f"than {name} on {counts.better} and {counts.worse} of {counts.count}")
-    if not parts:
+    if clear.empty:
         return ""
-    return (
-        "As a target of its own the radius is clearly better and clearly worse "
-        f"{', '.join(parts)} networks."
-    )
+    nearer = clear["variance_is_better"] == clear["variance_is_nearer"]
+    wins = {
+        "the one nearer to the far-corner radius": nearer,
+        "variance": clear["variance_is_better"],
+        "1": ~clear["variance_is_better"],
+    }
+    rows = [
+        [name, f"{won.sum()} of {len(clear)}", share(statistics.share(int(won.sum()), len(clear)))]
+        for name, won in wins.items()
+    ]
+    return markdown(["of variance and 1, by scales", "clearly better on", "share"], rows)

@@ -11,7 +11,7 @@ import matplotlib
 import numpy as np
 
 from experiments.advice import NEITHER, Verdict
-from experiments.longest import by_task_and_cell, length_of, solved
+from experiments.memory_length import by_task_and_cell, length_of, solved
 from experiments.optimum import (
     ENERGY,
     balanced_starts,

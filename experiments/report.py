@@ -16,7 +16,16 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from experiments import advice, claims, energies, longest, optimum, storage, tables
+from experiments import (
+    advice,
+    aggregate,
+    energies,
+    findings,
+    memory_length,
+    optimum,
+    storage,
+    tables,
+)
 from experiments.settings import (
     FOLDER,
     Experiment,
@@ -29,6 +38,8 @@ from experiments.summary import LEAST_SEEDS, Network, networks
 _ORDER = ("recurrent", "targets", "lstm", "feed_forward", "state_space", "long_dependencies")
 _README = FOLDER.parent / "README.md"
 _BEGIN, _END = "<!-- experiments:begin -->", "<!-- experiments:end -->"
+# A rank correlation takes more networks than that.
+_LEAST_CORRELATED = 5
 # Experiments whose starts are the paper's: what the summary and the advice rest on.
 _COMPARED = ("recurrent", "feed_forward", "state_space", "long_dependencies")
 
@@ -43,13 +54,10 @@ def write_report(folder: Path = FOLDER, check: bool = False) -> bool:
     Returns:
         Whether texts and index were the same as before.
     """
-    found = {
-        name: networks(storage.read_rows(folder / "results" / f"{name}.jsonl"))
-        for name in _ordered(experiment_names(folder))
-    }
+    found = read_networks(folder)
     experiments = {name: read_experiment(folder / f"{name}.toml") for name in found}
     contents = {
-        folder / "RESULTS.md": _results(experiments, found),
+        folder / "RESULTS.md": _results(experiments, found, is_ours=folder == FOLDER),
         folder / "DETAILS.md": _details(experiments, found),
         folder / "results" / "trace.json": json.dumps(trace(found), indent=1) + "\n",
     }
@@ -66,15 +74,21 @@ def write_report(folder: Path = FOLDER, check: bool = False) -> bool:
     return same
 
 
+def read_networks(folder: Path = FOLDER) -> dict[str, list[Network]]:
+    """The networks of every experiment of a folder, in the order of the report."""
+    return {
+        name: networks(storage.read_rows(folder / "results" / f"{name}.jsonl"))
+        for name in _ordered(experiment_names(folder))
+    }
+
+
 def _with_summary(readme: str, found: dict[str, list[Network]]) -> str:
     """The README with what the experiments say between its marks."""
     before, rest = readme.split(_BEGIN)
     _, after = rest.split(_END)
-    said = advice.verdicts(_compared(found))
-    parts = [advice.summary(said)]
-    if said:
-        parts += [advice.beforehand(said), _RANGE_NOTE, advice.range_table(said)]
-        parts += ["Cell by cell:", advice.cell_table(said), _best_target(found)]
+    said = advice.verdicts(compared(found))
+    parts = [findings.SUMMARY, findings.BEFOREHAND, _RANGE_NOTE, advice.range_table(said)]
+    parts += ["Cell by cell:", advice.cell_table(said), findings.BEST_TARGET]
     text = _joined(parts)
     return f"{before}{_BEGIN}\n\n{text}\n{_END}{after}"
 
@@ -104,7 +118,7 @@ def draw(found: dict[str, list[Network]], folder: Path) -> None:
     from experiments import pictures
 
     pictures.theory(folder / "theory.png")
-    pictures.when_it_helps(advice.verdicts(_compared(found)), folder / f"{_WHEN_IT_HELPS}.png")
+    pictures.when_it_helps(advice.verdicts(compared(found)), folder / f"{_WHEN_IT_HELPS}.png")
     for name, members in found.items():
         if name == "gradients":
             pictures.gradient_grids(members, folder / "gradients.png")
@@ -122,12 +136,15 @@ def _ordered(names: list[str]) -> list[str]:
     return first + [name for name in names if name not in first]
 
 
-def _compared(found: dict[str, list[Network]]) -> list[Network]:
+def compared(found: dict[str, list[Network]]) -> list[Network]:
+    """The networks that the summary and the advice rest on."""
     return [network for name in _COMPARED for network in found.get(name, [])]
 
 
-def _results(experiments: dict[str, Experiment], found: dict[str, list[Network]]) -> str:
-    parts = [_head(found), _short(found)]
+def _results(
+    experiments: dict[str, Experiment], found: dict[str, list[Network]], is_ours: bool
+) -> str:
+    parts = [_head(found), _short(found, is_ours)]
     parts += [_section(experiments[name], found[name]) for name in found]
     parts += [_THEORY, _missing(experiments, found)]
     return _joined(parts)
@@ -175,28 +192,42 @@ shared machine); {made_with}.
 {_HOW_TO_READ}"""
 
 
-def _short(found: dict[str, list[Network]]) -> str:
-    compared = _compared(found)
-    said = advice.verdicts(compared)
-    parts = ["## In short", "### Advice", advice.summary(said)]
+def _short(found: dict[str, list[Network]], is_ours: bool) -> str:
+    networks_compared = compared(found)
+    said = advice.verdicts(networks_compared)
+    parts = ["## In short", "### Advice"]
+    if is_ours:
+        parts += [findings.SUMMARY, findings.BY_CELL, findings.BEST_TARGET, findings.CLOSING]
+        parts += [findings.BEFOREHAND]
     if said:
-        parts += [advice.by_cell(said), _best_target(found), _CLOSING, advice.beforehand(said)]
-        parts += [_RANGE_NOTE, advice.range_table(said)]
-        parts += [advice.cell_table(said), _VERDICT_NOTE, _picture(_WHEN_IT_HELPS)]
-        parts += [advice.verdict_table(said)]
-    parts += ["### The paper's summary", _SUMMARY_NOTE, claims.paper_form(compared)]
-    parts += ["### Scales or weights", claims.mode_comparison(compared)]
+        parts += [_RANGE_NOTE, advice.range_table(said), advice.cell_table(said)]
+        parts += [_CORRELATION_NOTE, advice.depth_table(said), _correlations(found, said)]
+        parts += [optimum.nearer_target_table(networks_compared)]
+        parts += [_VERDICT_NOTE, _picture(_WHEN_IT_HELPS), advice.verdict_table(said)]
+    else:
+        parts += [f"No network has {LEAST_SEEDS} seeds of both starts yet, so there is no advice."]
+    parts += ["### The paper's summary", _SUMMARY_NOTE, aggregate.paper_form(networks_compared)]
+    parts += ["### Scales or weights", aggregate.mode_comparison(networks_compared)]
     return _joined(parts)
 
 
-def _best_target(found: dict[str, list[Network]]) -> str:
-    """Where the best target lies in the sweep, and whether that holds in the other experiments."""
-    sweep = optimum.optimum_sentence(found.get("targets", []))
-    if not sweep:
-        return ""
-    others = _compared(found)
-    sentences = [sweep, optimum.nearer_target_sentence(others), optimum.aimed_at_sentence(others)]
-    return " ".join(filter(None, sentences))
+def _correlations(found: dict[str, list[Network]], said: list[advice.Verdict]) -> str:
+    """Whether what is known beforehand goes with what training finds."""
+    known = [verdict for verdict in said if verdict.energy_sum is not None]
+    correlations = {
+        "distance of the energy sum from 1, fall of the test error": (
+            advice.distance_correlation(known) if len(known) > _LEAST_CORRELATED else None
+        ),
+        "far-corner radius, best target of the sweep": optimum.corner_correlation(
+            found.get("targets", [])
+        ),
+    }
+    rows = [
+        [name, str(one.count), f"{one.value:.2f}", f"{one.p_value:.2g}"]
+        for name, one in correlations.items()
+        if one is not None
+    ]
+    return tables.markdown(["", "networks", "Spearman's correlation", "p"], rows) if rows else ""
 
 
 def _section(experiment: Experiment, members: list[Network]) -> str:
@@ -209,17 +240,16 @@ def _section(experiment: Experiment, members: list[Network]) -> str:
         parts += ["Both cells at every depth:", _picture(_BY_DEPTH)]
         parts += [_ENERGY_NOTE, energies.energy_table(members)]
     if experiment.name == "targets":
-        sentence = optimum.optimum_sentence(members)
-        table = optimum.optimum_table(members)
-        parts += ["### The best target", sentence, table, _picture("targets")]
+        parts += ["### The best target", optimum.law_table(members)]
+        parts += [optimum.optimum_table(members), _picture("targets")]
     if experiment.name == "long_dependencies":
         parts += ["### The longest solved", _picture(experiment.name)]
-        parts += [longest.longest_table(members)]
+        parts += [memory_length.longest_table(members)]
     if trained:
         parts += ["### Test metric", tables.metrics_table(trained)]
         if experiment.name not in ("targets", "long_dependencies"):
             parts += [_picture(experiment.name)]
-        distances = claims.distance_table(trained)
+        distances = aggregate.distance_table(trained)
         if distances:
             parts += ["### Distance from the best start", _DISTANCE_NOTE, distances]
         said = advice.verdicts(trained)
@@ -316,13 +346,13 @@ has; the paper's summary below compares them one by one. Errors of a task of lon
 is solved from both starts are small, and their ratio means little: "The longest solved" has what
 counts there.""".strip()
 
-_CLOSING = """
-No claim reaches further than these sizes, tasks and budgets: elsewhere measure first, and keep the
-default start as one of those that validation chooses from.""".strip()
-
 _RANGE_NOTE = """
 By this sum, on how many networks the best pre-trained start, and those of the single targets by
 scales, are clearly better and clearly worse than the default one:""".strip()
+
+_CORRELATION_NOTE = """
+The same by the number of layers, and how what is known before training goes with what training
+finds:""".strip()
 
 _SUMMARY_NOTE = """
 In what share of settings (network, task, length, clipping) the mean over seeds of one start is

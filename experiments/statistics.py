@@ -46,18 +46,12 @@ class RankCorrelation:
     Attributes:
         value: between -1 and 1.
         p_value: the probability of one as strong without any connection.
+        count: of cases that it rests on.
     """
 
     value: float
     p_value: float
-
-    @property
-    def is_clearly_positive(self) -> bool:
-        """Whether the figures rise together, by the confidence of all intervals here."""
-        return self.p_value < 1 - CONFIDENCE and self.value > 0
-
-    def __str__(self) -> str:
-        return f"Spearman's correlation {self.value:.2f}, p = {self.p_value:.2g}"
+    count: int
 
 
 def rank_correlation(first: Sequence[float], second: Sequence[float]) -> RankCorrelation:
@@ -68,7 +62,7 @@ def rank_correlation(first: Sequence[float], second: Sequence[float]) -> RankCor
         second: of the same cases, in the same order.
     """
     test = stats.spearmanr(first, second)
-    return RankCorrelation(float(test.statistic), float(test.pvalue))
+    return RankCorrelation(float(test.statistic), float(test.pvalue), len(first))
 
 
 def mean(values: Sequence[float]) -> Interval:
@@ -81,8 +75,8 @@ def mean(values: Sequence[float]) -> Interval:
     middle = float(np.mean(values))
     if count < 2:
         return Interval(middle, -math.inf, math.inf, count)
-    error = float(np.std(values, ddof=1)) / math.sqrt(count)
-    half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, count - 1)) * error
+    # The interval of scipy is not a number where all values are equal.
+    half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, count - 1) * stats.sem(values))
     return Interval(middle, middle - half, middle + half, count)
 
 
@@ -103,12 +97,9 @@ def share(successes: int, count: int) -> Interval:
         successes: how many.
         count: of how many, at least one.
     """
-    z = float(stats.norm.ppf(0.5 + CONFIDENCE / 2))
-    observed = successes / count
-    denominator = 1 + z**2 / count
-    centre = (observed + z**2 / (2 * count)) / denominator
-    half = z * math.sqrt(observed * (1 - observed) / count + z**2 / (4 * count**2)) / denominator
-    return Interval(observed, max(0.0, centre - half), min(1.0, centre + half), count)
+    test = stats.binomtest(successes, count)
+    wilson = test.proportion_ci(CONFIDENCE, method="wilson")
+    return Interval(test.statistic, wilson.low, wilson.high, count)
 
 
 def place_of_best(places: Sequence[float], values: np.ndarray, draws: int = 2000) -> Interval:

@@ -470,8 +470,8 @@ FUNCTIONS = (
         },
     ),
     Function(
-        "datasets.LaneBatches",
-        datasets.LaneBatches,
+        "datasets.ContiguousBatches",
+        datasets.ContiguousBatches,
         lambda: {"tokens": np.arange(200), "batch_size": 2, "steps": 4},
         {
             "tokens": Sort(
@@ -483,8 +483,8 @@ FUNCTIONS = (
         },
     ),
     Function(
-        "datasets.CarriedState",
-        datasets.CarriedState,
+        "layers.CarriedState",
+        layers.CarriedState,
         lambda: {"layer": keras.layers.GRU(2)},
         {"layer": Sort((), (None, "x", 3, keras.layers.Dense(2), keras.layers.GRU, print))},
         (TypeError,),
@@ -576,8 +576,8 @@ FUNCTIONS = (
         },
     ),
     Function(
-        "layers.FiringRateSchedule",
-        layers.FiringRateSchedule,
+        "callbacks.FiringRateSchedule",
+        callbacks.FiringRateSchedule,
         dict,
         {
             "begin": Sort((0, 0.5), (-0.1, 0.6, 1, _NAN, _INF, True, *_NO_NUMBERS)),

@@ -47,6 +47,14 @@ def _compiled_once(tmp_path_factory):
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _empty_home_of_keras(tmp_path_factory):
+    """Where MNIST is not prepared it is absent, whatever Keras has fetched on this computer."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KERAS_HOME", str(tmp_path_factory.mktemp("keras")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _seeds():
     keras.utils.set_random_seed(20)

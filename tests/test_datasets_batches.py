@@ -6,7 +6,8 @@ import pytest
 from keras import layers
 
 from keras_lsc import callbacks, datasets
-from keras_lsc.datasets import CarriedState, GrowingTask, LaneBatches
+from keras_lsc.datasets import ContiguousBatches, GrowingTask
+from keras_lsc.layers import CarriedState
 
 pytestmark = pytest.mark.once
 
@@ -152,7 +153,7 @@ def test_sequences_of_one_length_are_masked_nowhere():
 def test_losses_and_shapes_fit_a_model(name):
     info = datasets.info(name)
     batches = datasets.batches(name, batch_size=16, limit=32)
-    sequences = info.target == "label per step"
+    sequences = info.per_step
     model = keras.Sequential(
         [
             keras.Input(info.shape),
@@ -168,22 +169,22 @@ def test_losses_and_shapes_fit_a_model(name):
 @pytest.mark.parametrize("index", [-1, 4])
 def test_a_batch_that_is_not_there(index):
     batches = datasets.batches("adding", limit=100, length=4)
-    lanes = LaneBatches(np.arange(9), batch_size=2, steps=1)
-    for dataset in (batches, lanes, GrowingTask("parity", batches=4)):
+    contiguous = ContiguousBatches(np.arange(9), batch_size=2, steps=1)
+    for dataset in (batches, contiguous, GrowingTask("parity", batches=4)):
         with pytest.raises(IndexError, match=f"there are 4 batches, and no batch {index}"):
             dataset[index]
 
 
 @pytest.mark.parametrize("argument", ["batch_size", "seed"])
 def test_impossible_numbers_are_refused(argument):
-    with pytest.raises(ValueError, match=f"{argument}=-1 is not an integer"):
+    with pytest.raises(ValueError, match=f"{argument} must be .*integer.*, got -1"):
         datasets.batches("adding", **{argument: -1})
 
 
 @pytest.mark.parametrize(("batch_size", "steps"), [(1, 1), (3, 5), (4, 7), (5, 24)])
 @pytest.mark.parametrize("drop_rest", [True, False])
-def test_lanes_continue_one_another(tokens, batch_size, steps, drop_rest):
-    batches = LaneBatches(tokens, batch_size=batch_size, steps=steps, drop_rest=drop_rest)
+def test_contiguous_batches_continue_one_another(tokens, batch_size, steps, drop_rest):
+    batches = ContiguousBatches(tokens, batch_size=batch_size, steps=steps, drop_rest=drop_rest)
     length = (len(tokens) - 1) // batch_size
     x = np.concatenate([x for x, _ in batches], axis=1)
     y = np.concatenate([y for _, y in batches], axis=1)
@@ -196,15 +197,15 @@ def test_lanes_continue_one_another(tokens, batch_size, steps, drop_rest):
 
 
 def test_too_short_a_text_is_refused():
-    with pytest.raises(ValueError, match="9 tokens are too few for batch_size=4 lanes of steps=3"):
-        LaneBatches(np.arange(9), batch_size=4, steps=3)
+    with pytest.raises(ValueError, match="9 tokens are too few for batch_size=4 contiguous"):
+        ContiguousBatches(np.arange(9), batch_size=4, steps=3)
 
 
 @pytest.mark.parametrize("cell", STATEFUL)
 def test_the_carried_state_makes_batches_one_long_sequence(tokens, cell):
     plain, carried = language_model(cell), language_model(cell, CarriedState)
-    pieces = LaneBatches(tokens, batch_size=4, steps=7, drop_rest=False)
-    whole = LaneBatches(tokens, batch_size=4, steps=30)
+    pieces = ContiguousBatches(tokens, batch_size=4, steps=7, drop_rest=False)
+    whole = ContiguousBatches(tokens, batch_size=4, steps=30)
     reset = callbacks.ResetStates()
     expected = plain.predict(whole, verbose=0)
     reset.set_model(carried)
@@ -217,8 +218,10 @@ def test_the_carried_state_makes_batches_one_long_sequence(tokens, cell):
 @pytest.mark.parametrize("cell", STATEFUL)
 def test_fit_and_evaluate_carry_the_state(tokens, cell):
     plain, carried = language_model(cell), language_model(cell, CarriedState)
-    pieces = LaneBatches(tokens, batch_size=4, steps=5)
-    (expected,) = np.ravel(plain.evaluate(LaneBatches(tokens, batch_size=4, steps=30), verbose=0))
+    pieces = ContiguousBatches(tokens, batch_size=4, steps=5)
+    (expected,) = np.ravel(
+        plain.evaluate(ContiguousBatches(tokens, batch_size=4, steps=30), verbose=0)
+    )
     forgetful = float(np.ravel(plain.evaluate(pieces, verbose=0))[0])
     assert abs(forgetful - expected) > 0.01, "the past does not matter, so this test says nothing"
     options = {"verbose": 0, "callbacks": [callbacks.ResetStates()]}
@@ -232,7 +235,7 @@ def test_fit_and_evaluate_carry_the_state(tokens, cell):
 def test_a_carried_state_lets_gradients_train(tokens):
     model = language_model("gru", CarriedState)
     model.compile(keras.optimizers.Adam(0.05), model.loss)
-    pieces = LaneBatches(np.tile(np.arange(7, dtype="int32"), 40), batch_size=4, steps=5)
+    pieces = ContiguousBatches(np.tile(np.arange(7, dtype="int32"), 40), batch_size=4, steps=5)
     reset = [callbacks.ResetStates()]
     losses = model.fit(pieces, epochs=15, shuffle=False, verbose=0, callbacks=reset).history["loss"]
     assert losses[-1] < 0.3 * losses[0], "seven tokens in a row are easy to learn"
@@ -240,7 +243,7 @@ def test_a_carried_state_lets_gradients_train(tokens):
 
 def test_a_carried_state_is_saved_with_the_model(tokens, tmp_path):
     model = language_model("lstm", CarriedState)
-    pieces = LaneBatches(tokens, batch_size=4, steps=5)
+    pieces = ContiguousBatches(tokens, batch_size=4, steps=5)
     model.predict_on_batch(pieces[0][0])
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras", compile=False)
@@ -251,7 +254,7 @@ def test_a_carried_state_is_saved_with_the_model(tokens, tmp_path):
 def test_states_of_nested_models_are_reset(tokens):
     inner = language_model("gru", CarriedState)
     outer = keras.Sequential([keras.Input(batch_shape=(4, None), dtype="int32"), inner])
-    x = LaneBatches(tokens, batch_size=4, steps=5)[0][0]
+    x = ContiguousBatches(tokens, batch_size=4, steps=5)[0][0]
     first = outer.predict_on_batch(x)
     assert np.abs(outer.predict_on_batch(x) - first).max() > 1e-3
     reset = callbacks.ResetStates()
@@ -271,7 +274,7 @@ def test_what_cannot_carry_a_state():
 
 def test_fit_in_random_order_is_refused(tokens):
     model = language_model("gru", CarriedState)
-    pieces = LaneBatches(tokens, batch_size=4, steps=2)
+    pieces = ContiguousBatches(tokens, batch_size=4, steps=2)
     # TensorFlow reports what its input raises by an error of its own.
     with pytest.raises(Exception, match="pass shuffle=False to fit"):
         model.fit(pieces, verbose=0)
@@ -347,8 +350,11 @@ def test_the_curriculum_names_a_missing_metric():
     ("arguments", "message"),
     [
         ({"name": "adding"}, "the task 'adding' cannot grow; use one of parity, delayed_match"),
-        ({"name": "parity", "n": 1}, "n=1 is not an integer of at least 2"),
-        ({"name": "parity", "n": 5, "largest": 4}, "largest=4 is not an integer of at least 5"),
+        ({"name": "parity", "n": 1}, "n must be an integer of at least 2, got 1"),
+        (
+            {"name": "parity", "n": 5, "largest": 4},
+            "largest must be an integer of at least 5",
+        ),
     ],
 )
 def test_an_impossible_growing_task_is_refused(arguments, message):
@@ -361,12 +367,12 @@ def test_an_impossible_growing_task_is_refused(arguments, message):
 )
 def test_tokens_that_are_none(tokens):
     with pytest.raises(ValueError, match="tokens must be an array"):
-        LaneBatches(tokens, batch_size=2, steps=2)
+        ContiguousBatches(tokens, batch_size=2, steps=2)
 
 
 @pytest.mark.parametrize("highest", [None, "3000", [], 1j, 10**400])
 def test_frequencies_that_are_none(highest):
-    with pytest.raises(ValueError, match="highest="):
+    with pytest.raises(ValueError, match="highest must be"):
         datasets.Cochlea(highest=highest)
-    with pytest.raises(ValueError, match="sensitivity="):
+    with pytest.raises(ValueError, match="sensitivity must be"):
         datasets.Cochlea(sensitivity=highest)

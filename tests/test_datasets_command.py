@@ -1,6 +1,7 @@
 """The command that lists the tasks, and their page in the documentation."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -73,8 +74,17 @@ def test_problems_of_the_uea_archive_are_named(raw_folder):
 @pytest.mark.parametrize("name", datasets.names())
 def test_the_page_describes_the_task(name):
     info = datasets.info(name)
-    (row,) = [line for line in PAGE.read_text().splitlines() if line.startswith(f"| `{name}` |")]
+    text = PAGE.read_text().partition("## Options")[0]
+    (row,) = [line for line in text.splitlines() if line.startswith(f"| `{name}` |")]
     assert info.description in row
     assert info.homepage in row
     for size in info.examples.values():
         assert "?" if size is None else f"{size:,}" in row
+
+
+@pytest.mark.parametrize("name", datasets.names())
+def test_the_page_names_the_options(name):
+    own = set(datasets.options(name)) - {"limit", "data_dir", "download"}
+    text = PAGE.read_text().partition("## Options")[2].partition("## Splits")[0]
+    rows = [line for line in text.splitlines() if line.startswith(f"| `{name}` |")]
+    assert own == set(re.findall("`([a-z_]+)`", "".join(rows))) - {name}

@@ -153,7 +153,7 @@ def test_a_missing_dataset_offline_is_one_traceback(tmp_path, monkeypatch):
     monkeypatch.setattr(requests, "head", unreachable)
     monkeypatch.setattr(source, "_is_installed", lambda module: True)
     with pytest.raises(datasets.DatasetUnavailableError) as caught:
-        datasets.load("smnist", data_dir=tmp_path)
+        datasets.load("ptb", data_dir=tmp_path)
     printed = "".join(traceback.format_exception(caught.value))
     assert printed.count("Traceback") == 1
     assert "no route to host" in printed

@@ -64,10 +64,10 @@ def test_parity_is_fixed_by_its_seed():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"n": 0}, "n=0 is not an integer of at least 1"),
-        ({"delay": -1}, "delay=-1 is not an integer of at least 0"),
-        ({"length": 1.5}, "length=1.5 is not an integer of at least 1"),
-        ({"seed": -1}, "seed=-1 is not an integer of at least 0"),
+        ({"n": 0}, "n must be a positive integer, got 0"),
+        ({"delay": -1}, "delay must be an integer of 0 or more, got -1"),
+        ({"length": 1.5}, "length must be a positive integer, got 1.5"),
+        ({"seed": -1}, "seed must be an integer of 0 or more, got -1"),
         ({"n": 3, "delay": 4, "length": 6}, "use length=7 or larger"),
     ],
 )
@@ -119,7 +119,7 @@ def test_shapes_are_those_of_the_information(name):
         assert y.dtype == np.float32
     else:
         assert y.dtype == np.int32
-        assert y.shape == ((200, info.shape[0]) if info.target == "label per step" else (200,))
+        assert y.shape == ((200, info.shape[0]) if info.per_step else (200,))
         assert y.min() >= 0
         assert y.max() == info.classes - 1
 
@@ -207,16 +207,28 @@ def test_only_the_timing_of_spike_patterns_tells_them_apart():
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("adding", {"length": 1}, "length=1 is not an integer of at least 2"),
-        ("copy_memory", {"delay": 0}, "delay=0 is not an integer of at least 1"),
-        ("copy_memory", {"symbols": 0}, "symbols=0 is not"),
-        ("delayed_match", {"n": 1}, "n=1 is not an integer of at least 2"),
-        ("delayed_match", {"n": 5, "length": 4}, "length=4 is not an integer of at least 5"),
-        ("spike_patterns", {"rate": 0}, r"rate=0 is not a number in \(0, 1\]"),
-        ("spike_patterns", {"jitter": -1}, "jitter=-1 is not a number"),
-        ("spike_patterns", {"deletion": 1}, r"deletion=1 is not a number in \[0, 1\)"),
-        ("spike_patterns", {"noise": float("nan")}, r"noise=nan is not a number in \[0, 1\)"),
-        ("spike_patterns", {"classes": 0}, "classes=0 is not"),
+        ("adding", {"length": 1}, "length must be an integer of at least 2, got 1"),
+        ("copy_memory", {"delay": 0}, "delay must be a positive integer, got 0"),
+        ("copy_memory", {"symbols": 0}, "symbols must be a positive integer, got 0"),
+        ("delayed_match", {"n": 1}, "n must be an integer of at least 2, got 1"),
+        ("delayed_match", {"n": 5, "length": 4}, "length must be an integer of at least 5"),
+        (
+            "spike_patterns",
+            {"rate": 0},
+            "rate must be a finite number above 0 and at most 1",
+        ),
+        ("spike_patterns", {"jitter": -1}, "jitter must be a finite number at least 0, got -1"),
+        (
+            "spike_patterns",
+            {"deletion": 1},
+            "deletion must be a finite number at least 0 and below 1",
+        ),
+        (
+            "spike_patterns",
+            {"noise": float("nan")},
+            "noise must be a finite number at least 0 and below 1",
+        ),
+        ("spike_patterns", {"classes": 0}, "classes must be a positive integer, got 0"),
     ],
 )
 def test_impossible_numbers_are_refused(name, options, message):

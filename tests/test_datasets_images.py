@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from keras_lsc import datasets
-from keras_lsc.datasets.psmnist import permutation
-from keras_lsc.datasets.smnist_latency import latency
+from keras_lsc.datasets.image_transforms import latency, permutation
 
 pytestmark = pytest.mark.once
 

@@ -144,7 +144,7 @@ def test_the_builder_is_registered_with_licence_and_citation(tmp_path):
 
 @pytest.mark.parametrize("option", ["bin_width", "max_time"])
 def test_impossible_times_are_refused(option):
-    with pytest.raises(ValueError, match=f"{option}=-1 is not a number"):
+    with pytest.raises(ValueError, match=f"{option} must be a positive finite number, got -1"):
         datasets.load("shd", **{option: -1})
 
 

@@ -73,7 +73,7 @@ def test_windows_follow_one_another(ptb):
     np.testing.assert_array_equal(y.ravel(), tokens[1 : x.size + 1])
 
 
-def test_lanes_of_ptb_hold_the_text(ptb):
+def test_contiguous_batches_of_ptb_hold_the_text(ptb):
     batches = datasets.batches("ptb", "test", batch_size=10, steps=35, **ptb)
     x = np.concatenate([x for x, _ in batches], axis=1)
     y = np.concatenate([y for _, y in batches], axis=1)
@@ -124,7 +124,7 @@ def test_what_a_text_cannot_do(name):
         datasets.batches(name, shuffle=True)
     with pytest.raises(TypeError, match="takes no limit"):
         datasets.batches(name, limit=3)
-    with pytest.raises(ValueError, match="steps=0 is not"):
+    with pytest.raises(ValueError, match="steps must be a positive integer, got 0"):
         datasets.load(name, steps=0)
 
 

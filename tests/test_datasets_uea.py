@@ -216,7 +216,7 @@ def test_problems_are_named(tmp_path):
         datasets.load("uea", data_dir=tmp_path)
     with pytest.raises(datasets.DatasetUnavailableError, match=r"'Smal' is not.*There are: Small"):
         datasets.load("uea", problem="Smal", data_dir=tmp_path)
-    with pytest.raises(ValueError, match=r"validation_share=1.0 is not a number in \[0, 1\)"):
+    with pytest.raises(ValueError, match=r"validation_share must be .* at least 0 and below 1"):
         datasets.load("uea", problem="Small", data_dir=tmp_path, validation_share=1.0)
     with pytest.raises(ValueError, match="leaves train without examples"):
         datasets.load("uea", problem="Small", data_dir=tmp_path)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_lsc import layers
+from keras_lsc import callbacks, layers
 
 UNITS = 5
 # Layer, options, number of input features, number of trainable and of other weights.
@@ -120,8 +120,8 @@ def test_config_is_json(rng):
         (lambda: layers.LRUBlock(3)(np.zeros((1, 2, 4))), "needs 3 features"),
         (lambda: layers.FiringRateRegularizer(1.5), "target must be .* at most 1, got 1.5"),
         (lambda: layers.FiringRateRegularizer(strength=-1), "strength must be a finite number at"),
-        (lambda: layers.FiringRateSchedule(0.5, 0.2), "begin < end"),
-        (lambda: layers.FiringRateSchedule(float("nan")), "begin must be a finite number"),
+        (lambda: callbacks.FiringRateSchedule(0.5, 0.2), "begin < end"),
+        (lambda: callbacks.FiringRateSchedule(float("nan")), "begin must be a finite number"),
     ],
 )
 def test_wrong_use_is_refused(make, message):
@@ -218,7 +218,7 @@ def test_schedule_switches_the_penalty_on_and_the_rate_comes_down(rng):
         batch_size=16,
         epochs=20,
         verbose=0,
-        callbacks=[layers.FiringRateSchedule(), Watch()],
+        callbacks=[callbacks.FiringRateSchedule(), Watch()],
     )
     rates, switches = zip(*seen, strict=True)
     np.testing.assert_allclose(switches, np.clip((np.arange(20) / 20 - 0.2) / 0.4, 0, 1), atol=1e-6)
@@ -234,7 +234,7 @@ def test_schedule_without_a_regularizer_is_refused(rng):
             np.zeros((2, 5, 4)),
             np.zeros((2, 3)),
             verbose=0,
-            callbacks=[layers.FiringRateSchedule()],
+            callbacks=[callbacks.FiringRateSchedule()],
         )
 
 

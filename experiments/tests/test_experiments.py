@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from dataclasses import replace
 
 import keras
@@ -11,10 +12,12 @@ from scipy import stats
 
 from experiments import (
     advice,
-    claims,
+    aggregate,
     energies,
-    longest,
+    findings,
+    memory_length,
     optimum,
+    report,
     statistics,
     storage,
     tables,
@@ -30,7 +33,7 @@ from experiments.settings import (
     experiment_names,
     read_experiment,
 )
-from experiments.summary import networks, start_label
+from experiments.summary import networks, start_label, tally
 from keras_lsc.stability import theory
 
 TOML = """
@@ -285,6 +288,70 @@ def test_the_report_is_that_of_the_stored_runs():
     assert write_report(check=True), "python -m experiments.report"
 
 
+def test_the_findings_have_the_figures_of_the_stored_runs():
+    found = report.read_networks()
+    compared = report.compared(found)
+    said = advice.verdicts(compared)
+    words = [verdict.word for verdict in said]
+    helps, hurts, neither = map(words.count, (advice.HELPS, advice.HURTS, advice.NEITHER))
+
+    def against(first, second):
+        counts = tally(compared, first, second)
+        return counts.better, counts.worse, counts.count
+
+    def expect(text, *sentences):
+        flat = " ".join(text.split())
+        for sentence in sentences:
+            assert sentence in flat
+
+    worst, nearest = against("0.5", "default"), against("1", "default")
+    expect(
+        findings.SUMMARY,
+        f"default one on {helps} of {len(said)} networks, clearly worse on {hurts}, and neither on "
+        f"{neither}.",
+        'nearest is 1 in mode "scales", clearly better than the default on {} and clearly worse '
+        "on {} of {} networks".format(*nearest),
+        'Worst is 0.5 in mode "scales", clearly better than the default on {} and clearly worse '
+        "on {} of {} networks".format(*worst),
+    )
+    correlation = advice.distance_correlation(said)
+    expect(
+        findings.BEFOREHAND, f"correlation {correlation.value:.2f}, p = {correlation.p_value:.2g}"
+    )
+    verdicts = advice.frame(said)
+    for cell, chosen in verdicts.groupby("cell"):
+        better = sum(chosen["word"] == advice.HELPS)
+        worse = sum(chosen["word"] == advice.HURTS)
+        name = cell.upper() if cell in ("gru", "lstm", "lif", "alif", "lru") else cell
+        sentences = " ".join(findings.BY_CELL.split()).split("). ")
+        (sentence,) = [one for one in sentences if re.search(rf"(^|\W){name} networks", one)]
+        if better or worse:
+            assert f"better on {better} of {len(chosen)}" in sentence
+            assert (f"worse on {worse}" in sentence) == (worse > 0)
+        else:
+            assert f"none of {len(chosen)}" in sentence
+    for depth in (2, 5, 10):
+        chosen = verdicts[verdicts["depth"] == depth]
+        helped = sum(chosen["word"] == advice.HELPS)
+        expect(findings.BY_CELL, f"{helped} of {len(chosen)} with {depth} layers")
+    laws = [line.split(" | ")[1] for line in optimum.law_table(found["targets"]).splitlines()[2:]]
+    held = [line.split(" of ")[0] for line in laws]
+    moving = optimum.corner_correlation(found["targets"])
+    nearer = optimum.nearer_target_table(compared).splitlines()[2:]
+    won, of = nearer[0].split(" | ")[1].split(" of ")
+    expect(
+        findings.BEST_TARGET,
+        "holds 1/√2 on {}, 0.5 on {}, 1 on {}, and the tried one that is nearest to the far-corner "
+        "radius on {}".format(*held),
+        f"correlation {moving.value:.2f}, p = {moving.p_value:.2g}",
+        f"differ clearly on {of} recurrent networks",
+        f"better on {won} ({nearer[0].split(' | ')[2].removesuffix(' |')})",
+        "default start on {} and {} of {}".format(*against("far corner", "default")),
+        '"variance" on {} and {} of {}'.format(*against("far corner", "variance")),
+        "than 1 on {} and {} of {} networks".format(*against("far corner", "1")),
+    )
+
+
 def test_the_report_is_the_same_bytes_every_time(folder, settings, rng):
     made_up_results(folder, settings, rng)
     pytest.importorskip("matplotlib", reason="draws pictures")
@@ -331,8 +398,12 @@ def test_the_verdict_is_that_of_the_paired_interval(settings):
         assert verdict.error_ratio == pytest.approx(ratio)
         # Gains of 0.5 in time and in depth.
         assert verdict.energy_sum == pytest.approx(0.5)
-        said = {advice.HELPS: "Pre-train tanh", advice.HURTS: "Leave tanh"}.get(word, "little")
-        assert said in advice.by_cell([verdict])
+        ratio = f"{verdict.error_ratio:.2f}"
+        counts = [int(word == one) for one in (advice.HELPS, advice.NEITHER, advice.HURTS)]
+        cells = " | ".join(map(str, [1, *counts]))
+        expected = f"| tanh | {cells} | {ratio} [{ratio}, {ratio}] | {verdict.best} (1) |"
+        assert advice.cell_table([verdict]).splitlines()[2:] == [expected]
+        assert advice.depth_table([verdict]).splitlines()[2:] == [f"| 2 | {cells} |"]
 
 
 def test_the_energy_sum_tells_where_pre_training_helps_only_if_it_does(settings, rng):
@@ -349,7 +420,6 @@ def test_the_energy_sum_tells_where_pre_training_helps_only_if_it_does(settings,
     gains = np.geomspace(0.1, math.sqrt(0.5), 8)
     improvements = np.linspace(0.4, -0.16, 8)
     told = advice.verdicts(of(g, i) for g, i in zip(gains, improvements, strict=True))
-    text = advice.beforehand(told)
     table = advice.range_table(told)
     for low, high, name in ((0, 0.25, "below 0.25"), (0.25, 0.5, "0.25 to 0.5")):
         members = [v for v in told if low <= v.energy_sum < high]
@@ -360,11 +430,13 @@ def test_the_energy_sum_tells_where_pre_training_helps_only_if_it_does(settings,
         (line,) = [line for line in table.splitlines() if name in line]
         assert f"| tanh | {best} |" in line
         assert f"| {half} of {len(members)} |" in line
-    assert "tells in advance" in text
+    told_apart = advice.distance_correlation(told)
+    assert (told_apart.value, told_apart.count) == (pytest.approx(1, abs=0.1), 8)
+    assert told_apart.p_value < 0.05
     mixed = advice.verdicts(
         of(g, i) for g, i in zip(gains, [0.4, 0, 0.3, 0, 0, 0.3, 0, 0.4], strict=True)
     )
-    assert "does not tell in advance" in advice.beforehand(mixed)
+    assert advice.distance_correlation(mixed).p_value > 0.05
 
 
 def sweep(setting, steps, accuracy_of):
@@ -380,7 +452,7 @@ def sweep(setting, steps, accuracy_of):
     return networks(rows)[0]
 
 
-def test_the_best_target_is_said_to_move_with_the_far_corner_radius_only_if_it_does(settings):
+def test_the_best_target_moves_with_the_far_corner_radius_only_if_it_does(settings):
     base = next(s for s in settings if s.target)
     lengths = [2, 4, 14, 56, 112, 392]
     corners = [theory.far_corner_radius(steps, base.depth) for steps in lengths]
@@ -388,21 +460,24 @@ def test_the_best_target_is_said_to_move_with_the_far_corner_radius_only_if_it_d
         sweep(base, steps, lambda target, best=best: 0.9 - (target - best) ** 2)
         for steps, best in zip(lengths, corners, strict=True)
     ]
-    text = optimum.optimum_sentence(moving)
-    assert "of 6 networks that learn anything" in text
-    assert "far-corner radius on 6:" in text
-    assert "the best target moves with" in text
+    assert "| the tried one nearest to the far-corner radius | 6 of 6 |" in optimum.law_table(
+        moving
+    )
+    correlation = optimum.corner_correlation(moving)
+    assert correlation.value > 0.9
+    assert (correlation.p_value < 0.05, correlation.count) == (True, 6)
     still = [
         sweep(base, steps, lambda target, best=best: 0.9 - (target - best) ** 2)
         for steps, best in zip(lengths, [0.6, 0.5, 0.6, 0.5, 0.6, 0.5], strict=True)
     ]
-    assert "does not move with" in optimum.optimum_sentence(still)
+    assert optimum.corner_correlation(still).p_value > 0.05
+    assert optimum.corner_correlation(still[:4]) is None
 
 
 def test_a_sweep_in_which_nothing_is_learned_has_no_best_target(settings):
     base = next(s for s in settings if s.target)
     guessing = sweep(base, 28, lambda target: 0.1 + 0.01 * target)
-    assert optimum.optimum_sentence([guessing]) == ""
+    assert optimum.law_table([guessing]) == ""
     assert "nothing learned" in optimum.optimum_table([guessing])
 
 
@@ -415,10 +490,13 @@ def test_the_target_nearer_to_the_far_corner_radius_is_counted_where_it_wins(set
         sweep(base, 196, lambda target: 0.9 - abs(target - math.sqrt(0.5))),
         sweep(base, 56, lambda target: 0.5),
     ]
-    text = optimum.nearer_target_sentence(members)
-    assert "differ clearly on 3" in text
-    assert "better on 2" in text
-    assert '"variance" on 2, 1 on 1' in text
+    lines = [line.split(" | ")[:2] for line in optimum.nearer_target_table(members).splitlines()]
+    assert lines[2:] == [
+        ["| the one nearer to the far-corner radius", "2 of 3"],
+        ["| variance", "2 of 3"],
+        ["| 1", "1 of 3"],
+    ]
+    assert optimum.nearer_target_table(members[3:]) == ""
 
 
 def test_the_far_corner_radius_as_a_target_is_compared_with_the_others(settings):
@@ -437,11 +515,14 @@ def test_the_far_corner_radius_as_a_target_is_compared_with_the_others(settings)
         network({None: 0.5, "far-corner": 0.6, "variance": 0.7, 1.0: 0.6}),
         network({None: 0.5, "far-corner": 0.6, "variance": 0.5}),
     ]
-    assert (
-        'than the default start on 2 and 0 of 2, than "variance" on 1 and 1 of 2, '
-        "than 1 on 0 and 0 of 1 networks" in optimum.aimed_at_sentence(members)
-    )
-    assert optimum.aimed_at_sentence([network({None: 0.5, 1.0: 0.6})]) == ""
+    rows = [line.split(" | ") for line in aggregate.paper_form(members).splitlines()]
+    counted = {line[0]: (line[2], *line[4:]) for line in rows if line[0].startswith("| far corner")}
+    assert counted == {
+        "| far corner beats default": ("2", "2", "0 |"),
+        "| far corner beats variance": ("2", "1", "1 |"),
+        "| far corner beats 1": ("1", "0", "0 |"),
+    }
+    assert "far corner" not in aggregate.paper_form([network({None: 0.5, 1.0: 0.6})])
 
 
 @pytest.mark.parametrize(
@@ -461,7 +542,7 @@ def test_the_number_of_steps_is_that_of_the_data(settings, dataset, options, ste
 def test_the_start_that_is_never_beaten_has_distance_one(settings):
     accuracies = {None: 0.7, 0.5: 0.8, 1.0: 0.9}
     rows = [made_up_row(s, *[accuracies[s.target]] * 2) for s in settings]
-    table = claims.distance_table(networks(rows))
+    table = aggregate.distance_table(networks(rows))
     cells = [line.split(" | ") for line in table.splitlines()[2:]]
     found = {line[0].removeprefix("| "): line[2:5] for line in cells}
     assert found == {
@@ -480,7 +561,9 @@ def test_the_longest_solved_is_that_of_half_of_the_seeds(settings):
         for delay, count in passing[setting.target].items():
             chosen = replace(setting, options={"n": 2, "delay": delay, "length": 20})
             rows.append(made_up_row(chosen, 0.5, 0.5 if setting.seed < count else 0.3))
-    lines = [line.split(" | ") for line in longest.longest_table(networks(rows)).splitlines()[2:]]
+    lines = [
+        line.split(" | ") for line in memory_length.longest_table(networks(rows)).splitlines()[2:]
+    ]
     found = {line[2]: (line[3], line[4].removesuffix(" |")) for line in lines}
     assert found == {
         "default": ("5", "2: 4/4, 5: 2/4, 9: 1/4"),

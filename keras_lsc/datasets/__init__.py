@@ -1,37 +1,29 @@
 """Sequence tasks as NumPy arrays, the same on every backend.
 
-Each task is one module with `INFO`, what is known of it beforehand, and a function
-`read(split, **options)`, which returns its examples; texts have `read_stream` besides. A new task
-is added by writing its module and naming it in `_TASKS`.
+An image task is a row of the table in `keras_lsc.datasets.images`: add a row to add one. Any other
+task is a module with `INFO`, what is known of it beforehand, and a function `read(split, *, ...)`
+that returns its examples; texts have `read_stream` besides. Name such a module in `_MODULES`.
 """
 
 from __future__ import annotations
 
 import difflib
-import inspect
 import os
-from collections.abc import Callable
-from types import ModuleType
 from typing import Any, Literal, overload
 
 import keras
 import numpy as np
 
+from keras_lsc.arguments import flag, integer, positive_integer
 from keras_lsc.datasets import (
     adding,
-    cifar10,
-    cifar100,
     copy_memory,
     delayed_match,
-    digits,
-    mnist,
+    images,
+    keras_mnist,
     parity,
-    psmnist,
     ptb,
-    scifar10,
     shd,
-    smnist,
-    smnist_latency,
     spike_patterns,
     spoken_digit,
     spoken_digit_spikes,
@@ -39,23 +31,21 @@ from keras_lsc.datasets import (
     uea,
 )
 from keras_lsc.datasets.batching import Batches
-from keras_lsc.datasets.carried import CarriedState
-from keras_lsc.datasets.checks import check_count, check_flag
 from keras_lsc.datasets.cochlea import Cochlea
+from keras_lsc.datasets.contiguous import ContiguousBatches
 from keras_lsc.datasets.curriculum import GrowingTask
-from keras_lsc.datasets.examples import Examples
 from keras_lsc.datasets.info import TaskInfo
-from keras_lsc.datasets.lanes import LaneBatches
 from keras_lsc.datasets.source import DatasetUnavailableError, Prepared, find_prepared
+from keras_lsc.datasets.task import Task
 from keras_lsc.datasets.ts import TimeSeries, TimeSeriesFormatError, read_ts
+from keras_lsc.renamed import old_names
 
 __all__ = [
     "Batches",
-    "CarriedState",
     "Cochlea",
+    "ContiguousBatches",
     "DatasetUnavailableError",
     "GrowingTask",
-    "LaneBatches",
     "Prepared",
     "TaskInfo",
     "TimeSeries",
@@ -64,34 +54,39 @@ __all__ = [
     "info",
     "load",
     "names",
+    "options",
     "prepared",
     "read_ts",
     "stream",
     "vocabulary",
 ]
 
-_TASKS: dict[str, ModuleType] = {
-    module.INFO.name: module
-    for module in (
-        adding,
-        cifar10,
-        cifar100,
-        copy_memory,
-        delayed_match,
-        digits,
-        mnist,
-        parity,
-        psmnist,
-        ptb,
-        scifar10,
-        shd,
-        smnist,
-        smnist_latency,
-        spike_patterns,
-        spoken_digit,
-        spoken_digit_spikes,
-        tiny_shakespeare,
-        uea,
+__getattr__ = old_names(
+    __name__,
+    {
+        "CarriedState": "keras_lsc.layers.CarriedState",
+        "LaneBatches": "keras_lsc.datasets.ContiguousBatches",
+    },
+)
+
+_MODULES = (
+    adding,
+    copy_memory,
+    delayed_match,
+    parity,
+    ptb,
+    shd,
+    spike_patterns,
+    spoken_digit,
+    spoken_digit_spikes,
+    tiny_shakespeare,
+    uea,
+)
+_TASKS = {
+    task.info.name: task
+    for task in (
+        *(Task(one.INFO, one.read, getattr(one, "read_stream", None)) for one in _MODULES),
+        *(row.task() for row in images.TASKS),
     )
 }
 
@@ -125,7 +120,24 @@ def info(name: str) -> TaskInfo:
         >>> task.shape, task.classes, task.loss
         ((28, 28), 10, 'sparse_categorical_crossentropy')
     """
-    return _task(name).INFO
+    return _task(name).info
+
+
+def options(name: str) -> dict[str, Any]:
+    """Returns the options that `load` takes for a task, and their defaults.
+
+    Args:
+        name: String, one of `names()`.
+
+    Raises:
+        ValueError: The name is not a known one.
+
+    Example:
+        >>> from keras_lsc import datasets
+        >>> datasets.options("copy_memory")
+        {'limit': None, 'data_dir': None, 'download': True, 'delay': 100, 'symbols': 10, 'seed': 0}
+    """
+    return _task(name).options
 
 
 def prepared(name: str, data_dir: str | os.PathLike[str] | None = None) -> Prepared | None:
@@ -137,7 +149,8 @@ def prepared(name: str, data_dir: str | os.PathLike[str] | None = None) -> Prepa
 
     Returns:
         Folder, version, number of examples in each file and bytes; None where nothing is prepared,
-        and for tasks that are generated or read from files of the user's own.
+        and for tasks that are generated or read from files of the user's own. For MNIST it may be
+        the file of `keras.datasets.mnist`, whose name then is the version.
 
     Raises:
         ValueError: the name is not a known one.
@@ -149,7 +162,10 @@ def prepared(name: str, data_dir: str | os.PathLike[str] | None = None) -> Prepa
         True
     """
     source = info(name).source
-    return None if source is None else find_prepared(source, data_dir)
+    if source is None:
+        return None
+    found = find_prepared(source, data_dir)
+    return keras_mnist.find() if found is None and source == "mnist" else found
 
 
 @overload
@@ -171,9 +187,9 @@ def load(
         masks: whether to return a mask too. Sequences that differ in length have zeros after their
             end, which a recurrent layer cannot tell from inputs: give it the mask.
         **options: what the task itself takes. Every task takes `limit`, the largest number of
-            examples to return, counted from the start of the split; those that read data take
-            `data_dir` and `download`. For the rest see `read` in the module of the task, such as
-            `keras_lsc.datasets.parity.read`.
+            examples to return, counted from the start of the split, and `data_dir` and `download`,
+            of which those that are generated make no use. For the rest see `options(name)` and
+            docs/datasets.md.
 
     Returns:
         x: float32 array (N, T, features), (N, features) for feed-forward tasks; int32 (N, T) for
@@ -195,8 +211,8 @@ def load(
         >>> x.shape, y.shape
         ((100, 16, 1), (100,))
     """
-    check_flag("masks", masks)
-    examples = _read(name, split, options)
+    flag("masks", masks)
+    examples = _task(name).read(split, options)
     x = examples.inputs[:]
     return (x, examples.targets, examples.mask(slice(None))) if masks else (x, examples.targets)
 
@@ -215,13 +231,14 @@ def batches(
     """Returns one split of a task as batches, for `fit` or for a loop.
 
     Spike trains become dense a batch at a time, so that all of a split can be used. Texts come as
-    a stream: each batch continues where the one before left off (see `LaneBatches`), for layers
-    wrapped in `CarriedState`; windows in random order are `load` with `fit(x, y)`.
+    a stream: each batch continues where the one before left off (see `ContiguousBatches`), for
+    layers wrapped in `keras_lsc.layers.CarriedState`; windows in random order are `load` with
+    `fit(x, y)`.
 
     Args:
         name: one of `names()`.
         split: "train", "validation" or "test".
-        batch_size: examples of a batch; for texts, parallel lanes of the stream.
+        batch_size: examples of a batch; for texts, parts of the stream that are read in parallel.
         shuffle: whether to put the examples into a random order, a new one every epoch. None means
             yes for "train" and no otherwise. Texts are not shuffled.
         seed: of that order, a non-negative integer. For the same order in `fit`, pass it
@@ -234,7 +251,7 @@ def batches(
         **options: what the task itself takes, as in `load`.
 
     Returns:
-        A `keras.utils.PyDataset` of NumPy arrays: `Batches`, or `LaneBatches` for texts.
+        A `keras.utils.PyDataset` of NumPy arrays: `Batches`, or `ContiguousBatches` for texts.
 
     Raises:
         ValueError: the name, the split or an option's value is not a known one.
@@ -252,14 +269,14 @@ def batches(
         (1000, 100, 2) (1000,)
         (1000, 100, 2) (1000,)
     """
-    module = _task(name)
-    check_count("batch_size", batch_size, at_least=1)
-    check_count("seed", seed, at_least=0)
-    check_flag("masks", masks)
+    task = _task(name)
+    positive_integer("batch_size", batch_size)
+    integer("seed", seed, at_least=0)
+    flag("masks", masks)
     for argument, value in (("shuffle", shuffle), ("drop_rest", drop_rest)):
         if value is not None:
-            check_flag(argument, value)
-    if hasattr(module, "read_stream"):
+            flag(argument, value)
+    if task.stream_reader is not None:
         if shuffle or masks:
             given = "shuffle=True" if shuffle else "masks=True"
             raise ValueError(
@@ -269,14 +286,14 @@ def batches(
         steps = {"steps": options.pop("steps")} if "steps" in options else {}
         if "limit" in options:
             raise TypeError(f"{name} is a text, whose stream takes no limit; slice stream().")
-        return LaneBatches(
+        return ContiguousBatches(
             stream(name, split, **options),
             batch_size=batch_size,
             drop_rest=drop_rest is not False,
             **steps,
         )
     return Batches(
-        _read(name, split, options),
+        task.read(split, options),
         batch_size=batch_size,
         shuffle=split == "train" if shuffle is None else shuffle,
         seed=seed,
@@ -307,7 +324,7 @@ def stream(name: str, split: str = "train", **options: Any) -> np.ndarray:
         >>> len(datasets.stream("tiny_shakespeare", "train"))
         1003854
     """
-    return _stream_reader(name, options)(split, **options).tokens
+    return _text(name).read_stream(split, options).tokens
 
 
 def vocabulary(name: str, **options: Any) -> tuple[str, ...]:
@@ -328,10 +345,10 @@ def vocabulary(name: str, **options: Any) -> tuple[str, ...]:
         >>> "".join(datasets.vocabulary("tiny_shakespeare")[-5:])
         'vwxyz'
     """
-    return _stream_reader(name, options)("train", **options).vocabulary
+    return _text(name).read_stream("train", options).vocabulary
 
 
-def _task(name: str) -> ModuleType:
+def _task(name: str) -> Task:
     if not isinstance(name, str):
         raise ValueError(
             f"a dataset is chosen by its name, got {name!r}; known datasets: {', '.join(names())}."
@@ -343,23 +360,9 @@ def _task(name: str) -> ModuleType:
     return _TASKS[name]
 
 
-def _read(name: str, split: str, options: dict[str, Any]) -> Examples:
-    module = _task(name)
-    _check_options(name, module.read, options)
-    return module.read(split, **options)
-
-
-def _stream_reader(name: str, options: dict[str, Any]) -> Callable[..., Any]:
-    module = _task(name)
-    if not hasattr(module, "read_stream"):
-        texts = [text for text in names() if hasattr(_TASKS[text], "read_stream")]
+def _text(name: str) -> Task:
+    task = _task(name)
+    if task.stream_reader is None:
+        texts = [text for text in names() if _TASKS[text].stream_reader is not None]
         raise ValueError(f"{name} is no text; texts are: {', '.join(texts)}.")
-    _check_options(name, module.read_stream, options)
-    return module.read_stream
-
-
-def _check_options(name: str, reader: Callable[..., Any], options: dict[str, Any]) -> None:
-    known = [option for option in inspect.signature(reader).parameters if option != "split"]
-    for option in options:
-        if option not in known:
-            raise TypeError(f"{name} takes no option {option!r}; its options: {', '.join(known)}.")
+    return task

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from keras_lsc.datasets.checks import check_count
+from keras_lsc.arguments import integer
 from keras_lsc.datasets.examples import Examples
-from keras_lsc.datasets.generators import check_generated, random_stream
+from keras_lsc.datasets.generators import random_stream
 from keras_lsc.datasets.info import GENERATED_SIZES, generated
 
 INFO = generated(
@@ -60,8 +60,7 @@ def read(
         S. Hochreiter, J. Schmidhuber, 1997; one mark in each half as in M. Arjovsky, A. Shah,
         Y. Bengio, arXiv 1511.06464.
     """
-    check_generated("adding", split, limit, seed)
-    check_count("length", length, at_least=2)
+    integer("length", length, at_least=2)
     random, count = random_stream(split, seed), GENERATED_SIZES[split]
     first = random.integers(0, length // 2, size=count)
     second = random.integers(length // 2, length, size=count)

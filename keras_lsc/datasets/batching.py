@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_lsc.datasets.checks import check_count, check_flag
+from keras_lsc.arguments import flag, integer, positive_integer
 from keras_lsc.datasets.examples import Examples
 
 
@@ -52,10 +52,10 @@ class Batches(keras.utils.PyDataset):
         drop_rest: bool = False,
     ):
         super().__init__()
-        check_count("batch_size", batch_size, at_least=1)
-        check_count("seed", seed, at_least=0)
+        positive_integer("batch_size", batch_size)
+        integer("seed", seed, at_least=0)
         for argument, value in (("shuffle", shuffle), ("masks", masks), ("drop_rest", drop_rest)):
-            check_flag(argument, value)
+            flag(argument, value)
         if drop_rest and len(examples) < batch_size:
             raise ValueError(
                 f"{len(examples)} examples do not fill one batch of batch_size={batch_size}; use "

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from keras_lsc.datasets.checks import check_count, check_number
+from keras_lsc.arguments import number, positive_integer
 
 # Complex numbers that are transformed at once: 32 MB, so that they stay near the processor.
 _BLOCK = 2**21
@@ -71,14 +71,14 @@ class Cochlea:
     envelope_rate: int = 2_000
 
     def __post_init__(self) -> None:
-        check_count("channels", self.channels, at_least=1)
-        check_count("rate", self.rate, at_least=1)
-        check_count("envelope_rate", self.envelope_rate, at_least=1)
-        check_number("highest", self.highest, above=0, at_most=self.rate / 2)
-        check_number("lowest", self.lowest, above=0, at_most=self.highest)
-        check_number("sensitivity", self.sensitivity, above=0)
-        check_number("exponent", self.exponent, above=0, at_most=1)
-        check_number("time_constant", self.time_constant, above=0)
+        positive_integer("channels", self.channels)
+        positive_integer("rate", self.rate)
+        positive_integer("envelope_rate", self.envelope_rate)
+        number("highest", self.highest, above=0, at_most=self.rate / 2)
+        number("lowest", self.lowest, above=0, at_most=self.highest)
+        number("sensitivity", self.sensitivity, above=0)
+        number("exponent", self.exponent, above=0, at_most=1)
+        number("time_constant", self.time_constant, above=0)
         if self.rate % self.envelope_rate:
             raise ValueError(
                 f"rate={self.rate} is not a multiple of envelope_rate={self.envelope_rate}."

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from keras_lsc.datasets.checks import check_count
+from keras_lsc.arguments import positive_integer
 from keras_lsc.datasets.examples import Examples
-from keras_lsc.datasets.generators import check_generated, random_stream
+from keras_lsc.datasets.generators import random_stream
 from keras_lsc.datasets.info import GENERATED_SIZES, generated
 
 SYMBOLS = 8
@@ -91,9 +91,8 @@ def read(
     Source:
         M. Arjovsky, A. Shah, Y. Bengio, arXiv 1511.06464.
     """
-    check_generated("copy_memory", split, limit, seed)
-    check_count("delay", delay, at_least=1)
-    check_count("symbols", symbols, at_least=1)
+    positive_integer("delay", delay)
+    positive_integer("symbols", symbols)
     drawn = random_stream(split, seed).integers(0, SYMBOLS, size=(GENERATED_SIZES[split], symbols))[
         :limit
     ]

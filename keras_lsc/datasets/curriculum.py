@@ -7,8 +7,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_lsc.arguments import flag, integer, positive_integer
 from keras_lsc.datasets import delayed_match, parity
-from keras_lsc.datasets.checks import check_count, check_flag
 
 _DRAWERS = {"parity": parity.draw, "delayed_match": delayed_match.draw}
 
@@ -60,12 +60,12 @@ class GrowingTask(keras.utils.PyDataset):
         super().__init__()
         if name not in list(_DRAWERS):
             raise ValueError(f"the task {name!r} cannot grow; use one of {', '.join(_DRAWERS)}.")
-        check_count("n", n, at_least=2)
-        check_count("largest", largest, at_least=n)
-        check_count("batch_size", batch_size, at_least=1)
-        check_count("batches", batches, at_least=1)
-        check_count("seed", seed, at_least=0)
-        check_flag("masks", masks)
+        integer("n", n, at_least=2)
+        integer("largest", largest, at_least=n)
+        positive_integer("batch_size", batch_size)
+        positive_integer("batches", batches)
+        integer("seed", seed, at_least=0)
+        flag("masks", masks)
         self.name = name
         self.n = n
         self.largest = largest

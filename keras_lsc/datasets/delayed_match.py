@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from keras_lsc.datasets.checks import check_count
+from keras_lsc.arguments import integer
 from keras_lsc.datasets.examples import Examples
-from keras_lsc.datasets.generators import check_generated, random_lengths, random_stream
+from keras_lsc.datasets.generators import random_lengths, random_stream
 from keras_lsc.datasets.info import GENERATED_SIZES, generated
 from keras_lsc.datasets.parity import INFO as PARITY
 
@@ -80,10 +80,9 @@ def read(
     Source:
         The N-delayed-match-to-sample task of arXiv 2309.12927.
     """
-    check_generated("delayed_match", split, limit, seed)
-    check_count("n", n, at_least=2)
+    integer("n", n, at_least=2)
     if length is not None:
-        check_count("length", length, at_least=n)
+        integer("length", length, at_least=n)
     bits, labels, lengths = draw(random_stream(split, seed), GENERATED_SIZES[split], n, length)
     x = bits[:limit, :, np.newaxis].astype(np.float32)
     return Examples(x, labels[:limit].astype(np.int32), lengths[:limit])

@@ -1,22 +1,20 @@
-"""What the generated tasks share: their sizes, streams of random numbers, and lengths."""
+"""What the generated tasks share: streams of random numbers, and lengths."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from keras_lsc.datasets.checks import check_count, check_limit, check_split
+from keras_lsc.arguments import integer
 from keras_lsc.datasets.info import GENERATED_SIZES
 
 
-def check_generated(task: str, split: str, limit: int | None, seed: int) -> None:
-    """Raises ValueError unless the arguments that every generated task takes are possible."""
-    check_split(task, split, GENERATED_SIZES)
-    check_limit(limit)
-    check_count("seed", seed, at_least=0)
-
-
 def random_stream(split: str, seed: int) -> np.random.Generator:
-    """Returns the random numbers of a split; those of two splits have nothing in common."""
+    """Returns the random numbers of a split; those of two splits have nothing in common.
+
+    Raises:
+        ValueError: `seed` is no integer of 0 or more.
+    """
+    integer("seed", seed, at_least=0)
     return np.random.default_rng([seed, list(GENERATED_SIZES).index(split)])
 
 

@@ -71,6 +71,11 @@ class TaskInfo:
         return self.outputs if self.target == "next token" else None
 
     @property
+    def per_step(self) -> bool:
+        """Whether there is something to predict at every step, and not once for a sequence."""
+        return self.target in ("label per step", "next token")
+
+    @property
     def loss(self) -> str:
         """Name of the Keras loss of the task."""
         return _LOSSES[self.target][0]
@@ -89,6 +94,7 @@ class TaskInfo:
         derived = {
             "classes": self.classes,
             "vocabulary": self.vocabulary,
+            "per_step": self.per_step,
             "loss": self.loss,
             "metric": self.metric,
         }

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from keras_lsc.datasets.checks import check_count
+from keras_lsc.arguments import integer, positive_integer
 from keras_lsc.datasets.examples import Examples
-from keras_lsc.datasets.generators import check_generated, random_lengths, random_stream
+from keras_lsc.datasets.generators import random_lengths, random_stream
 from keras_lsc.datasets.info import GENERATED_SIZES, generated
 
 INFO = generated(
@@ -94,11 +94,10 @@ def read(
     Source:
         The N-parity task of arXiv 2309.12927.
     """
-    check_generated("parity", split, limit, seed)
-    check_count("n", n, at_least=1)
-    check_count("delay", delay, at_least=0)
+    positive_integer("n", n)
+    integer("delay", delay, at_least=0)
     if length is not None:
-        check_count("length", length, at_least=1)
+        positive_integer("length", length)
         if length < n + delay:
             raise ValueError(
                 f"length={length} is too short for n={n} bits followed by delay={delay} more; "

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_lsc.datasets.checks import check_count, check_limit, check_split
+from keras_lsc.arguments import positive_integer
 from keras_lsc.datasets.examples import Examples
 from keras_lsc.datasets.info import TaskInfo
 from keras_lsc.datasets.source import damaged
@@ -57,7 +57,6 @@ def read_stream(
         DatasetUnavailableError: the data is not there, unreadable, or could not be fetched.
         ModuleNotFoundError: the packages that read the data are not installed.
     """
-    check_split("ptb", split, INFO.examples)
     words = {
         part: _words(part, data_dir=data_dir, manual_dir=manual_dir, download=download)
         for part in dict.fromkeys(("train", split))
@@ -110,9 +109,7 @@ def read(
     Source:
         The preparation of T. Mikolov and others, Interspeech 2010, of the Penn Treebank.
     """
-    check_split("ptb", split, INFO.examples)
-    check_count("steps", steps, at_least=1)
-    check_limit(limit)
+    positive_integer("steps", steps)
     stream = read_stream(split, data_dir=data_dir, manual_dir=manual_dir, download=download)
     return stream.windows(steps, limit)
 

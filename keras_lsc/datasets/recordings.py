@@ -7,7 +7,6 @@ import re
 
 import numpy as np
 
-from keras_lsc.datasets.checks import check_limit, check_split
 from keras_lsc.datasets.info import Kind, TaskInfo
 from keras_lsc.datasets.source import Part, checked_labels, damaged, read_examples
 
@@ -44,7 +43,6 @@ def recordings_info(
 
 
 def read_recordings(
-    task: str,
     splits: tuple[str, ...],
     *,
     limit: int | None,
@@ -54,7 +52,6 @@ def read_recordings(
     """Reads recordings of spoken digits.
 
     Args:
-        task: name of the task that asks, for messages.
         splits: which of "train", "validation" and "test" to read.
         limit: return only the first `limit` recordings of each split; None returns them all.
         data_dir: folder of the datasets; None means TFDS_DATA_DIR or ~/tensorflow_datasets.
@@ -65,13 +62,9 @@ def read_recordings(
         int32 labels. Their order is fixed and mixes digits and speakers.
 
     Raises:
-        ValueError: a split or `limit` is not a possible one.
         DatasetUnavailableError: the data is not there, unreadable, or could not be fetched.
         ModuleNotFoundError: the packages that read the data are not installed.
     """
-    for split in splits:
-        check_split(task, split, _TAKES)
-    check_limit(limit)
     examples = read_examples(
         "spoken_digit",
         Part("train"),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_lsc.datasets.checks import check_limit, check_number, check_split
+from keras_lsc.arguments import number
 from keras_lsc.datasets.events import SpikeTrains, binned, count_bins
 from keras_lsc.datasets.examples import Examples
 from keras_lsc.datasets.info import TaskInfo
@@ -85,10 +85,8 @@ def read(
     Source:
         B. Cramer, Y. Stradmann, J. Schemmel, F. Zenke, arXiv 1910.07407.
     """
-    check_split("shd", split, _PARTS)
-    check_limit(limit)
-    check_number("bin_width", bin_width, above=0)
-    check_number("max_time", max_time, above=0)
+    number("bin_width", bin_width, above=0)
+    number("max_time", max_time, above=0)
     steps = count_bins(max_time, bin_width)
     recordings = read_examples(
         "shd",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from keras_lsc.datasets.checks import check_count, check_number, check_share
+from keras_lsc.arguments import number, positive_integer
 from keras_lsc.datasets.events import SpikeTrains
 from keras_lsc.datasets.examples import Examples
-from keras_lsc.datasets.generators import check_generated, random_stream
+from keras_lsc.datasets.generators import random_stream
 from keras_lsc.datasets.info import GENERATED_SIZES, generated
 
 INFO = generated(
@@ -81,17 +81,15 @@ def read(
     Source:
         R. Gütig, H. Sompolinsky, Nature Neuroscience 9, 2006.
     """
-    check_generated("spike_patterns", split, limit, seed)
     for argument, count in (("classes", classes), ("channels", channels), ("steps", steps)):
-        check_count(argument, count, at_least=1)
-    check_number("rate", rate, above=0, at_most=1)
-    if jitter != 0:
-        check_number("jitter", jitter, above=0)
-    check_share("deletion", deletion)
-    check_share("noise", noise)
+        positive_integer(argument, count)
+    number("rate", rate, above=0, at_most=1)
+    number("jitter", jitter, at_least=0)
+    number("deletion", deletion, at_least=0, below=1)
+    number("noise", noise, at_least=0, below=1)
+    random, count = random_stream(split, seed), GENERATED_SIZES[split]
     pattern_stream = np.random.default_rng([seed, _PATTERNS])
     patterns = [np.nonzero(pattern_stream.random((steps, channels)) < rate) for _ in range(classes)]
-    random, count = random_stream(split, seed), GENERATED_SIZES[split]
     labels = random.integers(0, classes, size=count).astype(np.int32)[:limit]
     examples = []
     for label in labels:

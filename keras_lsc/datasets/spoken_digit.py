@@ -6,7 +6,7 @@ import os
 
 import numpy as np
 
-from keras_lsc.datasets.checks import check_count, check_limit, check_number, check_split
+from keras_lsc.arguments import number, positive_integer
 from keras_lsc.datasets.events import count_bins
 from keras_lsc.datasets.examples import Examples, padded
 from keras_lsc.datasets.recordings import RATE, read_recordings, recordings_info
@@ -88,15 +88,13 @@ def read(
     Source:
         Z. Jackson, Free Spoken Digit Dataset, 2016.
     """
-    check_split("spoken_digit", split, INFO.examples)
-    check_limit(limit)
-    check_count("mels", mels, at_least=1)
-    check_number("max_time", max_time, above=0)
+    positive_integer("mels", mels)
+    number("max_time", max_time, above=0)
     samples = count_bins(max_time, 1 / RATE)
     if samples < _FRAME:
         raise ValueError(f"max_time={max_time!r} is shorter than a frame of 0.025 s.")
     (training, _), (audio, labels) = read_recordings(
-        "spoken_digit", ("train", split), limit=None, data_dir=data_dir, download=download
+        ("train", split), limit=None, data_dir=data_dir, download=download
     )
     if any(len(one) < _FRAME for one in (*training, *audio)):
         raise damaged("spoken_digit", data_dir, "a recording is shorter than a frame of 25 ms")

@@ -6,7 +6,7 @@ import os
 
 import numpy as np
 
-from keras_lsc.datasets.checks import check_count, check_number
+from keras_lsc.arguments import number, positive_integer
 from keras_lsc.datasets.cochlea import Cochlea
 from keras_lsc.datasets.events import SpikeTrains, binned, count_bins
 from keras_lsc.datasets.examples import Examples
@@ -60,21 +60,21 @@ def read(
 
     Example:
         >>> from keras_lsc import datasets
-        >>> x, y = datasets.load("spoken_digit_spikes", split="test", channels=700)
+        >>> x, y = datasets.load("spoken_digit_spikes", split="test", limit=9, channels=700)
         >>> x.shape
-        (250, 100, 700)
+        (9, 100, 700)
 
     Source:
         The recordings: Z. Jackson, Free Spoken Digit Dataset, 2016. The encoder:
         `keras_lsc.datasets.Cochlea`.
     """
-    check_count("channels", channels, at_least=1)
-    check_number("bin_width", bin_width, above=0)
-    check_number("max_time", max_time, above=0)
+    positive_integer("channels", channels)
+    number("bin_width", bin_width, above=0)
+    number("max_time", max_time, above=0)
     steps = count_bins(max_time, bin_width)
     samples = count_bins(max_time, 1 / RATE)
     ((audio, labels),) = read_recordings(
-        "spoken_digit_spikes", (split,), limit=limit, data_dir=data_dir, download=download
+        (split,), limit=limit, data_dir=data_dir, download=download
     )
     audio = [one[:samples] / max(np.abs(one).max(), 1e-9) for one in audio]
     events = [

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_lsc.datasets.checks import check_count, check_limit
+from keras_lsc.arguments import positive_integer
 from keras_lsc.datasets.examples import Examples
 from keras_lsc.datasets.source import Part, damaged, read_examples
 
@@ -47,8 +47,9 @@ class TokenStream:
             >>> windows.inputs[:].tolist(), windows.targets.tolist()
             ([[0, 1, 2], [3, 4, 5]], [[1, 2, 3], [4, 5, 6]])
         """
-        check_count("steps", steps, at_least=1)
-        check_limit(limit)
+        positive_integer("steps", steps)
+        if limit is not None:
+            positive_integer("limit", limit)
         count = (len(self.tokens) - 1) // steps
         if count == 0:
             raise ValueError(

@@ -6,7 +6,7 @@ import os
 
 import numpy as np
 
-from keras_lsc.datasets.checks import check_count, check_limit, check_split
+from keras_lsc.arguments import positive_integer
 from keras_lsc.datasets.examples import Examples
 from keras_lsc.datasets.info import TaskInfo
 from keras_lsc.datasets.source import damaged
@@ -55,7 +55,6 @@ def read_stream(
         DatasetUnavailableError: the data is not there, unreadable, or could not be fetched.
         ModuleNotFoundError: the packages that read the data are not installed.
     """
-    check_split("tiny_shakespeare", split, INFO.examples)
     texts = {
         part: np.frombuffer(
             read_text("tiny_shakespeare", part, data_dir=data_dir, download=download), np.uint8
@@ -111,7 +110,5 @@ def read(
     Source:
         A. Karpathy, "The unreasonable effectiveness of recurrent neural networks", 2015.
     """
-    check_split("tiny_shakespeare", split, INFO.examples)
-    check_count("steps", steps, at_least=1)
-    check_limit(limit)
+    positive_integer("steps", steps)
     return read_stream(split, data_dir=data_dir, download=download).windows(steps, limit)

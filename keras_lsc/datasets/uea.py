@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_lsc.datasets.checks import check_limit, check_share, check_split
+from keras_lsc.arguments import number
 from keras_lsc.datasets.examples import Examples, padded
 from keras_lsc.datasets.info import TaskInfo
 from keras_lsc.datasets.source import DatasetUnavailableError, chosen_data_dir
@@ -98,9 +98,7 @@ def read(
         A. Bagnall and others, arXiv 1811.00075.
     """
     del download
-    check_split("uea", split, INFO.examples)
-    check_limit(limit)
-    check_share("validation_share", validation_share)
+    number("validation_share", validation_share, at_least=0, below=1)
     if problem is not None and not (isinstance(problem, str) and _NAME.fullmatch(problem)):
         raise ValueError(
             f"problem must be the name of a problem, such as 'JapaneseVowels', got {problem!r}."

@@ -4,12 +4,14 @@ from keras.layers import GRU, LSTM
 
 from keras_lsc.layers import surrogates
 from keras_lsc.layers.alif import ALIF, ALIFCell
-from keras_lsc.layers.firing_rate import FiringRate, FiringRateRegularizer, FiringRateSchedule
+from keras_lsc.layers.carried_state import CarriedState
+from keras_lsc.layers.firing_rate import FiringRate, FiringRateRegularizer
 from keras_lsc.layers.given_mask import GivenMask
 from keras_lsc.layers.lif import LIF, LIFCell
 from keras_lsc.layers.lru import LRU, LRUBlock, LRUBlockCell, LRUCell
 from keras_lsc.layers.readout import LeakyReadout, LeakyReadoutCell
 from keras_lsc.layers.surrogates import Surrogate
+from keras_lsc.renamed import old_names
 
 __all__ = [
     "ALIF",
@@ -18,9 +20,9 @@ __all__ = [
     "LRU",
     "LSTM",
     "ALIFCell",
+    "CarriedState",
     "FiringRate",
     "FiringRateRegularizer",
-    "FiringRateSchedule",
     "GivenMask",
     "LIFCell",
     "LRUBlock",
@@ -31,3 +33,5 @@ __all__ = [
     "Surrogate",
     "surrogates",
 ]
+
+__getattr__ = old_names(__name__, {"FiringRateSchedule": "keras_lsc.callbacks.FiringRateSchedule"})

@@ -1,6 +1,8 @@
-"""The longest sequence that is solved from each start."""
+"""Over how many time steps a network remembers from each start."""
 
 from __future__ import annotations
+
+import pandas as pd
 
 from experiments.runs import reaches_threshold
 from experiments.summary import Network, Start
@@ -28,25 +30,33 @@ def by_task_and_cell(networks: list[Network]) -> dict[tuple[str, str], list[Netw
 
 def longest_table(networks: list[Network]) -> str:
     """Per task, cell and start the longest length that at least half of the seeds solve."""
-    rows = []
-    for (task, cell), members in sorted(by_task_and_cell(networks).items()):
-        for label in labels_of(members):
-            finished = [
-                network
-                for network in members
-                if label in network.starts and network.starts[label].is_finished
-            ]
-            if not finished:
-                continue
-            passed = [
-                n for n in finished if 2 * solved(n.starts[label]) >= len(n.starts[label].test)
-            ]
-            counts = ", ".join(
-                f"{length_of(n)}: {solved(n.starts[label])}/{len(n.starts[label].test)}"
-                for n in finished
+    tried = pd.DataFrame(
+        [
+            (
+                network.setting.dataset,
+                network.setting.cell,
+                label,
+                length_of(network),
+                solved(start),
+                len(start.test),
             )
-            longest = str(max(length_of(n) for n in passed)) if passed else "none"
-            rows.append([task, cell, label, longest, counts])
+            for network in networks
+            for label, start in network.starts.items()
+            if start.is_finished
+        ],
+        columns=["task", "cell", "start", "length", "solved", "seeds"],
+    )
+    rows = []
+    for (task, cell), chosen in tried.sort_values("length").groupby(["task", "cell"]):
+        members = [n for n in networks if (n.setting.dataset, n.setting.cell) == (task, cell)]
+        by_start = dict(list(chosen.groupby("start")))
+        for label in (one for one in labels_of(members) if one in by_start):
+            lengths = by_start[label]
+            passed = lengths[2 * lengths["solved"] >= lengths["seeds"]]["length"]
+            counts = ", ".join(
+                f"{row.length}: {row.solved}/{row.seeds}" for row in lengths.itertuples()
+            )
+            rows.append([task, cell, label, "none" if passed.empty else f"{passed.max()}", counts])
     if not rows:
         return ""
     header = ["task", "cell", "start", "longest solved of those tried",

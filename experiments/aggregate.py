@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 
 from experiments import statistics
 from experiments.summary import Network, Tally, tally
@@ -47,25 +48,30 @@ def _cells(counts: Tally) -> list[str]:
 
 def distance_table(networks: list[Network]) -> str:
     """How far each start is from the best one of its network, in the middle and at worst."""
-    ratios: dict[str, list[tuple[float, str]]] = {}
-    for network in networks:
-        errors = {
-            label: float(np.exp(np.mean(np.log(list(start.test_errors.values())))))
+    errors = pd.DataFrame(
+        [
+            (label, network.label, np.exp(np.mean(np.log(list(start.test_errors.values())))))
+            for network in networks
             for label, start in network.starts.items()
             if start.is_finished
-        }
-        for label, error in errors.items():
-            ratio = error / min(errors.values())
-            ratios.setdefault(label, []).append((ratio, network.label))
-    rows = []
-    for label in labels_of(networks):
-        if label not in ratios:
-            continue
-        worst, where = max(ratios[label])
-        middle = np.median([ratio for ratio, _ in ratios[label]])
-        best = sum(ratio == 1 for ratio, _ in ratios[label])
-        rows.append(
-            [label, str(len(ratios[label])), str(best), f"{middle:.2f}", f"{worst:.2f}", where]
-        )
-    header = ["start", "networks", "best on", "median ratio", "worst ratio", "there"]
-    return markdown(header, rows) if rows else ""
+        ],
+        columns=["start", "network", "error"],
+    )
+    if errors.empty:
+        return ""
+    errors["ratio"] = errors["error"] / errors.groupby("network")["error"].transform("min")
+    by_start = errors.sort_values(["ratio", "network"]).groupby("start")
+    table = by_start.agg(
+        networks=("ratio", "size"),
+        best=("ratio", lambda ratios: (ratios == 1).sum()),
+        middle=("ratio", "median"),
+        worst=("ratio", "last"),
+        where=("network", "last"),
+    )
+    labels = [label for label in labels_of(networks) if label in table.index]
+    rows = [
+        [row.Index, f"{row.networks}", f"{row.best}", f"{row.middle:.2f}", f"{row.worst:.2f}",
+         row.where]
+        for row in table.loc[labels].itertuples()
+    ]  # fmt: skip
+    return markdown(["start", "networks", "best on", "median ratio", "worst ratio", "there"], rows)

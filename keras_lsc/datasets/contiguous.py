@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_lsc.datasets.checks import check_count, check_flag
+from keras_lsc.arguments import flag, positive_integer
 from keras_lsc.datasets.text import DEFAULT_STEPS
 
 
@@ -22,24 +22,25 @@ def _checked(tokens: Any) -> np.ndarray:
     raise ValueError(f"tokens must be an array (n,) of integers, got {tokens!r:.200}.")
 
 
-class LaneBatches(keras.utils.PyDataset):
+class ContiguousBatches(keras.utils.PyDataset):
     """Batches of a token stream for a network that carries its state from batch to batch.
 
-    The stream is cut into `batch_size` contiguous lanes of equal length. Row r of every batch is
-    from lane r, and begins with the token after the last one of row r of the batch before. So
-    recurrent layers in a `keras_lsc.datasets.CarriedState` read each lane from beginning to end.
+    The stream is cut into `batch_size` contiguous parts of equal length. Row r of every batch is
+    from part r, and begins with the token after the last one of row r of the batch before. So
+    recurrent layers in a `keras_lsc.layers.CarriedState` read each part from beginning to end, and
+    are trained by truncated backpropagation through time.
 
     Made by `keras_lsc.datasets.batches`. It must be read in order: pass `shuffle=False` to `fit`,
     which shuffles batches by default; a wrong order raises. Reset the states between epochs with
     `keras_lsc.callbacks.ResetStates`.
 
     Args:
-        tokens: int array (n,).
-        batch_size: number of lanes.
-        steps: tokens of a lane in one batch.
-        drop_rest: whether to leave out the end of each lane that does not fill a batch. Kept, these
-            steps are made up for by a first batch of fewer steps than the others: first, because
-            TensorFlow takes the shapes from the first batches.
+        tokens: Integer array `(n,)`.
+        batch_size: Positive integer, number of parts.
+        steps: Positive integer, tokens of a part in one batch.
+        drop_rest: Boolean, whether to leave out the end of each part that does not fill a batch.
+            Kept, these steps are made up for by a first batch of fewer steps than the others:
+            first, because TensorFlow takes the shapes from the first batches.
 
     Raises:
         ValueError: a number is not a possible one, the tokens are no integers, or the text is too
@@ -47,8 +48,8 @@ class LaneBatches(keras.utils.PyDataset):
 
     Example:
         >>> import numpy as np
-        >>> from keras_lsc.datasets import LaneBatches
-        >>> [x.tolist() for x, y in LaneBatches(np.arange(9), batch_size=2, steps=2)]
+        >>> from keras_lsc.datasets import ContiguousBatches
+        >>> [x.tolist() for x, y in ContiguousBatches(np.arange(9), batch_size=2, steps=2)]
         [[[0, 1], [4, 5]], [[2, 3], [6, 7]]]
     """
 
@@ -61,15 +62,15 @@ class LaneBatches(keras.utils.PyDataset):
         drop_rest: bool = True,
     ):
         super().__init__()
-        check_count("batch_size", batch_size, at_least=1)
-        check_count("steps", steps, at_least=1)
-        check_flag("drop_rest", drop_rest)
+        positive_integer("batch_size", batch_size)
+        positive_integer("steps", steps)
+        flag("drop_rest", drop_rest)
         tokens = _checked(tokens)
         length = (len(tokens) - 1) // batch_size
         if length < (steps if drop_rest else 1):
             raise ValueError(
-                f"{len(tokens)} tokens are too few for batch_size={batch_size} lanes of "
-                f"steps={steps}; use smaller numbers."
+                f"{len(tokens)} tokens are too few for batch_size={batch_size} "
+                f"contiguous parts of steps={steps}; use smaller numbers."
             )
         self.batch_size = batch_size
         self.steps = steps

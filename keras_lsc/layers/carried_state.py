@@ -27,12 +27,12 @@ class CarriedState(keras.layers.Wrapper):
 
     Example:
         >>> import keras
-        >>> from keras_lsc import datasets
+        >>> from keras_lsc import layers
         >>> model = keras.Sequential(
         ...     [
         ...         keras.Input(batch_shape=(20, None), dtype="int32"),
         ...         keras.layers.Embedding(65, 16),
-        ...         datasets.CarriedState(keras.layers.GRU(32, return_sequences=True)),
+        ...         layers.CarriedState(keras.layers.GRU(32, return_sequences=True)),
         ...         keras.layers.Dense(65),
         ...     ]
         ... )
