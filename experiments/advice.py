@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -217,18 +217,23 @@ def beforehand(found: list[Verdict]) -> str:
     )
 
 
+def by_range(found: list[Verdict]) -> Iterator[tuple[str, list[Verdict]]]:
+    """The verdicts by ranges of the default start's energy sum, with the name of each range."""
+    for low, high in itertools.pairwise((0.0, *_BORDERS, math.inf)):
+        chosen = [v for v in found if v.energy_sum is not None and low <= v.energy_sum < high]
+        if chosen:
+            yield _range_name(low, high), chosen
+
+
 def range_table(found: list[Verdict]) -> str:
     """By ranges of the default start's energy sum, what pre-training does, target by target."""
     rows = []
-    for low, high in itertools.pairwise((0.0, *_BORDERS, math.inf)):
-        chosen = [v for v in found if v.energy_sum is not None and low <= v.energy_sum < high]
-        if not chosen:
-            continue
+    for name, chosen in by_range(found):
         counts = Counter(verdict.word for verdict in chosen)
         tallies = [_against_default(chosen, target, "") for target in TARGETS]
         rows.append(
             [
-                _range_name(low, high),
+                name,
                 ", ".join(_cells(chosen)),
                 f"{counts[HELPS]}, {counts[HURTS]} of {len(chosen)}",
                 *(
@@ -241,6 +246,19 @@ def range_table(found: list[Verdict]) -> str:
         )
     header = ["energy sum", "cells", "best: better, worse", *TARGETS]
     return markdown(header, rows) if rows else ""
+
+
+def short_range_table(found: list[Verdict]) -> str:
+    """By the same ranges, on how many networks the best pre-trained start is better and worse."""
+    rows = []
+    for name, chosen in [*by_range(found), ("all", found)]:
+        counts = Counter(verdict.word for verdict in chosen)
+        cells = ", ".join(_cells(chosen)) if chosen is not found else ""
+        words = (HELPS, NEITHER, HURTS)
+        rows.append([name, cells, str(len(chosen)), *(str(counts[word]) for word in words)])
+    header = ["energy sum", "cells", "networks", "clearly better", "no clear difference",
+              "clearly worse"]  # fmt: skip
+    return markdown(header, rows)
 
 
 def _range_name(low: float, high: float) -> str:
