@@ -176,10 +176,11 @@ class Site:
     def _check_search(self, page: Page) -> None:
         for query, wanted in QUERIES.items():
             page.goto(self._root)
-            page.locator("label.md-search__icon, input.md-search__input").last.wait_for()
-            page.locator("input.md-search__input").fill(query)
+            box = page.locator("input.md-search__input")
+            box.click()
+            box.press_sequentially(query)
             results = page.locator("a.md-search-result__link")
-            results.first.wait_for(timeout=10_000)
+            results.first.wait_for(state="attached", timeout=60_000)
             found = results.evaluate_all("all => all.map(a => a.getAttribute('href'))")
             if not any(wanted in href for href in found):
                 self._problems.append(f"the search for {query!r} does not find {wanted}: {found}")

@@ -30,7 +30,6 @@ def main() -> None:
 
     names = [name for name in before if name.endswith(".time")]
     ax = keras_lsc.plot.eigenvalues(before[names[2]], after[names[2]], target=0.5**0.5)
-    ax.set_title("time transition of the third layer", fontsize=10, loc="left")
     ax.figure.savefig(FOLDER / "eigenvalues.png", dpi=DPI, metadata={"Software": None})
 
     grids = {"default start": grid_before, "after pre-training": grid_after}

@@ -23,7 +23,8 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SITE = "https://keras-lsc.github.io/keras-lsc/"
 REPOSITORY = "https://github.com/keras-lsc/keras-lsc/"
 _MOST_CHARACTERS = 6_500
-# A marker on the lines before a block says what it needs, or why it cannot be run.
+# Markers on the lines before a block say which modules it needs, which tasks' data, what is smaller
+# in tests than for a reader, or why it is not run.
 _BLOCK = re.compile(
     r"(?P<markers>(?:^<!-- [^\n]* -->\n)*)^```python\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL
 )
@@ -38,7 +39,7 @@ class Block:
 
     Attributes:
         line: Line of the page on which its code begins.
-        code: What it says.
+        code: What it says, with the smaller numbers that tests use.
         needs: Modules that have to be installed.
         data: Tasks whose data has to be prepared.
         not_run: Why it is never run; empty otherwise.
@@ -60,12 +61,17 @@ def blocks_of(page):
     text = page.read_text(encoding="utf-8")
     found = []
     for match in _BLOCK.finditer(text):
-        markers = {m["kind"]: m["value"] for m in _MARKER.finditer(match["markers"])}
-        unknown = set(markers) - {"needs", "data", "not run"}
-        assert not unknown, f"{name_of(page)} has the unknown marker {unknown}"
+        markers, code = {}, match["code"]
+        for kind, value in _MARKER.findall(match["markers"]):
+            assert kind in ("needs", "data", "not run", "in tests"), f"{name_of(page)}: {kind}"
+            markers[kind] = value
+            if kind == "in tests":
+                shown, run = value.split(" -> ")
+                assert shown in code, f"{name_of(page)}: {value}"
+                code = code.replace(shown, run)
         line = text.count("\n", 0, match.start("code")) + 1
         needs, data = (tuple(markers.get(kind, "").split()) for kind in ("needs", "data"))
-        found.append(Block(line, match["code"], needs, data, markers.get("not run", "")))
+        found.append(Block(line, code, needs, data, markers.get("not run", "")))
     return found
 
 
