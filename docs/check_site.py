@@ -187,17 +187,17 @@ class Site:
 
     def _check_zoo(self, page: Page) -> None:
         page.goto(f"{self._root}zoo/")
-        rows = page.locator("#zoo tbody tr:visible")
+        rows = page.locator("#zoo-table tbody tr:visible")
         count = rows.count()
-        page.locator("#zoo th button:text-is('weights')").click()
+        page.locator("#zoo-table th button:text-is('weights')").click()
         column = page.eval_on_selector_all(
-            "#zoo tbody tr", "all => all.map(row => Number(row.cells[9].dataset.value))"
+            "#zoo-table tbody tr", "all => all.map(row => Number(row.cells[9].dataset.value))"
         )
         if column != sorted(column) or len(set(column)) < 2:
             self._problems.append("the zoo is not sorted by the number of weights")
-        page.locator("#zoo th button:text-is('weights')").click()
+        page.locator("#zoo-table th button:text-is('weights')").click()
         column = page.eval_on_selector_all(
-            "#zoo tbody tr", "all => all.map(row => Number(row.cells[9].dataset.value))"
+            "#zoo-table tbody tr", "all => all.map(row => Number(row.cells[9].dataset.value))"
         )
         if column != sorted(column, reverse=True):
             self._problems.append("the zoo is not sorted downwards by the number of weights")

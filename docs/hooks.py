@@ -104,7 +104,7 @@ def zoo_table() -> str:
     head = "".join(f'<th scope="col" data-kind="{kind}">{title}</th>' for title, kind in heads)
     return (
         '<div id="zoo-controls" hidden></div>\n'
-        '<div class="zoo-frame"><table id="zoo">\n'
+        '<div class="zoo-frame"><table id="zoo-table">\n'
         f"<thead><tr>{head}</tr></thead>\n<tbody>\n{''.join(filter(None, rows))}</tbody>\n"
         "</table></div>\n"
     )

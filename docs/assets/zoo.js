@@ -1,7 +1,7 @@
 // Sorts and filters the table of the zoo, which the build writes as plain HTML, and shows the
 // picture of a row when it is asked for.
 (() => {
-  const table = document.getElementById("zoo");
+  const table = document.getElementById("zoo-table");
   if (!table) return;
   const body = table.tBodies[0];
   const heads = [...table.tHead.rows[0].cells];
