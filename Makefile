@@ -22,6 +22,7 @@ SHELL := /bin/bash
 ROOT := $(patsubst %/,%,$(dir $(abspath $(lastword $(MAKEFILE_LIST)))))
 DEMO := .venv
 TEST := .venv-test
+DOCS := .venv-docs
 
 # Data prepared beside the checkout is used unless another place is named.
 ifeq ($(strip $(TFDS_DATA_DIR)),)
@@ -36,7 +37,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 NPROC=1
 PYTEST := $(if $(filter-out 1,$(JOBS)),$(ONE_THREAD)) $(TEST)/bin/python -m pytest \
 	$(if $(filter-out 1,$(JOBS)),--numprocesses=$(JOBS) --dist=worksteal)
 
-.PHONY: help demo install test oldest lint typecheck grid zoo fuzz bench layers compare notebooks experiments report test-experiments clean $(BACKENDS:%=pytest-%) $(BACKENDS:%=oldest-%)
+.PHONY: help demo install test oldest lint typecheck grid zoo fuzz bench layers compare notebooks docs docs-check experiments report test-experiments clean $(BACKENDS:%=pytest-%) $(BACKENDS:%=oldest-%)
 
 help:
 	@echo "make demo       install with JAX into $(DEMO) and run the demonstration"
@@ -55,6 +56,7 @@ help:
 	@echo "                EXPERIMENTS=\"recurrent targets\" BUDGET=0.5 WORKERS=2"
 	@echo "make report     the report of the experiments from the stored runs"
 	@echo "make notebooks  run the notebooks on JAX and store what they show"
+	@echo "make docs       build the handbook into build/site;  make docs-check  try it in Chromium"
 	@echo "make clean      remove the environments and what was built"
 
 $(DEMO)/installed: pyproject.toml
@@ -174,6 +176,21 @@ report: $(TEST)/installed
 notebooks: $(TEST)/installed
 	KERAS_BACKEND=jax $(TEST)/bin/python colab/execute.py
 
+# The site needs neither Keras nor a backend: the reference is read from the source.
+$(DOCS)/installed: pyproject.toml
+	$(PYTHON) -m venv $(DOCS)
+	sed -n '/^docs = \[/,/^\]/s/^ *"\(.*\)",$$/\1/p' pyproject.toml | \
+		$(DOCS)/bin/python -m pip install --quiet --requirement /dev/stdin
+	@touch $@
+
+docs: $(DOCS)/installed
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict --clean
+
+# Needs Chromium, which CHROMIUM names where it is not on the path.
+docs-check: docs
+	$(DOCS)/bin/python -m pip install --quiet "playwright>=1.40"
+	$(DOCS)/bin/python docs/check_site.py
+
 clean:
-	rm -rf $(DEMO) $(TEST) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(DEMO) $(TEST) $(DOCS) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +

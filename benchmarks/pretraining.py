@@ -3,7 +3,7 @@
     KERAS_BACKEND=jax python benchmarks/pretraining.py [--quick]
 
 Prints a table and writes `benchmarks/results/pretraining_<backend>.json`. `benchmarks/tables.py`
-makes the README's table from the JSON. Every ratio is of two medians of one process, its samples
+makes the table from the JSON. Every ratio is of two medians of one process, its samples
 taken in turn. Rows of the scaling table run in processes of their own, for their peak memory.
 """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -160,19 +160,25 @@ def _cells(verdicts: pd.DataFrame) -> list[str]:
     return list(logarithms.sort_values(kind="stable").index)
 
 
-def range_table(found: list[Verdict]) -> str:
-    """By ranges of the default start's energy sum, what pre-training does, target by target."""
+def _by_range(found: list[Verdict]) -> Iterator[tuple[str, pd.DataFrame]]:
+    """The verdicts by ranges of the default start's energy sum, with the name of each range."""
     verdicts = frame([verdict for verdict in found if verdict.energy_sum is not None])
     edges = [0.0, *_BORDERS, math.inf]
     names = [_range_name(low, high) for low, high in itertools.pairwise(edges)]
     ranges = pd.cut(verdicts["energy_sum"].astype(float), edges, right=False, labels=names)
-    rows = []
     for name, chosen in verdicts.groupby(ranges, observed=True):
+        yield str(name), chosen
+
+
+def range_table(found: list[Verdict]) -> str:
+    """By ranges of the default start's energy sum, what pre-training does, target by target."""
+    rows = []
+    for name, chosen in _by_range(found):
         networks, helps, _, hurts = _counted(chosen)
         tallies = [tally(chosen["network"], *in_mode((one, "default"), "")) for one in TARGETS]
         rows.append(
             [
-                str(name),
+                name,
                 ", ".join(_cells(chosen)),
                 f"{helps}, {hurts} of {networks}",
                 *(f"{one.better}, {one.worse} of {one.count}" if one.count else "-"
@@ -181,6 +187,15 @@ def range_table(found: list[Verdict]) -> str:
         )  # fmt: skip
     header = ["energy sum", "cells", "best: better, worse", *TARGETS]
     return markdown(header, rows) if rows else ""
+
+
+def short_range_table(found: list[Verdict]) -> str:
+    """By the same ranges, on how many networks the best pre-trained start is better and worse."""
+    rows = [[name, ", ".join(_cells(some)), *_counted(some)] for name, some in _by_range(found)]
+    rows.append(["all", "", *_counted(frame(found))])
+    header = ["energy sum", "cells", "networks", "clearly better", "no clear difference",
+              "clearly worse"]  # fmt: skip
+    return markdown(header, rows)
 
 
 def _range_name(low: float, high: float) -> str:

@@ -1,5 +1,5 @@
 """Writes RESULTS.md, DETAILS.md, their pictures and index of lines from the stored runs alone,
-and their summary into the README.
+and the table "When does it help?" into the README.
 
     python -m experiments.report [--check]
 
@@ -83,14 +83,11 @@ def read_networks(folder: Path = FOLDER) -> dict[str, list[Network]]:
 
 
 def _with_summary(readme: str, found: dict[str, list[Network]]) -> str:
-    """The README with what the experiments say between its marks."""
+    """The README with the table of the experiments between its marks."""
     before, rest = readme.split(_BEGIN)
     _, after = rest.split(_END)
-    said = advice.verdicts(compared(found))
-    parts = [findings.SUMMARY, findings.BEFOREHAND, _RANGE_NOTE, advice.range_table(said)]
-    parts += ["Cell by cell:", advice.cell_table(said), findings.BEST_TARGET]
-    text = _joined(parts)
-    return f"{before}{_BEGIN}\n\n{text}\n{_END}{after}"
+    table = advice.short_range_table(advice.verdicts(compared(found)))
+    return f"{before}{_BEGIN}\n\n{table.strip()}\n\n{_END}{after}"
 
 
 def trace(found: dict[str, list[Network]]) -> dict[str, Any]:

@@ -101,11 +101,10 @@ def stabilize(
         TypeError, ValueError: as `measure` and `LSCPretrainer` raise them; or an argument is of
             no use.
 
-        After any error, also one of a callback or an interruption, the model has the weights it
-        had.
+    After any error, also one of a callback or an interruption, the model has the weights it had.
 
-    Source: arXiv 2308.12075, section 4; the scales are this project's ("How it works" in the
-        README).
+    Source: arXiv 2308.12075, section 4; the scales are this project's ("How it is
+        changed" in the handbook).
 
     Example:
         >>> import keras, keras_lsc, numpy as np

@@ -2,12 +2,11 @@
 
 import importlib
 import json
-import re
 
 import keras
 import numpy as np
 import pytest
-from harness import ROOT, recurrent_model, run_python, sequences
+from harness import recurrent_model, sequences
 from keras import layers
 
 import keras_lsc
@@ -466,18 +465,3 @@ def test_other_wrong_arguments(make, part):
 def _curriculum(**options):
     task = keras_lsc.datasets.GrowingTask("parity")
     return keras_lsc.callbacks.NCurriculum(task, **options)
-
-
-def test_what_the_documentation_names_is_reached_from_the_package():
-    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-    text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
-    names = sorted(set(re.findall(r"\bkeras_lsc(?:\.[A-Za-z_]+)+", text)))
-    # Where the package is, and not what is in it.
-    names = [name for name in names if not name.endswith((".keras", ".md", ".py"))]
-    assert "keras_lsc.comparison.compare_backends" in names
-    program = (
-        "import functools, sys, keras_lsc\n"
-        "for name in sys.argv[1:]:\n"
-        "    functools.reduce(getattr, name.split('.')[1:], keras_lsc)\n"
-    )
-    run_python(program, *names, backend=keras.backend.backend())

@@ -139,8 +139,9 @@ def test_links_to_other_notebooks_lead_somewhere(notebook):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_readme_has_it(name):
-    assert f"{ADDRESS}{name}" in (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_page_of_notebooks_has_it(name):
+    page = ROOT / "docs" / "notebooks.md"
+    assert f"{ADDRESS}{name}" in page.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
