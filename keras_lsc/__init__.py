@@ -28,3 +28,7 @@ __all__ = [
     "stabilize",
     "zoo",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -8,6 +8,8 @@ from keras_lsc.arguments import flag, integer, number, text
 from keras_lsc.datasets import GrowingTask
 from keras_lsc.layers import FiringRateRegularizer
 
+__all__ = ["FiringRateSchedule", "NCurriculum", "ResetStates", "StopWhenStable", "UpdateCounter"]
+
 
 class StopWhenStable(keras.callbacks.Callback):
     """Ends pre-training once every recent mean radius is within a tolerance of its target.
@@ -235,3 +237,7 @@ def _regularizers_in(model: keras.Model) -> list[FiringRateRegularizer]:
         elif isinstance(layer, keras.Model):
             found.extend(_regularizers_in(layer))
     return found
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -12,6 +12,8 @@ from keras import ops
 
 from keras_lsc.arguments import flag, integer, number, text
 
+__all__ = ["backends", "eigenvalues", "gradient_grids", "learning_curves", "radii", "spike_raster"]
+
 WIDTH = 6.4
 # Colour and marker of the first, second, ... thing that a picture compares; the first is hollow.
 STYLES = (
@@ -712,3 +714,7 @@ def _legend_below(ax: Any, columns: int) -> None:
         columnspacing=1.4,
         handletextpad=0.4,
     )
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

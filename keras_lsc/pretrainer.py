@@ -11,10 +11,11 @@ import numpy as np
 from keras import ops
 
 from keras_lsc.arguments import flag, integer, number, one_of, positive_integer
+from keras_lsc.stability.accuracy import UPDATE
 from keras_lsc.stability.data import in_order, input_structure
 from keras_lsc.stability.frozen import frozen_variables
 from keras_lsc.stability.measure import refuse_non_finite_weights
-from keras_lsc.stability.radius import ROUGH, RadiusKind, check_radius_kind, radii_and_gains
+from keras_lsc.stability.radius import RadiusKind, check_radius_kind, radii_and_gains
 from keras_lsc.stability.scales import (
     gate_blocks,
     is_bias,
@@ -321,7 +322,7 @@ class LSCPretrainer(keras.Model):
             measured = radii_and_gains(
                 [row.linearize(points) for row in self._driven],
                 self.radius,
-                ROUGH,
+                UPDATE,
             )
             weights = [row.weight(points) for row in self._driven]
             weighted = list(zip(measured, weights, strict=True))

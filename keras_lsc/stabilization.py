@@ -12,9 +12,10 @@ from keras_lsc.arguments import integer, number, one_of, positive_integer
 from keras_lsc.callbacks import StopWhenStable
 from keras_lsc.pretrainer import LSCPretrainer, Mode, State
 from keras_lsc.progress import Progress
+from keras_lsc.stability.accuracy import CHECK
 from keras_lsc.stability.data import draw_rows, input_structure
 from keras_lsc.stability.measure import Probe
-from keras_lsc.stability.radius import COARSE, RadiusKind
+from keras_lsc.stability.radius import RadiusKind
 from keras_lsc.stability.report import SILENT_RATE, StabilityReport, TransitionStatistics
 from keras_lsc.stability.targets import Target
 from keras_lsc.stability.waking import wake
@@ -124,7 +125,7 @@ def stabilize(
     pretrainer = LSCPretrainer(model, target, mode, radius, include_input=include_input, seed=seed)
     halving = max(60, _HALVING[mode] * max_updates)
     pretrainer.compile(optimizer, learning_rate=learning_rate, decay_updates=halving)
-    probe = Probe(model, radius, pretrainer.transition_map, COARSE)
+    probe = Probe(model, radius, pretrainer.transition_map, CHECK)
     rows = draw_rows(x, _rows_to_draw(model), seed, input_structure(model))
     training, held_out = _hold_out(rows)
     before = State(model.variables)

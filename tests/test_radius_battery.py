@@ -12,10 +12,8 @@ from keras import ops
 from benchmarks.matrices import FAMILIES, Case, battery
 from benchmarks.radius import by_size, judge
 from keras_lsc import backend
+from keras_lsc.stability.accuracy import CHECK, MEASURE, Accuracy
 from keras_lsc.stability.radius import (
-    COARSE,
-    EXACT,
-    Accuracy,
     radii_and_gains,
     radius_and_gain,
     rms_gain,
@@ -51,7 +49,7 @@ def test_values_and_gradients_are_those_of_lapack(size, dense):
     assert own >= {"gaussian", "positive", "lstm", "condition 1e1"}
 
 
-@pytest.mark.parametrize("accuracy", [EXACT, COARSE], ids=["exact", "coarse"])
+@pytest.mark.parametrize("accuracy", [MEASURE, CHECK], ids=["exact", "coarse"])
 @pytest.mark.parametrize("dense", [True, False], ids=["dense", "matrix-free"])
 def test_in_a_graph_a_value_that_is_called_certain_is_right(dense, accuracy):
     """What is compiled cannot ask LAPACK; it says which values have to be asked for."""
@@ -60,13 +58,13 @@ def test_in_a_graph_a_value_that_is_called_certain_is_right(dense, accuracy):
     accuracy = accuracy._replace(dense_limit=128 if dense else 0)
     certain, values = _measured(matrices, accuracy)
     truth = np.abs(np.linalg.eigvals(matrices.astype("float64"))).max(axis=-1)
-    tolerance = 1e-3 if accuracy.squarings == EXACT.squarings else 1e-2
+    tolerance = 1e-3 if accuracy.squarings == MEASURE.squarings else 1e-2
     wrong = np.abs(values - truth) > tolerance * truth
     assert not [case.name for case, bad in zip(cases, certain & wrong, strict=True) if bad]
     # The radii of most matrices that users have need no eigensolver. With few squarings, moduli
     # that are close are not told apart.
     ordinary = {"positive", "rank one", "dead rows", "lstm", "multiple of I"}
-    ordinary |= {"gaussian"} if accuracy.squarings == EXACT.squarings else set()
+    ordinary |= {"gaussian"} if accuracy.squarings == MEASURE.squarings else set()
     unknown = {case.family for case, known in zip(cases, certain, strict=True) if not known}
     assert not unknown & ordinary
 

@@ -8,3 +8,7 @@ from keras_lsc.comparison.report import BackendComparison, BackendRow, Timing
 from keras_lsc.comparison.run import BACKENDS, compare_backends
 
 __all__ = ["BACKENDS", "BackendComparison", "BackendRow", "Timing", "compare_backends"]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -366,3 +366,7 @@ def _text(name: str) -> Task:
         texts = [text for text in names() if _TASKS[text].stream_reader is not None]
         raise ValueError(f"{name} is no text; texts are: {', '.join(texts)}.")
     return task
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

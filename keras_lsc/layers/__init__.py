@@ -35,3 +35,7 @@ __all__ = [
 ]
 
 __getattr__ = old_names(__name__, {"FiringRateSchedule": "keras_lsc.callbacks.FiringRateSchedule"})
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -9,11 +9,10 @@ from keras import ops
 
 from keras_lsc import arguments
 from keras_lsc.stability import lapack
+from keras_lsc.stability.accuracy import MEASURE, Accuracy
 from keras_lsc.stability.data import draw_rows, input_structure
 from keras_lsc.stability.jacobians import JacobianProbe
 from keras_lsc.stability.radius import (
-    EXACT,
-    Accuracy,
     RadiusKind,
     radii_and_gains,
 )
@@ -41,7 +40,7 @@ class Probe(keras.Model):
         model: keras.Model,
         radius: RadiusKind = "spectral",
         transition_map: TransitionMap | None = None,
-        accuracy: Accuracy = EXACT,
+        accuracy: Accuracy = MEASURE,
         transitions: Sequence[int] | None = None,
     ):
         transition_map = transition_map or TransitionMap(model)

@@ -1,5 +1,7 @@
 """The zoo: networks pre-trained to stability, each with a certificate that can be recomputed."""
 
+from collections.abc import Sequence
+
 from keras_lsc.zoo.damage import DamagedCheckpointError
 from keras_lsc.zoo.fine_tuning import FineTuning, fine_tune
 from keras_lsc.zoo.loading import load, save
@@ -30,3 +32,7 @@ __all__ = [
 
 # The same function, under the name that most registries have for it.
 list = names  # noqa: A001
+
+
+def __dir__() -> Sequence[str]:
+    return sorted(__all__)
