@@ -27,7 +27,7 @@ class Progress(keras.callbacks.Callback):
         self._stream = sys.stdout
         # What stands in for standard output need not say whether it is a terminal.
         isatty = getattr(self._stream, "isatty", None)
-        is_watched = (isatty is not None and isatty()) or "ipykernel" in sys.modules
+        is_watched = (isatty is not None and isatty()) or _is_in_notebook()
         self._is_silent = verbose == 0 or (
             verbose == "auto" and not (is_watched and keras.config.is_interactive_logging_enabled())
         )
@@ -80,3 +80,10 @@ class Progress(keras.callbacks.Callback):
         else:
             self._stream.write(line + "\n")
         self._stream.flush()
+
+
+def _is_in_notebook() -> bool:
+    """Whether this process is the kernel of a notebook, which others import without being one."""
+    get_shell = getattr(sys.modules.get("IPython"), "get_ipython", None)
+    shell = None if get_shell is None else get_shell()
+    return "IPKernelApp" in getattr(shell, "config", ())

@@ -1,6 +1,8 @@
 """What every layer of the package has to pass, and models of them across backends."""
 
+import inspect
 import json
+import re
 
 import harness
 import keras
@@ -243,3 +245,14 @@ def test_layers_know_nothing_of_stability():
         text = file.read_text()
         assert "keras_lsc.stability" not in text, file
         assert not any(f"import {name}" in text for name in ("jax", "tensorflow", "torch")), file
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("name", ["LIF", "ALIF", "LRU", "LRUBlock", "LeakyReadout"])
+def test_a_layer_names_every_argument_of_its_cell_and_documents_it(name):
+    layer, cell = getattr(layers, name), getattr(layers, f"{name}Cell")
+    own = inspect.signature(layer).parameters
+    for argument, parameter in inspect.signature(cell).parameters.items():
+        assert own[argument].default == parameter.default, argument
+    for argument in own:
+        assert re.search(rf"^ +\**{argument}: ", inspect.getdoc(layer), re.MULTILINE), argument

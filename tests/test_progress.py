@@ -3,6 +3,7 @@
 import io
 import re
 import sys
+import types
 
 import keras
 import numpy as np
@@ -86,3 +87,15 @@ def test_an_error_has_a_line_of_its_own(stream):
         stabilized(max_updates=2, tolerance=1e-4)
     assert written.getvalue().endswith("\n")
     assert "largest deviation" not in written.getvalue()
+
+
+def test_a_notebook_is_told_and_not_who_has_its_kernel_installed(stream, monkeypatch):
+    written = stream(io.StringIO)
+    monkeypatch.setitem(sys.modules, "ipykernel", types.ModuleType("ipykernel"))
+    stabilized()
+    assert written.getvalue() == ""
+    kernel = types.ModuleType("IPython")
+    kernel.get_ipython = lambda: types.SimpleNamespace(config={"IPKernelApp": {}})
+    monkeypatch.setitem(sys.modules, "IPython", kernel)
+    stabilized()
+    assert written.getvalue().startswith("\rnet: compiling")

@@ -1,11 +1,8 @@
 """Path counts, the exact toy law, the energy law, and the gradients they are about."""
 
-import doctest
-import importlib
 import itertools
 import math
 from fractions import Fraction
-from pathlib import Path
 
 import keras
 import matplotlib as mpl
@@ -287,26 +284,6 @@ def test_gradient_of_a_dead_network_goes_nowhere(rng):
     # The last output is its own last state even there; nothing before it counts.
     grid = keras_lsc.gradient_grid(model, sequences(rng), samples=8)
     np.testing.assert_array_equal(grid.measured[:-1], 0.0)
-
-
-_PACKAGE = Path(keras_lsc.__file__).parent
-_OTHER_BACKENDS = {"jax", "tensorflow", "torch"} - {keras.backend.backend()}
-
-
-def modules_with_examples():
-    for file in sorted(_PACKAGE.rglob("*.py")):
-        is_elsewhere = file.parent.name == "backend" and file.stem in _OTHER_BACKENDS
-        if ">>>" in file.read_text() and not is_elsewhere:
-            parts = file.relative_to(_PACKAGE.parent).with_suffix("").parts
-            yield ".".join(part for part in parts if part != "__init__")
-
-
-@pytest.mark.once
-@pytest.mark.parametrize("name", list(modules_with_examples()))
-def test_examples_in_docstrings(name):
-    results = doctest.testmod(importlib.import_module(name))
-    assert results.attempted > 0
-    assert results.failed == 0
 
 
 @pytest.mark.parametrize(("steps", "layers"), [(5, 1), (28, 2), (28, 8), (6, 6), (1, 3)])

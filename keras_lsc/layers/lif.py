@@ -267,13 +267,30 @@ class LIF(SequenceLayer):
 
     Args:
         units: number of neurons.
+        reset: "subtractive", "multiplicative-1" or "multiplicative-2".
+        reset_gradient: whether a gradient passes through the reset.
+        surrogate: of the spikes' gradient: the name of a shape, a `Surrogate`, or a callable.
+        tau: time constant of the voltage in steps: a number or an initialiser, per neuron.
+        trainable_tau: whether it is trained. It sets the radius in time, so it is, by default.
+        threshold: theta, a positive number or an initialiser, per neuron.
+        trainable_threshold: whether it is trained.
+        recurrent: whether there are recurrent weights. Without them the gradient is one scan.
+        use_bias: whether there is an internal current b.
+        refractory: number of steps after a spike without another one; the voltage runs on.
+        output: "spikes" or "voltage".
+        kernel_initializer: of W, `(features, units)`.
+        recurrent_initializer: of R, `(units, units)`.
+        bias_initializer: of b, `(units,)`.
+        kernel_regularizer: of W.
+        recurrent_regularizer: of R.
+        bias_regularizer: of b.
         return_sequences: whether to return the outputs of all steps or of the last one.
         return_state: whether to return the last states as well.
         go_backwards: whether to take the steps from last to first.
         stateful: whether a batch starts from the last states of the batch before.
         zero_output_for_mask: whether masked steps give zeros; they repeat the output before them
             otherwise.
-        **options: as `LIFCell` and `keras.Layer` take them.
+        **kwargs: as `keras.Layer` takes them.
 
     Source: arXiv 2202.00282, section 2; the scan is that of EXODUS, arXiv 2205.10242.
 
@@ -284,3 +301,60 @@ class LIF(SequenceLayer):
     """
 
     cell_class = LIFCell
+
+    def __init__(
+        self,
+        units: int,
+        *,
+        reset: str = "subtractive",
+        reset_gradient: bool = True,
+        surrogate: Any = "fast_sigmoid",
+        tau: Any = 10.0,
+        trainable_tau: bool = True,
+        threshold: Any = 1.0,
+        trainable_threshold: bool = False,
+        recurrent: bool = True,
+        use_bias: bool = True,
+        refractory: int = 0,
+        output: str = "spikes",
+        kernel_initializer: Any = "glorot_uniform",
+        recurrent_initializer: Any = "orthogonal",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        recurrent_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        return_sequences: bool = False,
+        return_state: bool = False,
+        go_backwards: bool = False,
+        stateful: bool = False,
+        zero_output_for_mask: bool = False,
+        **kwargs: Any,
+    ):
+        super().__init__(
+            units,
+            {
+                "reset": reset,
+                "reset_gradient": reset_gradient,
+                "surrogate": surrogate,
+                "tau": tau,
+                "trainable_tau": trainable_tau,
+                "threshold": threshold,
+                "trainable_threshold": trainable_threshold,
+                "recurrent": recurrent,
+                "use_bias": use_bias,
+                "refractory": refractory,
+                "output": output,
+                "kernel_initializer": kernel_initializer,
+                "recurrent_initializer": recurrent_initializer,
+                "bias_initializer": bias_initializer,
+                "kernel_regularizer": kernel_regularizer,
+                "recurrent_regularizer": recurrent_regularizer,
+                "bias_regularizer": bias_regularizer,
+            },
+            return_sequences=return_sequences,
+            return_state=return_state,
+            go_backwards=go_backwards,
+            stateful=stateful,
+            zero_output_for_mask=zero_output_for_mask,
+            **kwargs,
+        )

@@ -222,13 +222,19 @@ class LRU(SequenceLayer):
 
     Args:
         units: number of features of the output.
+        state_units: number of complex state variables; `units` without it.
+        min_radius: smallest |lambda| at the start.
+        max_radius: largest |lambda| at the start, below 1; 0.999999 is the most that float32 keeps
+            apart from 1.
+        max_phase: largest angle of lambda at the start, in radians.
+        seed: integer of the initial weights, which NumPy draws, the same on every backend; or None.
         return_sequences: whether to return the outputs of all steps or of the last one.
         return_state: whether to return the last states as well.
         go_backwards: whether to take the steps from last to first.
         stateful: whether a batch starts from the last states of the batch before.
         zero_output_for_mask: whether masked steps give zeros; they repeat the output before them
             otherwise.
-        **options: as `LRUCell` and `keras.Layer` take them.
+        **kwargs: as `keras.Layer` takes them.
 
     Source: arXiv 2303.06349, section 3.
 
@@ -239,6 +245,39 @@ class LRU(SequenceLayer):
     """
 
     cell_class = LRUCell
+
+    def __init__(
+        self,
+        units: int,
+        *,
+        state_units: int | None = None,
+        min_radius: float = 0.5,
+        max_radius: float = 0.99,
+        max_phase: float = 2 * math.pi,
+        seed: int | None = None,
+        return_sequences: bool = False,
+        return_state: bool = False,
+        go_backwards: bool = False,
+        stateful: bool = False,
+        zero_output_for_mask: bool = False,
+        **kwargs: Any,
+    ):
+        super().__init__(
+            units,
+            {
+                "state_units": state_units,
+                "min_radius": min_radius,
+                "max_radius": max_radius,
+                "max_phase": max_phase,
+                "seed": seed,
+            },
+            return_sequences=return_sequences,
+            return_state=return_state,
+            go_backwards=go_backwards,
+            stateful=stateful,
+            zero_output_for_mask=zero_output_for_mask,
+            **kwargs,
+        )
 
 
 # The layers that an LRUBlockCell is made of, by their names.
@@ -422,13 +461,22 @@ class LRUBlock(SequenceLayer):
 
     Args:
         units: number of features.
+        dropout: fraction that is dropped, twice.
+        epsilon: of the layer normalisation.
+        state_units: number of complex states; None for as many as `units`.
+        min_radius: smallest |lambda| at the start.
+        max_radius: largest |lambda| at the start, below 1.
+        max_phase: largest angle of lambda at the start, in radians.
+        seed: integer of the initial weights and of dropout, or None.
+        part_dtypes: dtype policies of those parts ("lru", "norm", "gate", "drop") that have
+            another one than the block, by name; `quantize` gives the gate one. None for none.
         return_sequences: whether to return the outputs of all steps or of the last one.
         return_state: whether to return the last states as well.
         go_backwards: whether to take the steps from last to first.
         stateful: whether a batch starts from the last states of the batch before.
         zero_output_for_mask: whether masked steps give zeros; they repeat the output before them
             otherwise.
-        **options: as `LRUBlockCell` and `keras.Layer` take them.
+        **kwargs: as `keras.Layer` takes them.
 
     Raises:
         ValueError: as `LRUBlockCell` raises it.
@@ -442,3 +490,42 @@ class LRUBlock(SequenceLayer):
     """
 
     cell_class = LRUBlockCell
+
+    def __init__(
+        self,
+        units: int,
+        *,
+        dropout: float = 0.0,
+        epsilon: float = 1e-3,
+        state_units: int | None = None,
+        min_radius: float = 0.5,
+        max_radius: float = 0.99,
+        max_phase: float = 2 * math.pi,
+        seed: int | None = None,
+        part_dtypes: dict[str, Any] | None = None,
+        return_sequences: bool = False,
+        return_state: bool = False,
+        go_backwards: bool = False,
+        stateful: bool = False,
+        zero_output_for_mask: bool = False,
+        **kwargs: Any,
+    ):
+        super().__init__(
+            units,
+            {
+                "dropout": dropout,
+                "epsilon": epsilon,
+                "state_units": state_units,
+                "min_radius": min_radius,
+                "max_radius": max_radius,
+                "max_phase": max_phase,
+                "seed": seed,
+                "part_dtypes": part_dtypes,
+            },
+            return_sequences=return_sequences,
+            return_state=return_state,
+            go_backwards=go_backwards,
+            stateful=stateful,
+            zero_output_for_mask=zero_output_for_mask,
+            **kwargs,
+        )

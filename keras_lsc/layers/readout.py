@@ -123,13 +123,18 @@ class LeakyReadout(SequenceLayer):
 
     Args:
         units: number of integrators, such as that of the classes.
+        tau: time constant in steps: a positive number or an initialiser, per unit.
+        trainable_tau: whether it is trained.
+        use_bias: whether there is a bias b.
+        kernel_initializer: of W, `(features, units)`.
+        bias_initializer: of b, `(units,)`.
         return_sequences: whether to return the outputs of all steps or of the last one.
         return_state: whether to return the last states as well.
         go_backwards: whether to take the steps from last to first.
         stateful: whether a batch starts from the last states of the batch before.
         zero_output_for_mask: whether masked steps give zeros; they repeat the output before them
             otherwise.
-        **options: as `LeakyReadoutCell` and `keras.Layer` take them.
+        **kwargs: as `keras.Layer` takes them.
 
     Example:
         >>> LeakyReadout(10, tau=20.0)(ops.ones((2, 50, 3))).shape == (2, 10)
@@ -137,3 +142,36 @@ class LeakyReadout(SequenceLayer):
     """
 
     cell_class = LeakyReadoutCell
+
+    def __init__(
+        self,
+        units: int,
+        *,
+        tau: Any = 10.0,
+        trainable_tau: bool = True,
+        use_bias: bool = True,
+        kernel_initializer: Any = "glorot_uniform",
+        bias_initializer: Any = "zeros",
+        return_sequences: bool = False,
+        return_state: bool = False,
+        go_backwards: bool = False,
+        stateful: bool = False,
+        zero_output_for_mask: bool = False,
+        **kwargs: Any,
+    ):
+        super().__init__(
+            units,
+            {
+                "tau": tau,
+                "trainable_tau": trainable_tau,
+                "use_bias": use_bias,
+                "kernel_initializer": kernel_initializer,
+                "bias_initializer": bias_initializer,
+            },
+            return_sequences=return_sequences,
+            return_state=return_state,
+            go_backwards=go_backwards,
+            stateful=stateful,
+            zero_output_for_mask=zero_output_for_mask,
+            **kwargs,
+        )

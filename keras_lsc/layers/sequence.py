@@ -1,6 +1,5 @@
 """Recurrent layers whose cell can take a whole sequence at once."""
 
-import inspect
 from typing import Any
 
 import keras
@@ -116,7 +115,19 @@ class SequenceCell(keras.Layer):
 
 
 class SequenceLayer(keras.layers.RNN):
-    """`keras.layers.RNN` over a `SequenceCell`, run by the cell's `run` instead of its steps."""
+    """`keras.layers.RNN` over a `SequenceCell`, run by the cell's `run` instead of its steps.
+
+    Args:
+        units: number of features of the output.
+        options: of the cell, by name.
+        return_sequences: whether to return the outputs of all steps or of the last one.
+        return_state: whether to return the last states as well.
+        go_backwards: whether to take the steps from last to first.
+        stateful: whether a batch starts from the last states of the batch before.
+        zero_output_for_mask: whether masked steps give zeros; they repeat the output before them
+            otherwise.
+        **kwargs: as `keras.Layer` takes them.
+    """
 
     # A `SequenceCell` that is made from its number of units.
     cell_class: type[Any]
@@ -124,13 +135,14 @@ class SequenceLayer(keras.layers.RNN):
     def __init__(
         self,
         units: int,
+        options: dict[str, Any],
         *,
         return_sequences: bool = False,
         return_state: bool = False,
         go_backwards: bool = False,
         stateful: bool = False,
         zero_output_for_mask: bool = False,
-        **options: Any,
+        **kwargs: Any,
     ):
         flags = {
             "return_sequences": return_sequences,
@@ -139,21 +151,16 @@ class SequenceLayer(keras.layers.RNN):
             "stateful": stateful,
             "zero_output_for_mask": zero_output_for_mask,
         }
-        known = _options_of(self.cell_class)
-        of_cell = {name: value for name, value in options.items() if name in known}
-        of_layer = {name: value for name, value in options.items() if name not in known}
-        if of_layer.get("dtype") is not None:
+        if kwargs.get("dtype") is not None:
             # One object for both: Keras notes the quantisation of a part in the map it came from.
-            of_layer["dtype"] = keras.dtype_policies.get(of_layer["dtype"])
-        for name in ("dtype", "trainable"):
-            if name in of_layer:
-                of_cell[name] = of_layer[name]
+            kwargs["dtype"] = keras.dtype_policies.get(kwargs["dtype"])
+        shared = {name: kwargs[name] for name in ("dtype", "trainable") if name in kwargs}
         super().__init__(
-            self.cell_class(units, **of_cell),
+            self.cell_class(units, **options, **shared),
             # The cell casts what it is given; of the states nothing may be lost before that.
             autocast=False,
             **{name: arguments.flag(name, value) for name, value in flags.items()},
-            **of_layer,
+            **kwargs,
         )
         self.input_spec = keras.InputSpec(ndim=3)
         # Said outright, because Keras' own recurrent layers drop masks from 3.16 on.
@@ -304,16 +311,6 @@ def _at_masked_steps(outputs: Tensor, mask: Tensor, zero: bool) -> Tensor:
     has_one = latest > 0
     repeated = ops.take(table, first + latest - ops.cast(has_one, "int32"), axis=0)
     return repeated * ops.cast(ops.expand_dims(has_one, -1), outputs.dtype)
-
-
-def _options_of(cell_class: type[SequenceCell]) -> set[str]:
-    """Names of the arguments of a cell, those that it hands to the class it extends included."""
-    options = set()
-    for part in cell_class.__mro__[: cell_class.__mro__.index(SequenceCell)]:
-        for name, parameter in inspect.signature(part).parameters.items():
-            if parameter.kind is parameter.KEYWORD_ONLY:
-                options.add(name)
-    return options
 
 
 def project(x: Tensor, matrix: Tensor) -> Tensor:
