@@ -19,8 +19,8 @@ def integer(name: str, value: Any, *, at_least: int | None = None, advice: str =
     """Returns `value` as an int.
 
     Args:
-        name: of the argument, for the message.
-        value: what was given.
+        name: Name of the argument, for the message.
+        value: What was given.
         at_least: smallest value to accept; None for any.
         advice: a sentence that ends the message.
 
@@ -61,8 +61,8 @@ def number(
     """Returns `value` as a finite float.
 
     Args:
-        name: of the argument, for the message.
-        value: what was given.
+        name: Name of the argument, for the message.
+        value: What was given.
         above: bound that is itself refused.
         below: the same from the other side.
         at_least: bound that is itself accepted.

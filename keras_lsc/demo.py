@@ -38,13 +38,14 @@ class DemoSettings:
     Attributes:
         cell: one of `CELLS`: the activation of a SimpleRNN, or a gated cell.
         depth: number of recurrent layers.
-        units: of each of them.
-        target: as `stabilize` takes it.
+        units: Units of each of them.
+        target: Target, as `stabilize` takes it.
         mode: "scales" or "weights".
-        epochs: of the training after the pre-training; None for what suits the task.
+        epochs: Epochs of the training after the pre-training; None for what suits the task.
         examples: training and validation sequences together; None for what suits the backend.
-        batch_size: of the training; None for what suits the task.
-        seed: of the initial weights, the pre-training and the order of the training data.
+        batch_size: Batch size of the training; None for what suits the task.
+        seed: Integer, seed of the initial weights, the pre-training and the order of the training
+            data.
         download: whether MNIST may be fetched when it is not on this computer.
     """
 
@@ -85,9 +86,9 @@ class Curve:
     """Accuracies of one training.
 
     Attributes:
-        training: of every batch, before the network was updated on it.
+        training: Metric of every batch, before the network was updated on it.
         validation: before the training and after every epoch.
-        seconds: that the training took.
+        seconds: Seconds that the training took.
     """
 
     training: list[float] = field(default_factory=list)
@@ -144,7 +145,7 @@ def run(settings: DemoSettings, listener: Listener) -> DemoResult:
     """Measures and stabilises a network, then trains it from both starts.
 
     Args:
-        settings: what to run.
+        settings: What to run.
         listener: who is told.
 
     Returns:
@@ -271,8 +272,8 @@ def draw(result: DemoResult, path: Path) -> None:
     """Writes the picture: radii before and after on the left, learning curves on the right.
 
     Args:
-        result: of `run`.
-        path: of the picture; its suffix chooses the format.
+        result: Result of `run`.
+        path: Path of the picture; its suffix chooses the format.
 
     Raises:
         ValueError: matplotlib does not know the format.

@@ -49,7 +49,8 @@ def radii(
     Args:
         before: a `StabilityReport`.
         after: another one of the same network, or None.
-        target: as `LSCPretrainer` takes it, for dashed lines at the radii that were asked for.
+        target: Target, as `LSCPretrainer` takes it, for dashed lines at the radii that were
+            asked for.
         ax: matplotlib `Axes` to draw on; a new figure without it.
         labels: names of the two reports in the legend; an empty one names none.
         kinds: which transitions, of "time", "depth" and "input".
@@ -465,8 +466,8 @@ def learning_curves(
     """Draws a metric over the epochs: mean over seeds, with a band from least to most.
 
     Args:
-        histories: from the name of a start to what its seeds gave: a list of what `fit` returns,
-            or of dictionaries of lists as in its `history`. All of one start equally long.
+        histories: Mapping from the name of a start to what its seeds gave: a list of what `fit`
+            returns, or of dictionaries of lists as in its `history`. All of one start equally long.
         metric: its name in the histories.
         ax: matplotlib `Axes` to draw on; a new figure without it.
         first_epoch: number of epochs done at the first value: 0 where the histories begin with
@@ -670,10 +671,10 @@ def new_figure(height: float, *shape: int, width: float = WIDTH, **options: Any)
     """Returns a matplotlib figure and its `Axes`, as `pyplot.subplots` does.
 
     Args:
-        height: in inches.
+        height: Height in inches.
         *shape: numbers of rows and columns of panels.
-        width: in inches; as wide as a notebook without it.
-        **options: as `pyplot.subplots` takes them.
+        width: Width in inches; as wide as a notebook without it.
+        **options: Other arguments, as `pyplot.subplots` takes them.
 
     Raises:
         ImportError: matplotlib is not installed.

@@ -65,10 +65,10 @@ class LSCPretrainer(keras.Model):
             as time constants, and in a gated cell the biases of a gate, move as a whole, and
             their single entries slower. "weights" moves every entry, as the paper does, and
             often lifts one outlier of the spectrum only.
-        radius: what is driven to the target: "spectral", "rms" (the RMS gain) or "norm".
+        radius: What is driven to the target: "spectral", "rms" (the RMS gain) or "norm".
         include_input: whether the input transitions of first layers are driven to rho_l as well.
         seed: integer, of the time steps that are looked at.
-        name: of this model.
+        name: Name of this model.
 
     Raises:
         TypeError: `model` is not a Sequential or functional Keras model.
@@ -225,7 +225,7 @@ class LSCPretrainer(keras.Model):
                 mode "scales" (a relative change per update) and 0.005 in "weights".
             decay_updates: number of updates in which that rate halves, again and again; None
                 keeps it.
-            **kwargs: as `keras.Model.compile` takes them, without metrics.
+            **kwargs: Other arguments, as `keras.Model.compile` takes them, without metrics.
 
         Raises:
             ValueError: no optimiser or one that other variables are trained with, a learning rate
@@ -636,7 +636,7 @@ class RecentRadii(keras.metrics.Metric):
     Args:
         transitions: names of the transitions.
         decay: weight of the past in every update.
-        name: of the metric.
+        name: Name of the metric.
     """
 
     def __init__(self, transitions: list[str], decay: float = 0.9, name: str = "recent_radii"):

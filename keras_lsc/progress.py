@@ -15,7 +15,7 @@ class Progress(keras.callbacks.Callback):
     """Tells updates, the largest deviation of a radius, and seconds.
 
     Args:
-        name: of the model.
+        name: Name of the model.
         most: updates that there are at most.
         verbose: 0 is silent; 1 writes a line over where that can be, 2 gives it a line of its own
             now and then; "auto" is 1 for who watches, at a terminal or in a notebook, unless

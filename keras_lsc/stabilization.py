@@ -76,7 +76,7 @@ def stabilize(
     Args:
         model: a built Sequential or functional `keras.Model`, recurrent or feed-forward.
         x: its inputs: arrays or a dataset, as `measure` takes them. Labels are ignored.
-        target: as `LSCPretrainer` takes it.
+        target: Target, as `LSCPretrainer` takes it.
         tolerance: largest |mean radius - target| to accept, for every transition.
         mode: "scales" or "weights", see `LSCPretrainer`.
         radius: "spectral", "rms" or "norm".
@@ -84,9 +84,11 @@ def stabilize(
         max_updates: number of updates after which pre-training gives up.
         batch_size: sequences in an update, one point in each.
         samples: fewest points of the held-out measurement.
-        seed: of the choice of sequences and points and of their order, 0 or a positive integer.
+        seed: Integer, seed of the choice of sequences and points and of their order, 0 or a
+            positive integer.
         optimizer: an optimiser or its name, as `LSCPretrainer.compile` takes it.
-        learning_rate: of an optimiser given by name; None for the default of the mode.
+        learning_rate: Learning rate of an optimiser given by name; None for the default of the
+            mode.
         callbacks: list or tuple of Keras callbacks of the pre-training.
         verbose: 0 is silent; "auto" tells updates, deviation and seconds at a terminal or in a
             notebook, 1 everywhere, on a line that is written over where that can be; 2 on a line

@@ -79,7 +79,8 @@ def running_states(
     """Returns the state after every step of `state = step(state, at)`, time first.
 
     Args:
-        step: from the tuples of the states and of what the step is given to the new states.
+        step: Function from the tuples of the states and of what the step is given to the new
+            states.
         start: tuple of tensors.
         steps: tuple of tensors `(T, ...)`; a step is given a slice of each.
         reverse: whether time runs from the last step to the first.

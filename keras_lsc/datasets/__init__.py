@@ -186,7 +186,7 @@ def load(
         split: "train", "validation" or "test".
         masks: whether to return a mask too. Sequences that differ in length have zeros after their
             end, which a recurrent layer cannot tell from inputs: give it the mask.
-        **options: what the task itself takes. Every task takes `limit`, the largest number of
+        **options: What the task itself takes. Every task takes `limit`, the largest number of
             examples to return, counted from the start of the split, and `data_dir` and `download`,
             of which those that are generated make no use. For the rest see `options(name)` and
             docs/datasets.md.
@@ -241,14 +241,14 @@ def batches(
         batch_size: examples of a batch; for texts, parts of the stream that are read in parallel.
         shuffle: whether to put the examples into a random order, a new one every epoch. None means
             yes for "train" and no otherwise. Texts are not shuffled.
-        seed: of that order, a non-negative integer. For the same order in `fit`, pass it
-            `shuffle=False`: it shuffles the batches by itself.
+        seed: Integer, seed of that order, a non-negative integer. For the same order in `fit`,
+            pass it `shuffle=False`: it shuffles the batches by itself.
         masks: whether inputs are dictionaries {"x": inputs, "mask": bool (batch, T)}; texts need
             none.
         drop_rest: whether to leave out what does not fill a batch. None means yes for texts, and
             no otherwise. Kept, it makes a last batch of fewer examples, or for texts a first batch
             of fewer steps.
-        **options: what the task itself takes, as in `load`.
+        **options: What the task itself takes, as in `load`.
 
     Returns:
         A `keras.utils.PyDataset` of NumPy arrays: `Batches`, or `ContiguousBatches` for texts.
@@ -306,7 +306,7 @@ def stream(name: str, split: str = "train", **options: Any) -> np.ndarray:
     """Loads one split of a text as one stream of tokens.
 
     Args:
-        name: of a text: "ptb" or "tiny_shakespeare".
+        name: Name of a text: "ptb" or "tiny_shakespeare".
         split: "train", "validation" or "test".
         **options: `data_dir`, `download`, and for "ptb" `manual_dir`.
 
@@ -331,7 +331,7 @@ def vocabulary(name: str, **options: Any) -> tuple[str, ...]:
     """Returns the tokens of a text: the text of token i is element i.
 
     Args:
-        name: of a text: "ptb" or "tiny_shakespeare".
+        name: Name of a text: "ptb" or "tiny_shakespeare".
         **options: `data_dir`, `download`, and for "ptb" `manual_dir`.
 
     Raises:

@@ -23,7 +23,7 @@ class Batches(keras.utils.PyDataset):
         examples: to make batches of.
         batch_size: examples of a batch.
         shuffle: whether the examples are put into a random order, a new one every epoch.
-        seed: of that order, a non-negative integer.
+        seed: Integer, seed of that order, a non-negative integer.
         masks: whether inputs are dictionaries {"x": inputs, "mask": bool (batch, T)}, the mask True
             where a step belongs to the sequence.
         drop_rest: whether to leave out a last batch that is smaller than the others.

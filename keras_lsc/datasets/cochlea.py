@@ -39,10 +39,10 @@ class Cochlea:
         channels: number of filters, each with one unit.
         rate: samples of the sound per second, a multiple of `envelope_rate`.
         lowest: centre frequency of the first channel, in Hz.
-        highest: of the last one, in Hz; at most half of `rate`.
+        highest: Centre frequency of the last one, in Hz; at most half of `rate`.
         sensitivity: envelope (full scale is 1) of a steady tone at which its unit starts to fire.
-        exponent: of the compression of the envelope, in (0, 1].
-        time_constant: of the units, in seconds.
+        exponent: Exponent of the compression of the envelope, in (0, 1].
+        time_constant: Time constant of the units, in seconds.
         envelope_rate: time steps of the units per second.
 
     Raises:

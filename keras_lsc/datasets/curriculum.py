@@ -25,7 +25,7 @@ class GrowingTask(keras.utils.PyDataset):
         n: to begin with, at least 2.
         largest: to which n may grow.
         batch_size: sequences of a batch.
-        batches: of an epoch.
+        batches: Batches of an epoch.
         seed: non-negative integer.
         masks: whether inputs are dictionaries {"x": inputs, "mask": bool (batch, T)}.
 

@@ -26,7 +26,7 @@ class Examples:
     """The examples of one split.
 
     Attributes:
-        inputs: of all examples, an array (N, ...) or what becomes one when it is indexed.
+        inputs: Inputs of all examples, an array (N, ...) or what becomes one when it is indexed.
         targets: int32 or float32 array whose first axis has length N.
         lengths: int array (N,), how many steps of each input count; None when all do.
     """

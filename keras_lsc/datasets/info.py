@@ -23,13 +23,13 @@ class TaskInfo:
     """What is known of a task before its data is read.
 
     Attributes:
-        name: as `keras_lsc.datasets.load` takes it.
+        name: Name, as `keras_lsc.datasets.load` takes it.
         description: one sentence.
         kind: "image", "audio", "text", "spikes", "series" or "generated".
-        shape: of one input, without the batch axis, at the default options; None where it
+        shape: Shape of one input, without the batch axis, at the default options; None where it
             depends on the data.
-        dtype: of the inputs, "float32", or "int32" for tokens.
-        target: what is to be predicted: a "label" of the whole sequence, the "next token" or a
+        dtype: Dtype of the inputs, "float32", or "int32" for tokens.
+        target: What is to be predicted: a "label" of the whole sequence, the "next token" or a
             "label per step" at every step, or a "value".
         outputs: number of classes, size of the vocabulary, or 1 for a value; None where it
             depends on the data.
@@ -38,7 +38,7 @@ class TaskInfo:
         padded: whether sequences differ in length and are padded with zeros at the end.
         source: name of the dataset that the data is read from, as its folder is called; None where
             nothing is to be prepared: generated tasks, and data that comes with a package.
-        licence: of the data.
+        licence: Licence of the data.
         homepage: where the data is from.
         citation: BibTeX.
     """

@@ -37,7 +37,8 @@ def draw(
         random: the source of random numbers.
         count: number of sequences.
         n: how many bits count.
-        length: of every sequence; None draws lengths uniformly from n + 2 to 4 n + 1, plus delay.
+        length: Length of every sequence; None draws lengths uniformly from n + 2 to 4 n + 1, plus
+            delay.
         delay: how many bits follow those that count.
 
     Returns:

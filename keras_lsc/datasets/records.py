@@ -33,10 +33,10 @@ def read_records(
     """Reads rows of a dataset that is parted into several files.
 
     Args:
-        files: of array_record.
+        files: Files of array_record.
         lengths: number of records of each.
         rows: to be read, counted through all files.
-        features: what to read of every record: "bytes" or an "integer", of which there has to be
+        features: What to read of every record: "bytes" or an "integer", of which there has to be
             exactly one; "integers" or "floats", int64 or float32 arrays (n,).
 
     Returns:

@@ -63,7 +63,7 @@ def read(
         manual_dir: folder with shd_train.h5 and shd_test.h5, from which the data is prepared when
             it is not in `data_dir`; None fetches them. Preparing needs h5py, not TensorFlow.
         download: whether the data may be fetched when it is not in `data_dir`.
-        bin_width: of a time step, in seconds.
+        bin_width: Width of a time step, in seconds.
         max_time: length of a sequence, in seconds; later spikes are left out.
 
     Returns:

@@ -62,8 +62,8 @@ class Prepared:
     """A dataset that is prepared on this computer.
 
     Attributes:
-        folder: that holds it.
-        version: of the dataset.
+        folder: Folder that holds it.
+        version: Version of the dataset.
         examples: number of examples in each of its files.
         size: bytes that it takes on the disk.
     """
@@ -120,9 +120,9 @@ class _Described:
     """What the description of a prepared dataset says.
 
     Attributes:
-        prepared: of it, what users see.
+        prepared: What users see of it.
         shards: number of examples in each file of a split, by the name of the split.
-        file_format: of these files.
+        file_format: File format of these files.
     """
 
     prepared: Prepared
@@ -197,8 +197,8 @@ def read_examples(
     Args:
         name: name of the dataset in the TensorFlow Datasets catalogue, such as "mnist", or of a
             builder of this package.
-        part: what to read.
-        features: what to read of every example; see `records.read_records`.
+        part: What to read.
+        features: What to read of every example; see `records.read_records`.
         limit: how many examples to read at most.
         data_dir: folder of the prepared datasets; None means `default_data_dir()`.
         manual_dir: folder with the original files, to prepare from them instead of a download.
@@ -250,7 +250,7 @@ def decode_images(files: list[bytes], mode: str, size: tuple[int, int]) -> np.nd
 
     Args:
         files: contents of the files.
-        mode: of every picture, as Pillow calls it: "L" or "RGB".
+        mode: Mode of every picture, as Pillow calls it: "L" or "RGB".
         size: width and height of every picture.
 
     Raises:

@@ -44,7 +44,7 @@ def read(
         download: whether the data may be downloaded and prepared when it is not in `data_dir`.
             Preparing, unlike reading, needs TensorFlow.
         channels: number of channels, from 60 Hz to 3600 Hz.
-        bin_width: of a time step, in seconds.
+        bin_width: Width of a time step, in seconds.
         max_time: seconds after which a recording is cut; 4 of the 2,500 last longer than 1 s.
 
     Returns:

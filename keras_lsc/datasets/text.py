@@ -68,10 +68,10 @@ def read_text(
     """Reads the one text that a split of a dataset is.
 
     Args:
-        name: of the dataset.
-        split: of it.
+        name: Name of the dataset.
+        split: Split of it.
         data_dir: folder of the datasets; None means TFDS_DATA_DIR or ~/tensorflow_datasets.
-        **options: of `read_examples`.
+        **options: Options of `read_examples`.
 
     Raises:
         DatasetUnavailableError: the data is not there, unreadable, or could not be fetched.

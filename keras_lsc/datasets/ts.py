@@ -25,7 +25,7 @@ class TimeSeries:
     """What a `.ts` file holds.
 
     Attributes:
-        name: of the problem.
+        name: Name of the problem.
         series: float64 arrays (T, dimensions); T may differ, and missing values are NaN.
         labels: int32 array (N,), indices into `classes`; None for files without labels.
         classes: names of the classes, in the order of the file's header.
@@ -56,7 +56,7 @@ def read_ts(path: str | os.PathLike[str]) -> TimeSeries:
     are refused, and so is all that the header says otherwise than the data.
 
     Args:
-        path: of the file.
+        path: Path of the file.
 
     Returns:
         A `TimeSeries`.

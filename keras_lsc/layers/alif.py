@@ -30,7 +30,8 @@ class ALIFCell(LIFCell):
         trainable_tau_adaptation: whether it is trained.
         reset: "subtractive", "multiplicative-1" or "multiplicative-2".
         reset_gradient: whether a gradient passes through the reset.
-        surrogate: of the spikes' gradient: the name of a shape, a `Surrogate`, or a callable.
+        surrogate: Surrogate of the spikes' gradient: the name of a shape, a `Surrogate`, or a
+            callable.
         tau: time constant of the voltage in steps: a number or an initialiser, per neuron.
         trainable_tau: whether it is trained. It sets the radius in time, so it is, by default.
         threshold: theta, a positive number or an initialiser, per neuron.
@@ -39,13 +40,13 @@ class ALIFCell(LIFCell):
         use_bias: whether there is an internal current b.
         refractory: number of steps after a spike without another one; the voltage runs on.
         output: "spikes" or "voltage".
-        kernel_initializer: of W, `(features, units)`.
-        recurrent_initializer: of R, `(units, units)`.
-        bias_initializer: of b, `(units,)`.
-        kernel_regularizer: of W.
-        recurrent_regularizer: of R.
-        bias_regularizer: of b.
-        **kwargs: as `keras.Layer` takes them.
+        kernel_initializer: Initialiser of W, `(features, units)`.
+        recurrent_initializer: Initialiser of R, `(units, units)`.
+        bias_initializer: Initialiser of b, `(units,)`.
+        kernel_regularizer: Regulariser of W.
+        recurrent_regularizer: Regulariser of R.
+        bias_regularizer: Regulariser of b.
+        **kwargs: Other arguments, as `keras.Layer` takes them.
 
     Raises:
         ValueError: as `LIFCell` raises it.
@@ -161,7 +162,8 @@ class ALIF(SequenceLayer):
         trainable_tau_adaptation: whether it is trained.
         reset: "subtractive", "multiplicative-1" or "multiplicative-2".
         reset_gradient: whether a gradient passes through the reset.
-        surrogate: of the spikes' gradient: the name of a shape, a `Surrogate`, or a callable.
+        surrogate: Surrogate of the spikes' gradient: the name of a shape, a `Surrogate`, or a
+            callable.
         tau: time constant of the voltage in steps: a number or an initialiser, per neuron.
         trainable_tau: whether it is trained. It sets the radius in time, so it is, by default.
         threshold: theta, a positive number or an initialiser, per neuron.
@@ -170,19 +172,19 @@ class ALIF(SequenceLayer):
         use_bias: whether there is an internal current b.
         refractory: number of steps after a spike without another one; the voltage runs on.
         output: "spikes" or "voltage".
-        kernel_initializer: of W, `(features, units)`.
-        recurrent_initializer: of R, `(units, units)`.
-        bias_initializer: of b, `(units,)`.
-        kernel_regularizer: of W.
-        recurrent_regularizer: of R.
-        bias_regularizer: of b.
+        kernel_initializer: Initialiser of W, `(features, units)`.
+        recurrent_initializer: Initialiser of R, `(units, units)`.
+        bias_initializer: Initialiser of b, `(units,)`.
+        kernel_regularizer: Regulariser of W.
+        recurrent_regularizer: Regulariser of R.
+        bias_regularizer: Regulariser of b.
         return_sequences: whether to return the outputs of all steps or of the last one.
         return_state: whether to return the last states as well.
         go_backwards: whether to take the steps from last to first.
         stateful: whether a batch starts from the last states of the batch before.
         zero_output_for_mask: whether masked steps give zeros; they repeat the output before them
             otherwise.
-        **kwargs: as `keras.Layer` takes them.
+        **kwargs: Other arguments, as `keras.Layer` takes them.
 
     Source: arXiv 2202.00282, section 2.
 

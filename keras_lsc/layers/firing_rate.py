@@ -15,8 +15,8 @@ class FiringRate(keras.metrics.Metric):
     """Mean number of spikes per neuron and step, of a model output that is spikes.
 
     Args:
-        name: of the metric.
-        **kwargs: as `keras.metrics.Metric` takes them.
+        name: Name of the metric.
+        **kwargs: Other arguments, as `keras.metrics.Metric` takes them.
 
     Example:
         >>> metric = FiringRate()
@@ -67,7 +67,7 @@ class FiringRateRegularizer(keras.Layer):
     Args:
         target: firing rate, between 0 and 1.
         strength: factor of the penalty.
-        **kwargs: as `keras.Layer` takes them.
+        **kwargs: Other arguments, as `keras.Layer` takes them.
 
     Raises:
         ValueError: a target outside [0, 1] or a negative strength.

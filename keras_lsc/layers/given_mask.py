@@ -14,7 +14,7 @@ class GivenMask(keras.layers.Layer):
     `keras.layers.Masking` takes steps of zeros for padding, which is wrong where zeros are inputs.
 
     Args:
-        **kwargs: as `keras.layers.Layer` takes them.
+        **kwargs: Other arguments, as `keras.layers.Layer` takes them.
 
     Example:
         >>> import keras

@@ -36,7 +36,8 @@ class LIFCell(SequenceCell):
         units: number of neurons.
         reset: "subtractive", "multiplicative-1" or "multiplicative-2".
         reset_gradient: whether a gradient passes through the reset.
-        surrogate: of the spikes' gradient: the name of a shape, a `Surrogate`, or a callable.
+        surrogate: Surrogate of the spikes' gradient: the name of a shape, a `Surrogate`, or a
+            callable.
         tau: time constant of the voltage in steps: a number or an initialiser, per neuron.
         trainable_tau: whether it is trained. It sets the radius in time, so it is, by default.
         threshold: theta, a positive number or an initialiser, per neuron.
@@ -45,13 +46,13 @@ class LIFCell(SequenceCell):
         use_bias: whether there is an internal current b.
         refractory: number of steps after a spike without another one; the voltage runs on.
         output: "spikes" or "voltage".
-        kernel_initializer: of W, `(features, units)`.
-        recurrent_initializer: of R, `(units, units)`.
-        bias_initializer: of b, `(units,)`.
-        kernel_regularizer: of W.
-        recurrent_regularizer: of R.
-        bias_regularizer: of b.
-        **kwargs: as `keras.Layer` takes them.
+        kernel_initializer: Initialiser of W, `(features, units)`.
+        recurrent_initializer: Initialiser of R, `(units, units)`.
+        bias_initializer: Initialiser of b, `(units,)`.
+        kernel_regularizer: Regulariser of W.
+        recurrent_regularizer: Regulariser of R.
+        bias_regularizer: Regulariser of b.
+        **kwargs: Other arguments, as `keras.Layer` takes them.
 
     Raises:
         ValueError: an unknown reset, output or surrogate, or a number outside its range.
@@ -269,7 +270,8 @@ class LIF(SequenceLayer):
         units: number of neurons.
         reset: "subtractive", "multiplicative-1" or "multiplicative-2".
         reset_gradient: whether a gradient passes through the reset.
-        surrogate: of the spikes' gradient: the name of a shape, a `Surrogate`, or a callable.
+        surrogate: Surrogate of the spikes' gradient: the name of a shape, a `Surrogate`, or a
+            callable.
         tau: time constant of the voltage in steps: a number or an initialiser, per neuron.
         trainable_tau: whether it is trained. It sets the radius in time, so it is, by default.
         threshold: theta, a positive number or an initialiser, per neuron.
@@ -278,19 +280,19 @@ class LIF(SequenceLayer):
         use_bias: whether there is an internal current b.
         refractory: number of steps after a spike without another one; the voltage runs on.
         output: "spikes" or "voltage".
-        kernel_initializer: of W, `(features, units)`.
-        recurrent_initializer: of R, `(units, units)`.
-        bias_initializer: of b, `(units,)`.
-        kernel_regularizer: of W.
-        recurrent_regularizer: of R.
-        bias_regularizer: of b.
+        kernel_initializer: Initialiser of W, `(features, units)`.
+        recurrent_initializer: Initialiser of R, `(units, units)`.
+        bias_initializer: Initialiser of b, `(units,)`.
+        kernel_regularizer: Regulariser of W.
+        recurrent_regularizer: Regulariser of R.
+        bias_regularizer: Regulariser of b.
         return_sequences: whether to return the outputs of all steps or of the last one.
         return_state: whether to return the last states as well.
         go_backwards: whether to take the steps from last to first.
         stateful: whether a batch starts from the last states of the batch before.
         zero_output_for_mask: whether masked steps give zeros; they repeat the output before them
             otherwise.
-        **kwargs: as `keras.Layer` takes them.
+        **kwargs: Other arguments, as `keras.Layer` takes them.
 
     Source: arXiv 2202.00282, section 2; the scan is that of EXODUS, arXiv 2205.10242.
 

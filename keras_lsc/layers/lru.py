@@ -42,7 +42,7 @@ class LRUCell(SequenceCell):
             apart from 1.
         max_phase: largest angle of lambda at the start, in radians.
         seed: integer of the initial weights, which NumPy draws, the same on every backend; or None.
-        **kwargs: as `keras.Layer` takes them.
+        **kwargs: Other arguments, as `keras.Layer` takes them.
 
     Raises:
         ValueError: the ring is empty, or not inside the unit circle as far as the dtype tells.
@@ -234,7 +234,7 @@ class LRU(SequenceLayer):
         stateful: whether a batch starts from the last states of the batch before.
         zero_output_for_mask: whether masked steps give zeros; they repeat the output before them
             otherwise.
-        **kwargs: as `keras.Layer` takes them.
+        **kwargs: Other arguments, as `keras.Layer` takes them.
 
     Source: arXiv 2303.06349, section 3.
 
@@ -297,15 +297,15 @@ class LRUBlockCell(SequenceCell):
     Args:
         units: number of features of the input and the output.
         dropout: fraction that is dropped, twice.
-        epsilon: of the layer normalisation.
-        state_units: as `LRUCell` takes it, and so are the others.
+        epsilon: Small positive number of the layer normalisation.
+        state_units: Number of complex states; None for as many as `units`.
         min_radius: smallest |lambda| at the start.
         max_radius: largest |lambda| at the start, below 1.
         max_phase: largest angle of lambda at the start, in radians.
         seed: integer of the initial weights and of dropout, or None.
         part_dtypes: dtype policies of those parts ("lru", "norm", "gate", "drop") that have
             another one than the block, by name; `quantize` gives the gate one. None for none.
-        **kwargs: as `keras.Layer` takes them.
+        **kwargs: Other arguments, as `keras.Layer` takes them.
 
     Raises:
         ValueError: as `LRUCell` raises it; a dropout or epsilon outside its range; a dtype of an
@@ -462,7 +462,7 @@ class LRUBlock(SequenceLayer):
     Args:
         units: number of features.
         dropout: fraction that is dropped, twice.
-        epsilon: of the layer normalisation.
+        epsilon: Small positive number of the layer normalisation.
         state_units: number of complex states; None for as many as `units`.
         min_radius: smallest |lambda| at the start.
         max_radius: largest |lambda| at the start, below 1.
@@ -476,7 +476,7 @@ class LRUBlock(SequenceLayer):
         stateful: whether a batch starts from the last states of the batch before.
         zero_output_for_mask: whether masked steps give zeros; they repeat the output before them
             otherwise.
-        **kwargs: as `keras.Layer` takes them.
+        **kwargs: Other arguments, as `keras.Layer` takes them.
 
     Raises:
         ValueError: as `LRUBlockCell` raises it.

@@ -42,7 +42,7 @@ def positive_weight(cell: Any, name: str, values: Any, trainable: bool) -> Any:
 
     Args:
         cell: with its number of `units`.
-        name: of the parameter.
+        name: Name of the parameter.
         values: initialiser of the parameter itself; what it draws that is not positive
             becomes 1e-3.
         trainable: whether the weight is.

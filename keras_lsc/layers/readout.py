@@ -22,9 +22,9 @@ class LeakyReadoutCell(SequenceCell):
         tau: time constant in steps: a positive number or an initialiser, per unit.
         trainable_tau: whether it is trained.
         use_bias: whether there is a bias b.
-        kernel_initializer: of W, `(features, units)`.
-        bias_initializer: of b, `(units,)`.
-        **kwargs: as `keras.Layer` takes them.
+        kernel_initializer: Initialiser of W, `(features, units)`.
+        bias_initializer: Initialiser of b, `(units,)`.
+        **kwargs: Other arguments, as `keras.Layer` takes them.
 
     Raises:
         ValueError: `units` or `tau` is not positive.
@@ -126,15 +126,15 @@ class LeakyReadout(SequenceLayer):
         tau: time constant in steps: a positive number or an initialiser, per unit.
         trainable_tau: whether it is trained.
         use_bias: whether there is a bias b.
-        kernel_initializer: of W, `(features, units)`.
-        bias_initializer: of b, `(units,)`.
+        kernel_initializer: Initialiser of W, `(features, units)`.
+        bias_initializer: Initialiser of b, `(units,)`.
         return_sequences: whether to return the outputs of all steps or of the last one.
         return_state: whether to return the last states as well.
         go_backwards: whether to take the steps from last to first.
         stateful: whether a batch starts from the last states of the batch before.
         zero_output_for_mask: whether masked steps give zeros; they repeat the output before them
             otherwise.
-        **kwargs: as `keras.Layer` takes them.
+        **kwargs: Other arguments, as `keras.Layer` takes them.
 
     Example:
         >>> LeakyReadout(10, tau=20.0)(ops.ones((2, 50, 3))).shape == (2, 10)

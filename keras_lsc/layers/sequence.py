@@ -20,7 +20,7 @@ class SequenceCell(keras.Layer):
     inputs are in `product_dtype`, that of the policy, and so are outputs.
 
     Args:
-        **kwargs: as `keras.Layer` takes them.
+        **kwargs: Other arguments, as `keras.Layer` takes them.
     """
 
     def __init__(self, **kwargs: Any):
@@ -119,14 +119,14 @@ class SequenceLayer(keras.layers.RNN):
 
     Args:
         units: number of features of the output.
-        options: of the cell, by name.
+        options: Options of the cell, by name.
         return_sequences: whether to return the outputs of all steps or of the last one.
         return_state: whether to return the last states as well.
         go_backwards: whether to take the steps from last to first.
         stateful: whether a batch starts from the last states of the batch before.
         zero_output_for_mask: whether masked steps give zeros; they repeat the output before them
             otherwise.
-        **kwargs: as `keras.Layer` takes them.
+        **kwargs: Other arguments, as `keras.Layer` takes them.
     """
 
     # A `SequenceCell` that is made from its number of units.

@@ -257,11 +257,11 @@ def get(identifier: Any) -> Surrogate:
 
 
 def table() -> str:
-    """Returns a Markdown table of the shapes: formula, height, and what is left far from 0.
+    r"""Returns a Markdown table of the shapes: formula, height, and what is left far from 0.
 
     Example:
         >>> print(table().splitlines()[2])
-        | `rectangular` | 1 where \\|x\\| < 1/2, else 0 | 0 | 0 |
+        | `rectangular` | 1 where \|x\| < 1/2, else 0 | 0 | 0 |
     """
     lines = ["| shape | derivative f(x) | f(1) | f(3) |", "|---|---|---|---|"]
     for name, shape in SHAPES.items():

@@ -7,7 +7,8 @@ class Accuracy(NamedTuple):
     """What the closeness of radii costs.
 
     Attributes:
-        squarings: of a Jacobian that is formed: radii are within an error of order 2^-squarings.
+        squarings: Squarings of a Jacobian that is formed: radii are within an error of order
+            2^-squarings.
         krylov: number of products with a Jacobian that is not formed.
         dense_limit: largest side of a Jacobian that is formed; above it only products are taken.
         tolerance: error of a vector up to which a gradient counts as the radius' own.

@@ -19,7 +19,7 @@ def draw_rows(data: Any, count: int, seed: int, inputs: Any) -> list[np.ndarray]
             labels: `keras.utils.PyDataset`, `tf.data.Dataset`, torch `DataLoader`, any iterable.
             From an iterable the first rows are taken.
         count: how many rows; fewer come back if the data has fewer.
-        seed: of the draw.
+        seed: Integer, seed of the draw.
         inputs: the symbolic inputs of the model, flat or as `input_structure` gives them.
 
     Returns:

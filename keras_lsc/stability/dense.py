@@ -12,12 +12,23 @@ Tensor = Any
 
 
 class Spectral(NamedTuple):
+    """A radius, or largest singular value, of every matrix.
+
+    Attributes:
+        value: `(...,)` floats, differentiable.
+        is_own: `(...,)` booleans, whether the gradient of the value is its own; elsewhere it is
+            that of a common scale of all entries.
+        is_certain: `(...,)` booleans, whether the value is known to be close; None where that was
+            not asked for.
+    """
+
     value: Tensor
     is_own: Tensor
     is_certain: Tensor | None
 
 
 def dense(matrices: Tensor, accuracy: Accuracy) -> Spectral:
+    """Returns the spectral radius of `(..., n, n)` matrices."""
     matrices, scale = to_safe_scale(matrices)
     fixed = ops.stop_gradient(matrices)
     found = powers(fixed, accuracy.squarings, accuracy.certify)
@@ -54,6 +65,7 @@ def _per_own_value(x: Tensor) -> Tensor:
 
 
 def dense_norm(matrices: Tensor, accuracy: Accuracy) -> Spectral:
+    """Returns the largest singular value of `(..., n_out, n_in)` matrices."""
     matrices, scale = to_safe_scale(matrices)
     transposed = ops.swapaxes(matrices, -1, -2)
     n_out, n_in = matrices.shape[-2:]
@@ -85,4 +97,5 @@ def rms_gain(matrices: Tensor) -> Tensor:
 
 
 def energy_per_gain(n_out: int, n_in: int) -> float:
+    """Returns the squared RMS gain of a matrix of this shape over its squared Frobenius norm."""
     return 0.5 * (1.0 / n_out + 1.0 / n_in)

@@ -22,7 +22,7 @@ class Spectrum:
     """The eigenvalues of one transition at the sample points.
 
     Attributes:
-        name: of the transition, as in a `StabilityReport`.
+        name: Name of the transition, as in a `StabilityReport`.
         kind: "time", "depth" or "input".
         layer: index of the layer, from 0.
         values: `(points, n)` complex eigenvalues of the `n x n` Jacobians, of the points at which
@@ -51,7 +51,7 @@ def eigenvalues(
         model: a built model, as `measure` takes it.
         x: its inputs, as `measure` takes them.
         samples: number of points.
-        seed: of the draw of the points.
+        seed: Integer, seed of the draw of the points.
 
     Returns:
         A `Spectrum` for every transition with a square Jacobian, by the transition's name; others

@@ -79,8 +79,8 @@ def gradient_grid(
             with equally many steps.
         x: its inputs, as `measure` takes them.
         samples: number of sequences.
-        seed: of the draw of the sequences, the points and the functional.
-        by: what the law is given. A gradient without a preferred direction changes its length by
+        seed: Integer, seed of the draw of the sequences, the points and the functional.
+        by: What the law is given. A gradient without a preferred direction changes its length by
             the RMS "gain"; the spectral "radius" is the gain of a large isotropic transition.
 
     Returns:

@@ -59,6 +59,7 @@ class Entry:
             self._model = keras.Model(inputs, inputs, name="entry")
 
     def __call__(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Returns the tensor as layers inside of the model see it."""
         return self._model(x, mask=mask, training=False)
 
 
@@ -82,6 +83,7 @@ class Call:
 
     @property
     def inputs(self) -> list[Ref]:
+        """The tensors among its arguments."""
         return [leaf for leaf in tree.flatten((self.args, self.kwargs)) if isinstance(leaf, Ref)]
 
     @property
@@ -125,11 +127,11 @@ class Graph:
     """The calls of a model in an order in which they can be run.
 
     Attributes:
-        inputs: of the model, in the order of `model.inputs`.
-        entries: what takes each of them from what `fit` is given.
+        inputs: Inputs of the model, in the order of `model.inputs`.
+        entries: What takes each of them from what `fit` is given.
         calls: the calls.
-        outputs: of the model, in the order of `model.outputs`.
-        name: of the model.
+        outputs: Outputs of the model, in the order of `model.outputs`.
+        name: Name of the model.
     """
 
     inputs: tuple[Ref, ...]

@@ -17,7 +17,7 @@ class JacobianProbe(keras.Model):
     """A model whose output is the Jacobians of another, so `predict` compiles and runs it.
 
     Args:
-        transition_map: of the model.
+        transition_map: Transitions of the model.
         transitions: which of them, by index; all without it.
     """
 

@@ -26,7 +26,7 @@ def dominant_range(
         product: M v of rows v, `(points, n)`.
         start: `(points, n)` first vectors.
         size: number of products.
-        squarings: as of `powers`.
+        squarings: Squarings, as of `powers`.
 
     Returns:
         Three vectors of the range of M^N, `(points, n, 3)`; and `(points,)` the radius of the

@@ -56,7 +56,7 @@ def subspaces(left: Tensor, right: Tensor, tolerance: float) -> Subspaces:
     Args:
         left: vectors in a general position in the range of powers of M^T.
         right: the same of M.
-        tolerance: what may be left of the third beside two for a range to count as a plane.
+        tolerance: What may be left of the third beside two for a range to count as a plane.
 
     Returns:
         `Subspaces`; of a line the second column is what rounding left, or zero.
@@ -96,7 +96,7 @@ def leading(
         spaces: bases Y and X.
         rows: Y^T M, `(..., 2, n)`, differentiable.
         value: `(...,)`, the radius by other means.
-        tolerance: as of `subspaces`.
+        tolerance: Tolerance, as of `subspaces`.
 
     Returns:
         The modulus, and whether it is the radius' own, both `(...,)`.
@@ -163,7 +163,7 @@ def is_certain(spaces: Subspaces, residuals: Tensor, size: Tensor, value: Tensor
 
     Args:
         spaces: bases Y and X.
-        residuals: of both, `(2, ...)`.
+        residuals: Residuals of both, `(2, ...)`.
         size: `(...,)` Frobenius norm of M.
         value: `(...,)` the modulus.
 
@@ -195,7 +195,7 @@ def are_converged(residuals: Tensor, value: Tensor) -> Tensor:
     radius.
 
     Args:
-        residuals: of the subspaces, `(2, ...)`.
+        residuals: Residuals of the subspaces, `(2, ...)`.
         value: `(...,)` the modulus.
     """
     return ops.max(residuals, axis=0) < _CONVERGED * value

@@ -107,6 +107,7 @@ def _directions_of_points(count: int, like: Tensor, points: int = 32) -> Tensor:
 
 
 def krylov_radius(products: Products, gain: Tensor, accuracy: Accuracy) -> Spectral:
+    """Returns the spectral radius of Jacobians with these RMS gains, `(points,)`."""
     n = products.x.shape[-1]
     size = min(accuracy.krylov, n)
     start = random_directions(1, products.y)[0]
@@ -141,6 +142,7 @@ def krylov_radius(products: Products, gain: Tensor, accuracy: Accuracy) -> Spect
 
 
 def krylov_norm(products: Products, accuracy: Accuracy) -> Spectral:
+    """Returns the largest singular value of Jacobians, `(points,)`."""
     size = min(accuracy.krylov, products.x.shape[-1], products.y.shape[-1])
     start = random_directions(1, products.y)[0]
     pullback, pushforward = products.pullback, products.pushforward()

@@ -31,7 +31,7 @@ class Probe(keras.Model):
         model: the model to measure.
         radius: "spectral", "rms" or "norm".
         transition_map: the model's transitions, if they were found before.
-        accuracy: of the radii.
+        accuracy: Accuracy of the radii.
         transitions: which are measured, by index; all without it.
     """
 
@@ -135,9 +135,9 @@ class Certifier:
     point, more products are taken first; radii above 1024 that these leave open stay estimates.
 
     Args:
-        transition_map: of the model.
+        transition_map: Transitions of the model.
         radius: "spectral", "rms" or "norm".
-        accuracy: that the radii were measured with.
+        accuracy: Accuracy that the radii were measured with.
     """
 
     _PRODUCTS = 256
@@ -158,8 +158,8 @@ class Certifier:
         """Returns what a `Probe` predicted of some points, with radii in place of estimates.
 
         Args:
-            result: of the probe.
-            part: what it was given.
+            result: Result of the probe.
+            part: What it was given.
             count: how many of the points are asked for, the first ones.
         """
         # What a backend hands out cannot always be written to.
@@ -299,7 +299,7 @@ def measure(
             `DataLoader`). Sequences that are masked from end to end have no transitions and are
             left out of the means.
         samples: number of points.
-        seed: of the draw of the points.
+        seed: Integer, seed of the draw of the points.
         radius: "spectral" (largest modulus of an eigenvalue), "norm" (largest singular value) or
             "rms" (the RMS gain).
 

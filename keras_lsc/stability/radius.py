@@ -30,9 +30,9 @@ class Measured(NamedTuple):
     """Radius and RMS gain `(points,)` of Jacobians of one shape `(n_out, n_in)`.
 
     Attributes:
-        radius: of the kind that was asked for.
+        radius: Radius of the kind that was asked for.
         gain: RMS gain.
-        shape: of the Jacobians.
+        shape: Shape of the Jacobians.
         is_own: `(points,)` whether the gradient of the radius is its own; elsewhere it is that
             of a common scale of all entries.
         is_certain: `(points,)` whether the value is known to be close; None where that was not
@@ -179,8 +179,8 @@ def radii_and_gains(
 
     Args:
         linearized: pairs of a function and its `(points, n_in)` argument.
-        kind: as in `radius_and_gain`.
-        accuracy: of the radii.
+        kind: Kind of radius, as in `radius_and_gain`.
+        accuracy: Accuracy of the radii.
 
     Returns:
         One `Measured` for every pair.

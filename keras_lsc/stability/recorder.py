@@ -24,6 +24,7 @@ class Direction:
 
     @property
     def go_backwards(self) -> bool:
+        """Whether it takes the steps from last to first."""
         return bool(getattr(self.layer, "go_backwards", False))
 
     @property
@@ -137,7 +138,7 @@ def _run(
         sequences: `(batch, steps, features)`.
         start: the states before the first step; None for those of the cell.
         mask: `(batch, steps)` booleans, or None.
-        perturbation: what is added to every new state, one `(batch, steps, *state)` a state.
+        perturbation: What is added to every new state, one `(batch, steps, *state)` a state.
 
     Returns:
         Its outputs and the flat list of its states before every step, all
@@ -231,6 +232,7 @@ class Recorder(keras.layers.Layer):
         self._takes_mask = "mask" in inspect.signature(layer.call).parameters
 
     def compute_mask(self, inputs: Any, mask: Any) -> Any:
+        """Returns the masks that the layer gives its outputs."""
         # Those of the record have none: Keras goes by the order of the outputs.
         return self._recorded.compute_mask(inputs, mask)
 

@@ -35,7 +35,7 @@ class TransitionStatistics:
             that name, `layer.kind[2]`, ...
         kind: "time", "depth" or "input".
         layer: index of the layer, from 0.
-        state: what is differentiated: "state 64+64", "output".
+        state: What is differentiated: "state 64+64", "output".
         shape: `(n_out, n_in)` of the Jacobian.
         radius: mean radius.
         radius_std: standard deviation of the radius over the points.
@@ -74,7 +74,7 @@ class StabilityReport:
         layers: number of layers L.
         steps: number of time steps T; 0 for feed-forward networks.
         samples: number of sample points.
-        seed: of the draw of the points.
+        seed: Integer, seed of the draw of the points.
         radius_kind: "spectral", "rms" or "norm".
         firing_rates: mean spikes a step and neuron of every spiking layer, by name; of a layer
             that is called again also as "name[2]", ...
@@ -140,7 +140,7 @@ class StabilityReport:
         """Largest |mean radius - target| over the transitions in time and depth.
 
         Args:
-            target: as `LSCPretrainer` takes it.
+            target: Target, as `LSCPretrainer` takes it.
 
         Returns:
             A float; NaN if a radius is NaN.
@@ -159,7 +159,7 @@ class StabilityReport:
         """Number of points at which every mean radius in time and depth is known so closely.
 
         Args:
-            standard_error: of a mean radius.
+            standard_error: Standard error of a mean radius.
 
         Returns:
             (largest standard deviation of a radius / standard error)^2, rounded up.

@@ -17,7 +17,7 @@ def gate_blocks(shape: tuple[int, ...], gate_width: int | None) -> int:
     many gates side by side, as in LSTM (four) and GRU (three).
 
     Args:
-        shape: of the weight.
+        shape: Shape of the weight.
         gate_width: size of the cell's state; None for the weight of any other layer.
 
     Returns:

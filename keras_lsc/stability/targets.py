@@ -56,7 +56,7 @@ def checked(target: Any) -> Target:
     """Returns a target in plain Python types, as it is written to files and messages.
 
     Args:
-        target: as `resolve` takes it; numbers and pairs of NumPy are taken as well.
+        target: Target, as `resolve` takes it; numbers and pairs of NumPy are taken as well.
 
     Returns:
         The name, a float, or a pair of floats.

@@ -28,7 +28,7 @@ def wake(transition_map: TransitionMap, rows: list[np.ndarray]) -> None:
     fire, are left. Constraints of the biases hold.
 
     Args:
-        transition_map: of the model.
+        transition_map: Transitions of the model.
         rows: sequences, one array an input.
 
     Source: arXiv 2202.00282 (the first firing rate is set by fitting the bias current alone).

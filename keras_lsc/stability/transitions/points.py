@@ -23,7 +23,7 @@ class Transition:
         name: unique in the model, `layer.kind`.
         kind: "time", "depth" or "input" (the depth transition of a first layer).
         layer: index of its layer among the recurrent (or weighted) layers, from 0.
-        state: what is differentiated, such as "state 64+64" or "output 64".
+        state: What is differentiated, such as "state 64+64" or "output 64".
         linearize: maps `Points` to `(function, x)`, both flat over features: the transition at
             point p is the Jacobian of row p of `function(x)` by row p of `x`.
         weight: maps `Points` to `(points,)` floats, 1 where there is such a transition and 0

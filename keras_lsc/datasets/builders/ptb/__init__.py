@@ -1,0 +1,1 @@
+"""Prepares the dataset `ptb` in the form of TensorFlow Datasets."""

@@ -1,0 +1,1 @@
+"""Prepares the dataset `shd` in the form of TensorFlow Datasets."""
