@@ -1,4 +1,4 @@
-"""Layers that Keras lacks: spiking neurons and linear recurrent units, as Keras RNN layers."""
+"""Spiking neurons and linear recurrent units, as Keras RNN layers, and what goes with them."""
 
 from keras.layers import GRU, LSTM
 

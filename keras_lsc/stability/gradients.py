@@ -91,7 +91,7 @@ def gradient_grid(
             with different numbers of steps; its weights or gradients are not finite; another
             argument is out of range.
 
-    Source: this project's energy law, `keras_lsc.theory.propagate` of squared gains.
+    Source: this project's energy law, `keras_lsc.stability.theory.propagate` of squared gains.
 
     Example:
         >>> import keras, keras_lsc, numpy as np

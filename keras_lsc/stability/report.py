@@ -70,7 +70,7 @@ class StabilityReport:
 
     Attributes:
         model: name of the model.
-        transitions: list of `TransitionStatistics`.
+        transitions: Tuple of `TransitionStatistics`.
         layers: number of layers L.
         steps: number of time steps T; 0 for feed-forward networks.
         samples: number of sample points.
