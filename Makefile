@@ -34,7 +34,7 @@ endif
 # Every process starts a thread per core; side by side they would fight over the cores.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 NPROC=1 \
 	TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1
-PYTEST := $(if $(filter-out 1,$(JOBS)),$(ONE_THREAD)) $(TEST)/bin/python -m pytest \
+PYTEST := $(if $(filter-out 1,$(JOBS)),$(ONE_THREAD)) $(TEST)/bin/python -m pytest --durations=20 --durations-min=5 \
 	$(if $(filter-out 1,$(JOBS)),--numprocesses=$(JOBS) --dist=worksteal)
 
 .PHONY: help demo install test oldest lint typecheck grid zoo fuzz bench layers compare notebooks docs docs-check experiments report test-experiments clean $(BACKENDS:%=pytest-%) $(BACKENDS:%=oldest-%)

@@ -130,6 +130,7 @@ def test_measure_prints_a_table_or_json(saved):
     assert names == ["lower.time", "lower.input", "upper.time", "upper.depth"]
 
 
+@pytest.mark.once
 def test_stabilize_then_measure_finds_the_target(saved, tmp_path):
     model, data = saved
     output = tmp_path / "stable.keras"

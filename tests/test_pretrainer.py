@@ -68,6 +68,7 @@ def test_weights_that_take_no_part_are_unchanged(mode):
         np.testing.assert_array_equal(weight.numpy(), value)
 
 
+@pytest.mark.once
 def test_labels_change_nothing():
     with_labels, without = stack(), stack()
     x, labels = sequences(), np.arange(128)
@@ -286,6 +287,7 @@ def test_what_is_folded_has_the_radii_that_were_driven():
     assert folded["violation"].max() < 1e-6 < 0.1 < driven["violation"].max()
 
 
+@pytest.mark.once
 def test_a_target_that_a_constraint_forbids():
     keras.utils.set_random_seed(0)
     options = {"recurrent_constraint": keras.constraints.MaxNorm(0.2)}

@@ -100,6 +100,7 @@ def test_waking_moves_all_biases_of_a_layer_alike_and_nothing_else(current):
             np.testing.assert_array_equal(moved, 0.0)
 
 
+@pytest.mark.once
 def test_layers_that_fire_are_not_woken():
     model, x = network(), 3 * spikes(rows=64)
     before = model.get_weights()
@@ -142,6 +143,7 @@ def test_two_layers_reach_radius_one_with_their_spectra_kept():
             assert row.isotropy > 0.7
 
 
+@pytest.mark.once
 def test_silence_is_a_failure_that_names_the_layer():
     model = network(threshold=50.0, use_bias=False)
     with pytest.raises(keras_lsc.NotStabilizedError, match=r"lower is silent, with 0\.0000 spikes"):

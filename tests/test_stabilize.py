@@ -118,6 +118,7 @@ def test_energies_decay_or_grow_with_depth_as_the_law_says(cell, target, noise):
         np.testing.assert_allclose(rates, np.diff(np.log(predicted)), rtol=0.2)
 
 
+@pytest.mark.once
 def test_failure_names_the_transition_and_restores_the_weights(digits):
     model = network("sigmoid", 2)
     before = model.get_weights()
@@ -130,6 +131,7 @@ def test_failure_names_the_transition_and_restores_the_weights(digits):
         np.testing.assert_array_equal(weight, value)
 
 
+@pytest.mark.once
 def test_one_update_is_too_few_but_no_error_of_another_kind(digits):
     with pytest.raises(keras_lsc.NotStabilizedError):
         keras_lsc.stabilize(network("sigmoid", 2), digits, 1.0, max_updates=1)
