@@ -2,7 +2,6 @@
 
 import math
 import os
-import tempfile
 import zipfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,6 +11,7 @@ import keras
 import numpy as np
 
 from keras_lsc import zoo
+from keras_lsc.files import replacing
 
 _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
@@ -123,8 +123,5 @@ def _check_file(path: Path, what: str, expected: str) -> None:
 
 def save_model(model: keras.Model, path: Path) -> None:
     """Saves a model, in one piece or not at all."""
-    # Written beside it first: an error halfway leaves no broken file, nor spoils a former one.
-    with tempfile.TemporaryDirectory(dir=path.absolute().parent) as folder:
-        written = Path(folder) / path.name
+    with replacing(path) as written:
         model.save(written)
-        os.replace(written, path)

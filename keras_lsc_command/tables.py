@@ -90,21 +90,16 @@ def facts(named: Mapping[str, str]) -> Table:
 
 def report(found: "StabilityReport", width: int) -> Table:
     """Makes the table of what was measured."""
-    rows = found.transitions
-    outliers = found.outliers
-    isotropies = [
-        "-" if row.isotropy != row.isotropy else f"{row.isotropy:.2f}" + " !" * (row in outliers)
-        for row in rows
-    ]
+    from keras_lsc.stability.report import HEADER
+
+    rows = found.rows
+    # The name is always shown, and so are the numbers.
+    ranks = {"of": 2, "shape": 1}
+    texts = ("transition", *ranks)
     return table(
         [
-            Column("transition", [row.name for row in rows]),
-            Column("of", [row.state for row in rows], rank=2),
-            Column("shape", ["x".join(map(str, row.shape)) for row in rows], rank=1),
-            Column("radius", [f"{row.radius:.3f}" for row in rows], is_number=True),
-            Column("std", [f"{row.radius_std:.3f}" for row in rows], is_number=True),
-            Column("gain", [f"{row.gain:.3f}" for row in rows], is_number=True),
-            Column("isotropy", isotropies, is_number=True),
+            Column(title, [row[k] for row in rows], title not in texts, ranks.get(title, 0))
+            for k, title in enumerate(HEADER)
         ],
         width,
     )

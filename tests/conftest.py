@@ -6,6 +6,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from prepared import Prepared
 
 from keras_lsc import datasets
 
@@ -58,6 +59,14 @@ def _empty_home_of_keras(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _seeds():
     keras.utils.set_random_seed(20)
+
+
+@pytest.fixture(scope="module")
+def prepared():
+    """A process that starts copies of itself."""
+    process = Prepared()
+    yield process
+    process.end()
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from harness import ROOT
 
 _PROGRAM = """
@@ -89,4 +90,4 @@ class Prepared:
         self._process.stdout.close()
 
 
-can_fork = hasattr(os, "fork")
+forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this operating system")

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from prepared import Prepared, can_fork
+from prepared import forks
 
 from keras_lsc import zoo
 from keras_lsc.stability.targets import resolve
@@ -120,14 +120,6 @@ recipes = [Recipe.from_dict(json.loads(arguments[2]))]
 failures = build.build_all(recipes, Path(arguments[0]), 1, lambda *row: told.append(row))
 print(failures, told[0][1][-len("last words"):], len(told[0][1]) > 60_000)
 """
-forks = pytest.mark.skipif(not can_fork, reason="no fork on this operating system")
-
-
-@pytest.fixture(scope="module")
-def prepared():
-    process = Prepared()
-    yield process
-    process.end()
 
 
 def build_by(prepared, folder, then):

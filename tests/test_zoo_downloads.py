@@ -11,7 +11,7 @@ from pathlib import Path
 
 import https_server as server
 import pytest
-from prepared import Prepared, can_fork
+from prepared import forks
 
 from keras_lsc import zoo
 from keras_lsc.zoo import download, guard, locks, sources
@@ -225,14 +225,6 @@ assert not any([os.waitpid(child, 0)[1] for child in children])
 if not children:
     sources.fetch(address, digest, Path(cache))
 """
-forks = pytest.mark.skipif(not can_fork, reason="no fork on this operating system")
-
-
-@pytest.fixture(scope="module")
-def prepared():
-    process = Prepared()
-    yield process
-    process.end()
 
 
 def start(prepared, running, cache, output, copies=0):

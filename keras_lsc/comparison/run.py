@@ -173,9 +173,7 @@ def _read(
     batch_size: int,
     data_dir: str | os.PathLike[str] | None,
 ) -> tuple[str, np.ndarray, np.ndarray]:
-    chosen = dict(options)
-    if datasets.info(dataset).kind != "generated":
-        chosen |= {"data_dir": data_dir, "download": False}
+    chosen = {**options, "data_dir": data_dir, "download": False}
     x, y = datasets.load(dataset, "validation", limit=batch_size, **chosen)
     return f"the first {len(x)} validation sequences of {dataset}", x, y
 

@@ -12,7 +12,7 @@ from keras_lsc import plot
 from keras_lsc.stability.targets import Target, resolve
 
 OUTLIER_ISOTROPY = 0.5
-_HEADER = ("transition", "of", "shape", "radius", "std", "gain", "isotropy")
+HEADER = ("transition", "of", "shape", "radius", "std", "gain", "isotropy")
 # The columns of words; those of numbers stand to the right.
 _TEXTS = 3
 # What the energy sum says, below its largest value.
@@ -207,8 +207,8 @@ class StabilityReport:
         return cls(**{**values, "transitions": tuple(rows)})
 
     def __str__(self) -> str:
-        lines = [_HEADER, *self._cells()]
-        widths = [max(len(line[i]) for line in lines) for i in range(len(_HEADER))]
+        lines = [HEADER, *self.rows]
+        widths = [max(len(line[i]) for line in lines) for i in range(len(HEADER))]
         text = "\n".join(
             "  ".join(
                 cell.ljust(width) if i < _TEXTS else cell.rjust(width)
@@ -229,15 +229,16 @@ class StabilityReport:
             )
             return f"<tr>{''.join(parts)}</tr>"
 
-        body = "".join(row(cells, "td") for cells in self._cells())
+        body = "".join(row(cells, "td") for cells in self.rows)
         notes = "<br>".join(html.escape(note) for note in self.notes)
         return (
             f"<table><caption>{html.escape(self.model)}</caption>"
-            f"<thead>{row(_HEADER, 'th')}</thead><tbody>{body}</tbody></table><p>{notes}</p>"
+            f"<thead>{row(HEADER, 'th')}</thead><tbody>{body}</tbody></table><p>{notes}</p>"
         )
 
-    def _cells(self) -> list[tuple[str, ...]]:
-        """The table's rows as texts, in the order of `_HEADER`."""
+    @property
+    def rows(self) -> list[tuple[str, ...]]:
+        """The rows of a table of the transitions as texts, in the order of `HEADER`."""
         lines: list[tuple[str, ...]] = []
         for row in self.transitions:
             isotropy = "-" if np.isnan(row.isotropy) else f"{row.isotropy:.2f}"

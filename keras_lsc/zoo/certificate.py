@@ -40,9 +40,7 @@ def training_data(recipe: Recipe, data_dir: str | os.PathLike[str] | None = None
 def _load(
     recipe: Recipe, split: str, limit: int, data_dir: str | os.PathLike[str] | None
 ) -> np.ndarray:
-    options = dict(recipe.options)
-    if datasets.info(recipe.dataset).kind != "generated":
-        options |= {"download": False, "data_dir": data_dir}
+    options = {**recipe.options, "download": False, "data_dir": data_dir}
     return datasets.load(recipe.dataset, split, limit=limit, **options)[0]
 
 

@@ -118,9 +118,8 @@ def in_words(shape: tuple[int | None, ...]) -> str:
 
 
 def _check_rank(model: keras.Model, task: datasets.TaskInfo) -> None:
-    per_step = task.target in ("next token", "label per step")
-    if len(model.output_shape) != (3 if per_step else 2):
-        what = "at every step" if per_step else "for the whole sequence"
+    if len(model.output_shape) != (3 if task.per_step else 2):
+        what = "at every step" if task.per_step else "for the whole sequence"
         raise ValueError(
             f"{task.name!r} wants an output {what}, but {model.name!r} gives outputs "
             f"{in_words(model.output_shape[1:])}, without the batch axis. Choose a network of "

@@ -80,8 +80,7 @@ def build_network(recipe: Recipe) -> keras.Sequential:
     elif task.padded and task.kind != "generated" and recipe.cell not in SPIKING:
         # A frame of zeros is padding; a bit that is 0, or a step without spikes, is not.
         model.add(keras.layers.Masking(name="padding"))
-    per_step = task.target in ("next token", "label per step")
-    for layer in _stack(recipe, per_step):
+    for layer in _stack(recipe, task.per_step):
         model.add(layer)
     activation = None if task.target == "value" else "softmax"
     model.add(keras.layers.Dense(task.outputs, activation=activation, name="readout"))

@@ -67,8 +67,7 @@ def read_task(
         DatasetUnavailableError: The data is neither on this computer nor to be had.
         TypeError: An option that the task lacks.
     """
-    place = {} if task.kind == "generated" else {"data_dir": data_dir, "download": download}
-    chosen = {**options, **place}
+    chosen = {**options, "data_dir": data_dir, "download": download}
     splits = {split: _batches(task, split, limit, batch_size, seed, chosen) for split in _SPLITS}
     return TaskData(task, splits, _outputs(task, chosen, splits))
 

@@ -119,14 +119,20 @@ def _inside_stack(graph: Graph, call: Call, cell_index: int, layer: int) -> Tran
 def _in_depth(graph: Graph, call: Call, outputs: list[Ref], layer: int) -> Found:
     """The depth transitions from the recurrent layers below, or the input transition."""
     stage, starts = graph.between(outputs, call.first_input)
-    rows = tuple(_from_below(graph, call, outputs, layer))
+    rows = tuple(_from_below(graph, call, outputs, (stage, starts), layer))
     if not rows:
         return Found((_from_input(graph, call, layer),))
     return Found(rows, starts, layers_of(stage))
 
 
-def _from_below(graph: Graph, call: Call, outputs: list[Ref], layer: int) -> Iterator[Transition]:
-    stage, starts = graph.between(outputs, call.first_input)
+def _from_below(
+    graph: Graph,
+    call: Call,
+    outputs: list[Ref],
+    between: tuple[tuple[Call, ...], tuple[Ref, ...]],
+    layer: int,
+) -> Iterator[Transition]:
+    stage, starts = between
     # The last states, which a layer may return beside its sequence, have no step to hold against.
     below = [
         lower
