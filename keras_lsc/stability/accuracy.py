@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+import keras
+
 
 class Accuracy(NamedTuple):
     """What the closeness of radii costs.
@@ -13,6 +15,9 @@ class Accuracy(NamedTuple):
         dense_limit: largest side of a Jacobian that is formed; above it only products are taken.
         tolerance: error of a vector up to which a gradient counts as the radius' own.
         certify: whether to find out which values are certain.
+        lapack_work: sum of the cubed sides of square Jacobians up to which they are only formed,
+            and LAPACK on the host finds their radii: at every point it takes that times 10 ns,
+            where a backend takes seconds to compile powers.
     """
 
     squarings: int = 14
@@ -20,13 +25,19 @@ class Accuracy(NamedTuple):
     dense_limit: int = 256
     tolerance: float = 0.01
     certify: bool = True
+    lapack_work: int = 0
 
+
+# On torch nothing is compiled, and the powers of many Jacobians at once take less than LAPACK.
+_COMPILES = keras.backend.backend() != "torch"
 
 # Radii of single matrices within 0.05 % of an eigensolver's, means far closer.
-MEASURE = Accuracy()
-# Means within 0.1 %: enough to see whether a radius is near its target. Above a side of 128 that
-# many products take less time than squaring.
-CHECK = Accuracy(squarings=10, krylov=96, dense_limit=128)
+MEASURE = Accuracy(lapack_work=3 * 128**3 if _COMPILES else 32**3)
+# Means within 0.1 %: enough to see whether a radius is near its target, at many points. Above a
+# side of 128 that many products take less time than squaring.
+CHECK = Accuracy(
+    squarings=10, krylov=96, dense_limit=128, lapack_work=5 * 48**3 if _COMPILES else 0
+)
 # One update sees a noisy mean over the points of a batch: 0.2 % of it is enough up to a side of
 # 256, 0.7 % above.
 UPDATE = Accuracy(squarings=10, krylov=64, dense_limit=128, tolerance=0.3, certify=False)

@@ -62,15 +62,20 @@ class Probe(keras.Model):
 
         All are `(points, transitions)`, and so are "weight", 1 where there is such a transition and
         0 where there is none, and "is_certain", whether the radius is known to be close. With
-        spiking layers also "rate" and "rate_weight", `(points, layers)`.
+        spiking layers also "rate" and "rate_weight", `(points, layers)`; and "jacobians" holds
+        those that were formed, by the name of the transition.
         """
         *x, position = inputs
         points = self.transition_map.sample(x, position)
         columns: dict[str, list[Tensor]] = {"radius": [], "gain": [], "n_out": [], "n_in": []}
         columns["is_certain"] = []
         ones = ops.ones_like(position)
+        jacobians: dict[str, Tensor] = {}
         linearized = [row.linearize(points) for row in self.rows]
-        for measured in radii_and_gains(linearized, self.radius, self.accuracy):
+        found = radii_and_gains(linearized, self.radius, self.accuracy)
+        for row, measured in zip(self.rows, found, strict=True):
+            if measured.jacobians is not None:
+                jacobians[row.name] = measured.jacobians
             columns["radius"].append(measured.radius)
             columns["gain"].append(measured.gain)
             columns["is_certain"].append(measured.is_certain)
@@ -81,7 +86,8 @@ class Probe(keras.Model):
         if rates:
             columns["rate"] = rates
             columns["rate_weight"] = _or_ones(points.firing_weights(), ones)
-        return {name: ops.stack(values, axis=-1) for name, values in columns.items()}
+        stacked = {name: ops.stack(values, axis=-1) for name, values in columns.items()}
+        return {**stacked, "jacobians": jacobians} if jacobians else stacked
 
     def report(self, rows: list[np.ndarray], samples: int, seed: int) -> StabilityReport:
         """Measures at `samples` points of these rows and returns the report.
@@ -153,7 +159,7 @@ class Certifier:
         self._formed: dict[tuple[int, ...], JacobianProbe] = {}
 
     def make_certain(
-        self, result: dict[str, np.ndarray], part: list[np.ndarray], count: int
+        self, result: dict[str, Any], part: list[np.ndarray], count: int
     ) -> dict[str, np.ndarray]:
         """Returns what a `Probe` predicted of some points, with radii in place of estimates.
 
@@ -162,8 +168,9 @@ class Certifier:
             part: What it was given.
             count: how many of the points are asked for, the first ones.
         """
+        jacobians: dict[str, np.ndarray] = result.get("jacobians", {})
         # What a backend hands out cannot always be written to.
-        result = {name: np.array(values) for name, values in result.items()}
+        result = {name: np.array(values) for name, values in result.items() if name != "jacobians"}
         # A radius that is not finite is refused elsewhere.
         result["is_certain"] |= ~np.isfinite(result["radius"]) | (result["weight"] == 0)
         result["is_certain"][count:] = True
@@ -174,17 +181,18 @@ class Certifier:
                 result["radius"][better, column] = closer["radius"][better]
                 result["is_certain"][better, column] = closer["is_certain"][better]
         unsure = self._unsure(result, sides <= self._LARGEST)
-        if unsure:
-            of = _covering(self._formed, unsure)
+        names = [row.name for row in self._map.transitions]
+        missing = tuple(column for column in unsure if names[column] not in jacobians)
+        if missing:
+            of = _covering(self._formed, missing)
             if of not in self._formed:
                 self._formed[of] = JacobianProbe(self._map, of)
-            matrices = self._formed[of].predict_on_batch(part)["jacobian"]
-            ask = lapack.norms if self._radius == "norm" else lapack.radii
-            for column in unsure:
-                asked = ~result["is_certain"][:, column]
-                of_column = matrices[self._map.transitions[column].name]
-                result["radius"][asked, column] = ask(of_column[asked])
-                result["is_certain"][asked, column] = True
+            jacobians = {**jacobians, **self._formed[of].predict_on_batch(part)["jacobian"]}
+        ask = lapack.norms if self._radius == "norm" else lapack.radii
+        for column in unsure:
+            asked = ~result["is_certain"][:, column]
+            result["radius"][asked, column] = ask(jacobians[names[column]][asked])
+            result["is_certain"][asked, column] = True
         return result
 
     def _again(

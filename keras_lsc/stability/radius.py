@@ -8,6 +8,7 @@ rounding keeps powers from vouching for a value, and there is a host to ask, LAP
 """
 
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -37,6 +38,8 @@ class Measured(NamedTuple):
             of a common scale of all entries.
         is_certain: `(points,)` whether the value is known to be close; None where that was not
             asked for.
+        jacobians: `(points, n_out, n_in)` the Jacobians whose radius this is, where they were
+            formed.
     """
 
     radius: Tensor
@@ -44,6 +47,7 @@ class Measured(NamedTuple):
     shape: tuple[int, int]
     is_own: Tensor
     is_certain: Tensor | None
+    jacobians: Tensor | None = None
 
 
 def spectral_radius(
@@ -183,26 +187,35 @@ def radii_and_gains(
         accuracy: Accuracy of the radii.
 
     Returns:
-        One `Measured` for every pair.
+        One `Measured` for every pair. The radius of a Jacobian that is left to LAPACK is its gain
+        until somebody asks, and not certain.
     """
     measured: list[Measured] = []
-    to_square: dict[tuple[int, int], list[tuple[int, Tensor]]] = {}
+    formed: dict[tuple[int, int], list[int]] = {}
     for index, (function, x) in enumerate(linearized):
         if x.shape[-1] > accuracy.dense_limit:
             measured.append(_matrix_free(function, x, kind, accuracy))
             continue
-        matrices = backend.jacobian(*in_precision(function, x))
-        n_out, n_in = matrices.shape[-2:]
-        measured.append(_of_gain(rms_gain(matrices), n_out, n_in))
+        jacobians = backend.jacobian(*in_precision(function, x))
+        n_out, n_in = jacobians.shape[-2:]
+        row = _of_gain(rms_gain(jacobians), n_out, n_in)
         if not _is_gain(kind, n_out, n_in):
-            to_square.setdefault((n_out, n_in), []).append((index, matrices))
+            row = row._replace(jacobians=jacobians)
+            formed.setdefault((n_out, n_in), []).append(index)
+        measured.append(row)
+    if sum(len(group) * max(shape) ** 3 for shape, group in formed.items()) <= accuracy.lapack_work:
+        for index in itertools.chain(*formed.values()):
+            unknown = ops.zeros_like(measured[index].is_certain)
+            measured[index] = measured[index]._replace(is_certain=unknown)
+        return measured
     of_kind = dense_norm if kind == "norm" else dense
-    for group in to_square.values():
-        found = of_kind(ops.concatenate([matrices for _, matrices in group]), accuracy)
+    for group in formed.values():
+        matrices = [measured[index].jacobians for index in group]
+        found = of_kind(ops.concatenate(matrices), accuracy)
         parts = [
             [None] * len(group) if part is None else ops.split(part, len(group)) for part in found
         ]
-        for (index, _), radius, own, certain in zip(group, *parts, strict=True):
+        for index, radius, own, certain in zip(group, *parts, strict=True):
             measured[index] = measured[index]._replace(
                 radius=radius, is_own=own, is_certain=certain
             )
