@@ -13,8 +13,8 @@ import numpy as np
 
 from keras_lsc import datasets, plot
 from keras_lsc.arguments import flag, integer, one_of, positive_integer
-from keras_lsc.pretrainer import Mode
 from keras_lsc.stability.measure import measure
+from keras_lsc.stability.parametrization import Mode
 from keras_lsc.stability.report import StabilityReport
 from keras_lsc.stability.targets import Target, resolve
 from keras_lsc.stabilization import stabilize

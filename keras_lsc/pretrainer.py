@@ -3,8 +3,8 @@
 import contextlib
 import numbers
 import warnings
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -13,24 +13,15 @@ from keras import ops
 from keras_lsc.arguments import flag, integer, number, one_of, positive_integer
 from keras_lsc.stability.accuracy import UPDATE
 from keras_lsc.stability.data import in_order, input_structure
+from keras_lsc.stability.firing_rates import RATES
 from keras_lsc.stability.frozen import frozen_variables
 from keras_lsc.stability.measure import refuse_non_finite_weights
+from keras_lsc.stability.parametrization import Mode, Parametrization
 from keras_lsc.stability.radius import RadiusKind, check_radius_kind, radii_and_gains
-from keras_lsc.stability.scales import (
-    gate_blocks,
-    is_bias,
-    is_matrix,
-    nudged,
-    scaled,
-    shifted,
-    shifted_first,
-)
 from keras_lsc.stability.targets import Target, checked, resolve
 from keras_lsc.stability.transitions import TransitionMap, mean_over_points
-from keras_lsc.stability.waking import RATES
 
 Tensor = Any
-Mode = Literal["scales", "weights"]
 
 _LEARNING_RATE = {"scales": 0.05, "weights": 0.005}
 _BETA_2 = 0.95
@@ -38,7 +29,7 @@ _GOLDEN = 0.6180339887498949
 # What mode "scales" lets the isotropy drift freely, as a logarithm, and what more drift costs.
 _FREE_DRIFT = 0.1
 _DRIFT_COST = 1.0
-# What the relative distance of a firing rate to those of `waking.RATES` costs.
+# What the relative distance of a firing rate to those of `firing_rates.RATES` costs.
 _RATE_COST = 0.3
 # What it costs that a weight's own constraint takes back a part of how far it was moved.
 _VIOLATION_COST = 1.0
@@ -116,31 +107,19 @@ class LSCPretrainer(keras.Model):
         self.seed = seed
         self.transition_map = transition_map
         rows = transition_map.transitions
-        self._driven = [row for row in rows if include_input or row.kind != "input"]
-        if not self._driven:
+        frozen = frozen_variables(model)
+        self._targeted = [row for row in rows if include_input or row.kind != "input"]
+        if not self._targeted:
             raise ValueError(
                 f"Model {model.name!r} has a single layer and so only an input transition; "
                 "nothing is left to stabilise. Pass include_input=True to stabilise that one."
             )
-        # Weights that are not moved themselves: with each a variable and how it moves the weight.
-        self._moved: list[tuple[Any, Any, Callable]] = []
-        self._free: list[Any] = []
-        frozen = frozen_variables(model)
-        for variable, gate_width in transition_map.variables_taking_part:
-            if id(variable) in frozen:
-                continue
-            blocks = (gate_blocks(variable.shape, gate_width),)
-            if not variable.trainable:
-                if mode == "scales":
-                    self._move(variable, shifted_first, "shift", blocks)
-            elif mode == "scales" and is_matrix(variable):
-                self._move(variable, scaled, "log_scale", blocks)
-            elif mode == "scales" and (blocks[0] > 1 or not is_bias(variable)):
-                self._move(variable, shifted, "shift", blocks)
-                self._move(variable, nudged, "nudge", tuple(variable.shape))
-            else:
-                self._free.append(variable)
-        if not (self._moved or self._free):
+        self._parametrization = Parametrization(
+            [row for row in transition_map.variables_taking_part if id(row[0]) not in frozen],
+            mode,
+            lambda shape, name: self.add_weight(shape=shape, initializer="zeros", name=name),
+        )
+        if not self._parametrization.trained:
             raise ValueError(
                 f"Nothing of model {model.name!r} may be moved: every weight that shapes a "
                 "transition is in a frozen layer. Set trainable=True on the layers to stabilise."
@@ -154,9 +133,9 @@ class LSCPretrainer(keras.Model):
             shape=(), initializer=keras.initializers.Constant(phase), trainable=False, name="phase"
         )
         self._isotropy = self.add_weight(
-            shape=(len(self._driven),), initializer="zeros", trainable=False, name="isotropy"
+            shape=(len(self._targeted),), initializer="zeros", trainable=False, name="isotropy"
         )
-        self._recent = RecentRadii([row.name for row in self._driven])
+        self._recent = RecentRadii([row.name for row in self._targeted])
         self._slots: _Slots | None = None
         self.built = True
 
@@ -165,13 +144,13 @@ class LSCPretrainer(keras.Model):
         """The scales and the weights that shape a transition; nothing else is moved."""
         if not self.trainable:
             return []
-        return [mover for _, mover, _ in self._moved] + self._free
+        return self._parametrization.trained
 
     @property
     def non_trainable_variables(self) -> list[Any]:
         """All other variables, those of the wrapped model included."""
-        moved = {id(variable) for variable in self.trainable_variables}
-        return [variable for variable in self.variables if id(variable) not in moved]
+        trained = {id(variable) for variable in self.trainable_variables}
+        return [variable for variable in self.variables if id(variable) not in trained]
 
     @property
     def trainable_weights(self) -> list[Any]:
@@ -181,8 +160,8 @@ class LSCPretrainer(keras.Model):
     @property
     def non_trainable_weights(self) -> list[Any]:
         """`non_trainable_variables` that are weights."""
-        moved = {id(variable) for variable in self.trainable_variables}
-        return [weight for weight in self.weights if id(weight) not in moved]
+        trained = {id(variable) for variable in self.trainable_variables}
+        return [weight for weight in self.weights if id(weight) not in trained]
 
     @property
     def holds_frozen_weights(self) -> bool:
@@ -300,7 +279,7 @@ class LSCPretrainer(keras.Model):
         return [metric for metric in super().metrics if id(metric) not in of_model]
 
     def call(self, x: Any, training: bool = False) -> dict[str, Tensor]:
-        """Returns the mean "radius" and the RMS "gain" of every driven transition on a batch.
+        """Returns mean "radius" and RMS "gain", on a batch, of every transition with a target.
 
         Args:
             x: a batch of the wrapped model's inputs.
@@ -320,11 +299,11 @@ class LSCPretrainer(keras.Model):
         with keras.StatelessScope(state_mapping=effective):
             points = self.transition_map.sample(inputs, position)
             measured = radii_and_gains(
-                [row.linearize(points) for row in self._driven],
+                [row.linearize(points) for row in self._targeted],
                 self.radius,
                 UPDATE,
             )
-            weights = [row.weight(points) for row in self._driven]
+            weights = [row.weight(points) for row in self._targeted]
             weighted = list(zip(measured, weights, strict=True))
             radii = [mean_over_points(row.radius, weight) for row, weight in weighted]
             energies = [mean_over_points(row.gain**2, weight) for row, weight in weighted]
@@ -372,7 +351,7 @@ class LSCPretrainer(keras.Model):
             loss = loss + _RATE_COST * ops.mean(ops.square(missing) + ops.square(surplus))
         if "violation" in y_pred:
             loss = loss + _VIOLATION_COST * ops.mean(y_pred["violation"])
-        # Keras warns of variables without a gradient; those that no driven transition depends on,
+        # Keras warns of variables without a gradient; those that no targeted transition depends on,
         # such as the input weights of a linear bottom layer, have one of zero.
         return loss + 0.0 * sum(ops.sum(variable) for variable in self.trainable_variables)
 
@@ -437,14 +416,14 @@ class LSCPretrainer(keras.Model):
         Raises:
             FloatingPointError: a weight would become NaN or infinite; nothing is changed then.
         """
-        changed = [*(variable for variable, _, _ in self._moved), *self._constraints.variables]
+        reparametrized = [row.weight for row in self._parametrization.reparametrized]
+        changed = [*reparametrized, *self._constraints.variables]
         values = {id(variable): value for variable, value in self._effective_weights()[0]}
         found = [(variable, ops.convert_to_numpy(values[id(variable)])) for variable in changed]
         _refuse([variable.path for variable, value in found if not np.isfinite(value).all()])
         for variable, value in found:
             variable.assign(value)
-        for _, mover, _ in self._moved:
-            mover.assign(ops.zeros(mover.shape))
+        self._parametrization.reset()
         if self._slots is not None:
             self._slots.reset()
 
@@ -472,22 +451,14 @@ class LSCPretrainer(keras.Model):
         return ops.where(first == 0.0, current, first)
 
     def _effective_weights(self) -> tuple[list[tuple[Any, Tensor]], list[Tensor]]:
-        """What the wrapped model computes with, and how far constraints took moved weights back."""
-        free = {id(variable) for variable in self._free}
-        values = {}
-        for variable in self.model.variables:
-            value = variable.value
-            if id(variable) not in free and "float" in variable.dtype:
-                value = ops.stop_gradient(value)
-            values[id(variable)] = value
-        for variable, mover, move in self._moved:
-            values[id(variable)] = move(values[id(variable)], mover.value)
+        """What the wrapped model computes with, and how far constraints took weights back."""
+        values = self._parametrization.values(self.model.variables)
+        reparametrized = {id(row.weight) for row in self._parametrization.reparametrized}
         violations = []
-        moved = {id(variable) for variable, _, _ in self._moved}
         for variable in self._constraints.variables:
             value = values[id(variable)]
             allowed = ops.stop_gradient(ops.cast(variable.constraint(value), ops.dtype(value)))
-            if id(variable) in moved:
+            if id(variable) in reparametrized:
                 size = ops.sum(ops.square(allowed)) + keras.config.epsilon()
                 violations.append(ops.sum(ops.square(value - allowed)) / size)
             # The gradient of a projected step: a constraint's own may be zero for good.
@@ -502,25 +473,18 @@ class LSCPretrainer(keras.Model):
         with contextlib.nullcontext() if strategy is None else strategy.scope():
             if not self.optimizer.built:
                 self.optimizer.build(self.trainable_variables)
-        movers = [mover for _, mover, _ in self._moved]
-        self._slots = _Slots(self.optimizer, movers, self._free)
+        self._slots = _Slots(self.optimizer, self._parametrization)
         return self._slots
 
     def _refuse_frozen_later(self) -> None:
         frozen = frozen_variables(self.model)
-        weights = [*(variable for variable, _, _ in self._moved), *self._free]
-        late = [variable.path for variable in weights if id(variable) in frozen]
+        weights = self._parametrization.weights
+        late = [weight.path for weight in weights if id(weight) in frozen]
         if late:
             raise ValueError(
                 f"{len(late)} weight(s) of {self.model.name!r}, {late[0]!r} first, were frozen "
                 "after this pretrainer was made. Make a new LSCPretrainer."
             )
-
-    def _move(self, variable: Any, move: Callable, kind: str, shape: tuple[int, ...]) -> None:
-        name = f"{kind}_{len(self._moved)}"
-        self._moved.append(
-            (variable, self.add_weight(shape=shape, initializer="zeros", name=name), move)
-        )
 
     def _targets(self, x: Any) -> Tensor:
         steps = 0
@@ -528,7 +492,7 @@ class LSCPretrainer(keras.Model):
             steps = self.transition_map.steps(x) if "unbalanced" in str(self.target) else 1
         rho_time, rho_depth = resolve(self.target, self.transition_map.depth, steps)
         return ops.convert_to_tensor(
-            [rho_time if row.kind == "time" else rho_depth for row in self._driven], "float32"
+            [rho_time if row.kind == "time" else rho_depth for row in self._targeted], "float32"
         )
 
     def _refuse_non_finite(self) -> None:
@@ -588,26 +552,26 @@ class _Slots:
 
     Args:
         optimizer: built.
-        movers: variables that are set back to zero when they are folded into weights.
-        free: the other ones, which are weights themselves.
+        parametrization: whose parameters are set back to zero when they are folded into weights.
     """
 
-    def __init__(self, optimizer: Any, movers: list[Any], free: list[Any]):
+    def __init__(self, optimizer: Any, parametrization: Parametrization):
+        parameters, free = parametrization.parameters, parametrization.free
         self._fresh: list[tuple[Any, np.ndarray]] = []
         self._averages: list[tuple[Any, Any]] = []
         for slot in optimizer.variables:
             name = slot.name
             of = next((variable for variable in free if _is_slot_of(variable, name)), None)
-            is_mover = any(_is_slot_of(variable, name) for variable in movers)
+            of_parameter = any(_is_slot_of(variable, name) for variable in parameters)
             if of is not None and name.endswith("_average"):
                 self._averages.append((slot, of))
             # Whose it is an optimiser of one's own need not say; what all share are scalars.
             of_unknown = of is None and len(slot.shape) > 0
-            if is_mover or of_unknown or name.endswith("gradient_accumulator"):
+            if of_parameter or of_unknown or name.endswith("gradient_accumulator"):
                 self._fresh.append((slot, np.array(ops.convert_to_numpy(slot.value))))
 
     def reset(self) -> None:
-        """Forgets the movers, as they were before the first update."""
+        """Forgets the parameters, as they were before the first update."""
         for slot, value in self._fresh:
             slot.assign(value)
 

@@ -10,15 +10,16 @@ import numpy as np
 from keras_lsc import arguments
 from keras_lsc.arguments import integer, number, one_of, positive_integer
 from keras_lsc.callbacks import StopWhenStable
-from keras_lsc.pretrainer import LSCPretrainer, Mode, State
+from keras_lsc.pretrainer import LSCPretrainer, State
 from keras_lsc.progress import Progress
 from keras_lsc.stability.accuracy import CHECK
 from keras_lsc.stability.data import draw_rows, input_structure
+from keras_lsc.stability.firing_rates import init_firing_rates
 from keras_lsc.stability.measure import Probe
+from keras_lsc.stability.parametrization import Mode
 from keras_lsc.stability.radius import RadiusKind
 from keras_lsc.stability.report import SILENT_RATE, StabilityReport, TransitionStatistics
 from keras_lsc.stability.targets import Target
-from keras_lsc.stability.waking import wake
 
 # Sequences in use, a third of them held out: the mean radius of some nets (relu) differs much from
 # sequence to sequence. More are drawn of small ones only, to bound the memory of the copy.
@@ -135,7 +136,7 @@ def stabilize(
     progress = Progress(model.name, max_updates, verbose)
     try:
         pretrainer.apply_constraints()
-        wake(pretrainer.transition_map, training)
+        init_firing_rates(pretrainer.transition_map, training)
         while True:
             pretrainer.fit(
                 _Batches(training, batch_size, seed + history.updates),

@@ -9,9 +9,11 @@ import typer
 from keras_lsc_command import completion
 from keras_lsc_command.answer import Answer
 from keras_lsc_command.backends import BACKENDS
+from keras_lsc_command.imports import import_modules
 from keras_lsc_command.options import (
     CheckpointOrFile,
     DataDir,
+    Imports,
     Seed,
     TaskOptions,
     parse_options,
@@ -49,6 +51,7 @@ def compare(
     plot: Annotated[
         Path | None, typer.Option(metavar="PICTURE.png", help="Where a picture is written.")
     ] = None,
+    imports: Imports = None,
 ) -> Answer:
     """Run one checkpoint on every installed backend: differences, times, memory.
 
@@ -56,6 +59,7 @@ def compare(
     weights and the same batch. A backend that is not installed, or fails, is a row with the
     reason. The exit code is 1 where one failed, or none is installed.
     """
+    modules = import_modules(imports)
     from keras_lsc import plot as pictures
     from keras_lsc.comparison import compare_backends
     from keras_lsc_command.files import check_picture_output
@@ -73,6 +77,7 @@ def compare(
         seed=seed,
         timeout=timeout,
         data_dir=data_dir,
+        imports=[module.__name__ for module in modules],
     )
     if plot is not None and comparison.ran:
         axes = pictures.backends(comparison)

@@ -97,6 +97,17 @@ def test_a_model_of_own_cells_is_measured(folder, given):
     assert result.stderr == "the cells are loaded\n"
 
 
+def test_every_process_of_a_comparison_imports_them(folder):
+    result = run(
+        *("compare-backends", "own.keras", "--backends", keras.backend.backend()),
+        *("--batch-size", "4", "--samples", "4", "--repeats", "1", "--json"),
+        *("--import", "own_cells.py"),
+    )
+    assert result.exit_code == 0, result.output
+    (row,) = json.loads(result.stdout)["rows"]
+    assert set(row["radii"]) == {"layer.time", "layer.input"}
+
+
 def test_several_modules_are_imported_once_each(folder):
     (folder / "other_cells.py").write_text("raise AssertionError('imported again')")
     first, second = imports.import_modules(["own_cells.py", "./own_cells.py"])

@@ -7,9 +7,9 @@ from keras import layers
 
 import keras_lsc
 from keras_lsc.pretrainer import RecentRadii
+from keras_lsc.stability.firing_rates import init_firing_rates
 from keras_lsc.stability.measure import Probe
-from keras_lsc.stability.scales import gate_blocks
-from keras_lsc.stability.waking import wake
+from keras_lsc.stability.parametrization import gate_blocks
 
 
 def sequences(count=128, steps=10, features=4):
@@ -201,7 +201,7 @@ def test_metrics_name_every_transition():
 def test_input_transitions_only_where_asked_for():
     model = keras.Sequential([keras.Input((10, 4)), layers.SimpleRNN(8, name="only")])
     pretrainer = keras_lsc.LSCPretrainer(model, include_input=True)
-    assert [row.kind for row in pretrainer._driven] == ["time", "input"]
+    assert [row.kind for row in pretrainer._targeted] == ["time", "input"]
 
 
 @pytest.mark.parametrize(("units", "columns", "blocks"), [(8, 32, 4), (8, 24, 3), (8, 8, 1)])
@@ -449,10 +449,9 @@ def test_frozen_spiking_layers_are_not_woken():
     lif.trainable = False
     pretrainer = keras_lsc.LSCPretrainer(model)
     before = values_of(model.variables)
-    wake(pretrainer.transition_map, [sequences(8, 5, 3)])
+    init_firing_rates(pretrainer.transition_map, [sequences(8, 5, 3)])
     assert_same(model.variables, before)
-    weights = {variable.path for variable, _, _ in pretrainer._moved}
-    weights |= {variable.path for variable in pretrainer._free}
+    weights = {weight.path for weight in pretrainer._parametrization.weights}
     assert all(path.split("/")[1].startswith("simple_rnn") for path in weights)
 
 

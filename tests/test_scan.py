@@ -130,7 +130,7 @@ def test_running_states_in_both_directions():
 
 
 def test_gradient_that_is_given_replaces_the_own():
-    function = backend.with_gradient(
+    function = backend.custom_gradient(
         lambda x, y: (x * y,),
         lambda inputs, outputs, cotangents: (
             lambda: 10.0 * cotangents[0] * inputs[1] + outputs[0],

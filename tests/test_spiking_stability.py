@@ -8,8 +8,8 @@ from keras import ops
 
 import keras_lsc
 from keras_lsc import LSCPretrainer
+from keras_lsc.stability.firing_rates import init_firing_rates
 from keras_lsc.stability.transitions import TransitionMap
-from keras_lsc.stability.waking import wake
 
 
 def spikes(rows=192, steps=20, features=30, rate=0.2):
@@ -88,7 +88,7 @@ def test_waking_moves_all_biases_of_a_layer_alike_and_nothing_else(current):
     for layer in model.layers[:2]:
         layer.cell.bias.assign(current + np.linspace(0.0, 0.1, 24))
     before = {weight.path: ops.convert_to_numpy(weight) for weight in model.weights}
-    wake(TransitionMap(model), [x])
+    init_firing_rates(TransitionMap(model), [x])
     for rate in keras_lsc.measure(model, x, samples=64).firing_rates.values():
         assert 0.08 < rate < 0.12
     for weight in model.weights:
@@ -105,7 +105,7 @@ def test_layers_that_fire_are_not_woken():
     model, x = network(), 3 * spikes(rows=64)
     before = model.get_weights()
     assert min(keras_lsc.measure(model, x).firing_rates.values()) > 0.02
-    wake(TransitionMap(model), [x])
+    init_firing_rates(TransitionMap(model), [x])
     for now, then in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(now, then)
 
@@ -124,7 +124,9 @@ def test_the_height_of_the_surrogate_scales_gradients_and_no_outputs(cell):
 def test_mode_scales_moves_the_height_of_the_surrogate_and_mode_weights_does_not():
     model = network()
     moved = {
-        mode: {v.path for v, _, _ in LSCPretrainer(model, mode=mode)._moved}
+        mode: {
+            r.weight.path for r in LSCPretrainer(model, mode=mode)._parametrization.reparametrized
+        }
         for mode in ("scales", "weights")
     }
     slopes = {layer.cell.log_slope.path for layer in model.layers[:2]}

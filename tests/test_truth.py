@@ -545,7 +545,7 @@ def _():
 @case("mask: given beside the sequence")
 def _():
     x, (mask, given) = keras.Input((6, 3), name="x"), mask_input()
-    y = L.GRU(3)(rnn()(lsc.GivenMask()([x, mask])))
+    y = L.GRU(3)(rnn()(lsc.ApplyMask()([x, mask])))
     return keras.Model({"x": x, "mask": mask}, y), {"x": sequence(steps=6), "mask": given}
 
 

@@ -1130,7 +1130,7 @@ def mask_after(layer: Any, name: str, first: Any, mask: Any) -> np.ndarray | Non
         return first.data != 0 if layer.mask_zero else None
     if name == "Masking":
         return np.any(first.data != layer.mask_value, axis=-1)
-    if name == "GivenMask":
+    if name == "ApplyMask":
         return first[1].data.astype(bool)
     if name in ("GlobalAveragePooling1D", "Dot"):
         return None
@@ -1505,7 +1505,7 @@ LAYERS = {
     "Cropping1D": lambda layer, x: x[:, layer.cropping[0] : x.shape[1] - layer.cropping[1]],
     "Embedding": embedding,
     "Masking": masking,
-    "GivenMask": lambda layer, inputs: inputs[0],
+    "ApplyMask": lambda layer, inputs: inputs[0],
     "MultiHeadAttention": multi_head_attention,
     "Attention": attention,
     "AdditiveAttention": attention,

@@ -13,6 +13,7 @@ if _NAME == "jax":
     from keras_lsc.backend.jax import (
         compiled,
         cos_and_sin,
+        custom_gradient,
         device_name,
         gradients,
         heaviside,
@@ -25,12 +26,12 @@ if _NAME == "jax":
         running_states,
         static_length,
         vjp,
-        with_gradient,
     )
 elif _NAME == "tensorflow":
     from keras_lsc.backend.tensorflow import (
         compiled,
         cos_and_sin,
+        custom_gradient,
         device_name,
         gradients,
         heaviside,
@@ -43,12 +44,12 @@ elif _NAME == "tensorflow":
         running_states,
         static_length,
         vjp,
-        with_gradient,
     )
 elif _NAME == "torch":
     from keras_lsc.backend.torch import (
         compiled,
         cos_and_sin,
+        custom_gradient,
         device_name,
         gradients,
         heaviside,
@@ -61,7 +62,6 @@ elif _NAME == "torch":
         running_states,
         static_length,
         vjp,
-        with_gradient,
     )
 else:
     raise ImportError(
@@ -73,6 +73,7 @@ else:
 __all__ = [
     "compiled",
     "cos_and_sin",
+    "custom_gradient",
     "device_name",
     "gradients",
     "heaviside",
@@ -85,5 +86,4 @@ __all__ = [
     "running_states",
     "static_length",
     "vjp",
-    "with_gradient",
 ]

@@ -92,7 +92,7 @@ def running_states(
     return jax.lax.scan(advance, start, steps, reverse=reverse)[1]
 
 
-def with_gradient(
+def custom_gradient(
     function: Callable[..., tuple[Tensor, ...]],
     backward: Callable[[tuple, tuple, tuple], tuple],
 ) -> Callable[..., tuple[Tensor, ...]]:

@@ -107,7 +107,7 @@ def running_states(
     return tuple(array.stack() for array in visited)
 
 
-def with_gradient(
+def custom_gradient(
     function: Callable[..., tuple[Tensor, ...]],
     backward: Callable[[tuple, tuple, tuple], tuple],
 ) -> Callable[..., tuple[Tensor, ...]]:

@@ -99,7 +99,7 @@ def running_states(
     return tuple(torch.stack(states) for states in zip(*visited, strict=True))
 
 
-def with_gradient(
+def custom_gradient(
     function: Callable[..., tuple[Tensor, ...]],
     backward: Callable[[tuple, tuple, tuple], tuple],
 ) -> Callable[..., tuple[Tensor, ...]]:

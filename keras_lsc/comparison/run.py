@@ -35,6 +35,7 @@ def compare_backends(
     timeout: float = 900.0,
     data_dir: str | os.PathLike[str] | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
+    imports: Sequence[str] = (),
 ) -> BackendComparison:
     """Runs one checkpoint on every installed backend, each in a process of its own.
 
@@ -55,6 +56,7 @@ def compare_backends(
         timeout: Seconds after which a backend is given up.
         data_dir: Folder of the datasets; None means TFDS_DATA_DIR or ~/tensorflow_datasets.
         cache_dir: Folder of fetched checkpoints.
+        imports: Names of modules, with cells of your own, that every process imports first.
 
     Returns:
         A `BackendComparison`; a backend that is absent or fails is a row with the reason.
@@ -90,6 +92,7 @@ def compare_backends(
         "repeats": repeats,
         "seed": seed,
         "learning_rate": _LEARNING_RATE,
+        "imports": [text("imports", module) for module in imports],
     }
     rows: list[BackendRow] = []
     inputs: dict[str, Any] = {}
@@ -182,9 +185,8 @@ def _run(backend: str, folder: Path, timeout: float) -> BackendRow:
     if importlib.util.find_spec(backend) is None:
         reason = f'not installed: pip install "keras-lsc[{backend}]"'
         return BackendRow(backend, failed=reason, is_absent=True)
-    # The package may be used from a checkout that is not installed.
-    package = str(Path(__file__).parents[2])
-    search = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
+    # What this process can import, that one can: the package may be used from a checkout.
+    search = os.pathsep.join(filter(None, (str(Path(__file__).parents[2]), *sys.path)))
     try:
         done = subprocess.run(
             [sys.executable, "-m", "keras_lsc.comparison.worker", str(folder)],

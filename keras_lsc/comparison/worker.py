@@ -6,6 +6,7 @@ The folder holds `task.json` and, where there is data, `x.npy` and `y.npy`; `res
 `outputs.npy` and `gradients.npy` are written to it.
 """
 
+import importlib
 import importlib.util
 import json
 import sys
@@ -35,6 +36,8 @@ _LONGEST = 30.0
 def run(folder: Path) -> None:
     """Measures the checkpoint that `task.json` names and writes what was found beside it."""
     task = json.loads((folder / "task.json").read_text(encoding="utf-8"))
+    for module in task["imports"]:
+        importlib.import_module(module)
     file = KerasFile.read(task["file"]).checked(task["sha256"])
     model = file.model()
     x, y, labels = _batch(model, folder, task["batch_size"], task["seed"])

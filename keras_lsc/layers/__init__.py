@@ -4,9 +4,9 @@ from keras.layers import GRU, LSTM
 
 from keras_lsc.layers import surrogates
 from keras_lsc.layers.alif import ALIF, ALIFCell
+from keras_lsc.layers.apply_mask import ApplyMask
 from keras_lsc.layers.carried_state import CarriedState
 from keras_lsc.layers.firing_rate import FiringRate, FiringRateRegularizer
-from keras_lsc.layers.given_mask import GivenMask
 from keras_lsc.layers.lif import LIF, LIFCell
 from keras_lsc.layers.lru import LRU, LRUBlock, LRUBlockCell, LRUCell
 from keras_lsc.layers.readout import LeakyReadout, LeakyReadoutCell
@@ -20,10 +20,10 @@ __all__ = [
     "LRU",
     "LSTM",
     "ALIFCell",
+    "ApplyMask",
     "CarriedState",
     "FiringRate",
     "FiringRateRegularizer",
-    "GivenMask",
     "LIFCell",
     "LRUBlock",
     "LRUBlockCell",
@@ -34,7 +34,13 @@ __all__ = [
     "surrogates",
 ]
 
-__getattr__ = old_names(__name__, {"FiringRateSchedule": "keras_lsc.callbacks.FiringRateSchedule"})
+__getattr__ = old_names(
+    __name__,
+    {
+        "FiringRateSchedule": "keras_lsc.callbacks.FiringRateSchedule",
+        "GivenMask": "keras_lsc.layers.ApplyMask",
+    },
+)
 
 
 def __dir__() -> list[str]:

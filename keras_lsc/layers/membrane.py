@@ -112,7 +112,7 @@ def run(membrane: Membrane, tensors: dict[str, Tensor | None]) -> tuple[Tensor, 
     names = tuple(name for name in _NAMES if tensors.get(name) is not None)
     states = tuple(name for name in ("v", "a", "counter") if name in names)
     pass_ = _Pass(membrane, names, states)
-    outputs = backend.with_gradient(pass_.forward, pass_.backward)(*(tensors[n] for n in names))
+    outputs = backend.custom_gradient(pass_.forward, pass_.backward)(*(tensors[n] for n in names))
     return outputs[0], dict(zip(states, outputs[1:], strict=True))
 
 

@@ -123,7 +123,7 @@ def _scan(a: Number, b: Number, start: Number | None, reverse: bool) -> Number:
             *((lambda k=k: _sum_to(by_start()[k], start[k])) for k in range(parts)),
         )
 
-    return backend.with_gradient(forward, backward)(*a, *b, *start)
+    return backend.custom_gradient(forward, backward)(*a, *b, *start)
 
 
 def _is_wide(b: Tensor) -> bool:

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from keras_lsc import datasets
-from keras_lsc.layers import GivenMask
+from keras_lsc.layers import ApplyMask
 from keras_lsc.zoo.heads import in_words, is_functional, sequential_input
 
 MaskSource = Literal["none", "network", "dataset"]
@@ -99,7 +99,7 @@ def fit_mask(
     given = _sequence_input(model)
     x = keras.Input(given.shape[1:], dtype=given.dtype, name="x")
     mask = keras.Input((given.shape[1],), dtype="bool", name="mask")
-    outputs = GivenMask(name="given_mask")([x, mask])
+    outputs = ApplyMask(name="given_mask")([x, mask])
     for layer in layers:
         outputs = layer(outputs)
     return keras.Model({"x": x, "mask": mask}, outputs, name=model.name), "dataset"

@@ -1,4 +1,4 @@
-"""Wakes spiking layers: a constant current until as many neurons fire as gradients need."""
+"""First firing rates: a constant current until as many neurons fire as gradients need."""
 
 from typing import Any
 
@@ -7,22 +7,22 @@ import numpy as np
 from keras import ops
 
 from keras_lsc.stability.frozen import frozen_variables
-from keras_lsc.stability.scales import is_bias
+from keras_lsc.stability.parametrization import is_bias
 from keras_lsc.stability.transitions import TransitionMap
 
 Tensor = Any
 
 # Firing rates between which a layer is left alone, and the one that others are given.
 RATES = (0.02, 0.5)
-_WOKEN = 0.1
+_WANTED = 0.1
 _SEQUENCES = 64
 _FIRST_STEP, _LARGEST_STEP, _HALVINGS = 0.05, 1000.0, 10
 
 
-def wake(transition_map: TransitionMap, rows: list[np.ndarray]) -> None:
+def init_firing_rates(transition_map: TransitionMap, rows: list[np.ndarray]) -> None:
     """Gives silent and saturated layers a firing rate of 0.1, in place, by their biases alone.
 
-    The radii of a silent layer are those of the tail of its surrogate, and scales that are moved
+    The radii of a silent layer are those of the tail of its surrogate, and scales that are trained
     to please them make noise of the first spikes. A constant current, the same for all neurons,
     changes nothing else. Layers without biases, frozen ones, and such as no current brings to
     fire, are left. Constraints of the biases hold.
@@ -49,10 +49,10 @@ def wake(transition_map: TransitionMap, rows: list[np.ndarray]) -> None:
             if is_bias(variable) and id(variable) not in frozen
         ]
         if biases:
-            _wake(biases, rates, few, columns)
+            _init_rate(biases, rates, few, columns)
 
 
-def _wake(
+def _init_rate(
     biases: list[Any], rates: keras.Model, rows: list[np.ndarray], columns: list[int]
 ) -> None:
     first = [np.array(ops.convert_to_numpy(bias)) for bias in biases]
@@ -71,7 +71,7 @@ def _wake(
         return
     sign = 1.0 if start < RATES[0] else -1.0
     far = _FIRST_STEP
-    while sign * (rate_with(sign * far) - _WOKEN) < 0.0:
+    while sign * (rate_with(sign * far) - _WANTED) < 0.0:
         far *= 2.0
         if far > _LARGEST_STEP:
             rate_with(0.0)
@@ -79,7 +79,7 @@ def _wake(
     near = 0.0 if far == _FIRST_STEP else far / 2.0
     for _ in range(_HALVINGS):
         middle = (near + far) / 2.0
-        if sign * (rate_with(sign * middle) - _WOKEN) < 0.0:
+        if sign * (rate_with(sign * middle) - _WANTED) < 0.0:
             near = middle
         else:
             far = middle

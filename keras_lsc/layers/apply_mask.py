@@ -7,8 +7,9 @@ import keras
 Tensor = Any
 
 
-@keras.saving.register_keras_serializable(package="keras_lsc")
-class GivenMask(keras.layers.Layer):
+# Under its first name, as files of version 0.1 have it.
+@keras.saving.register_keras_serializable(package="keras_lsc", name="GivenMask")
+class ApplyMask(keras.layers.Layer):
     """Passes a sequence on with the mask that stands beside it; layers above respect it.
 
     `keras.layers.Masking` takes steps of zeros for padding, which is wrong where zeros are inputs.
@@ -20,7 +21,7 @@ class GivenMask(keras.layers.Layer):
         >>> import keras
         >>> x = keras.Input((98, 40), name="x")
         >>> mask = keras.Input((98,), dtype="bool", name="mask")
-        >>> outputs = keras.layers.GRU(8)(GivenMask()([x, mask]))
+        >>> outputs = keras.layers.GRU(8)(ApplyMask()([x, mask]))
         >>> keras.Model({"x": x, "mask": mask}, outputs).output_shape
         (None, 8)
     """
