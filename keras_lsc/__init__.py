@@ -1,17 +1,21 @@
 """keras_lsc: recurrent networks whose gradients neither explode nor vanish, in Keras 3."""
 
 from keras_lsc import callbacks, comparison, datasets, layers, plot, stability, zoo
+from keras_lsc.levelling import NotLevelledError
 from keras_lsc.pretrainer import LSCPretrainer
 from keras_lsc.stability.eigenvalues import Spectrum, eigenvalues
+from keras_lsc.stability.energies import gradient_energies
 from keras_lsc.stability.gradients import GradientGrid, gradient_grid
 from keras_lsc.stability.measure import measure
-from keras_lsc.stability.report import StabilityReport
+from keras_lsc.stability.report import GradientEnergies, StabilityReport
 from keras_lsc.stabilization import NotStabilizedError, stabilize
 from keras_lsc.version import __version__
 
 __all__ = [
+    "GradientEnergies",
     "GradientGrid",
     "LSCPretrainer",
+    "NotLevelledError",
     "NotStabilizedError",
     "Spectrum",
     "StabilityReport",
@@ -20,6 +24,7 @@ __all__ = [
     "comparison",
     "datasets",
     "eigenvalues",
+    "gradient_energies",
     "gradient_grid",
     "layers",
     "measure",

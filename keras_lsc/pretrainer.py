@@ -13,9 +13,9 @@ from keras import ops
 from keras_lsc.arguments import flag, integer, number, one_of, positive_integer
 from keras_lsc.stability.accuracy import UPDATE
 from keras_lsc.stability.data import in_order, input_structure
+from keras_lsc.stability.finite import refuse_non_finite_weights
 from keras_lsc.stability.firing_rates import RATES
 from keras_lsc.stability.frozen import frozen_variables
-from keras_lsc.stability.measure import refuse_non_finite_weights
 from keras_lsc.stability.parametrization import Mode, Parametrization
 from keras_lsc.stability.radius import RadiusKind, check_radius_kind, radii_and_gains
 from keras_lsc.stability.targets import Target, checked, resolve

@@ -6,9 +6,11 @@ from typing import Any
 
 import keras
 
-# Seconds between two writings of the line, and updates between two lines where none is overwritten.
+# Seconds between two writings of the line; updates, or passes, between two lines where none is
+# overwritten.
 _SECONDS = 0.1
 _UPDATES = 80
+_PASSES = 5
 
 
 class Progress(keras.callbacks.Callback):
@@ -51,6 +53,21 @@ class Progress(keras.callbacks.Callback):
         if self._overwrites or self._updates % _UPDATES == 0:
             self._last = now
             self._say(f"{self._updates}/{self._most} updates, off by {deviation:.3f} at most")
+
+    def on_pass(self, number: int, factor: float) -> None:
+        """Tells a pass of levelling.
+
+        Args:
+            number: of the pass, from 1.
+            factor: by which an energy is off at most.
+        """
+        if self._overwrites or number % _PASSES == 0:
+            self._say(f"{number}/{self._most} passes, energies off by a factor of {factor:.3g}")
+
+    def end_of_passes(self, spread: float) -> None:
+        """Says how even the energies are on held-out sequences: the largest over the smallest."""
+        self._say(f"energies even within a factor of {spread:.2f}")
+        self.leave()
 
     def end(self, deviation: float) -> None:
         """Says how far radii were off before, and are now.

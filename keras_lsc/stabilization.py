@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import keras
 import numpy as np
@@ -10,10 +10,11 @@ import numpy as np
 from keras_lsc import arguments
 from keras_lsc.arguments import integer, number, one_of, positive_integer
 from keras_lsc.callbacks import StopWhenStable
+from keras_lsc.levelling import level
 from keras_lsc.pretrainer import LSCPretrainer, State
 from keras_lsc.progress import Progress
 from keras_lsc.stability.accuracy import CHECK
-from keras_lsc.stability.data import draw_rows, input_structure
+from keras_lsc.stability.data import draw_rows, hold_out, input_structure, rows_to_draw
 from keras_lsc.stability.firing_rates import init_firing_rates
 from keras_lsc.stability.measure import Probe
 from keras_lsc.stability.parametrization import Mode
@@ -21,11 +22,21 @@ from keras_lsc.stability.radius import RadiusKind
 from keras_lsc.stability.report import SILENT_RATE, StabilityReport, TransitionStatistics
 from keras_lsc.stability.targets import Target
 
-# Sequences in use, a third of them held out: the mean radius of some nets (relu) differs much from
-# sequence to sequence. More are drawn of small ones only, to bound the memory of the copy.
-_ROWS = (384, 3072)
-_BYTES = 2**28
 _MOST_SAMPLES = 2048
+Method = Literal["lsc", "level"]
+_TOLERANCE = {"lsc": 0.02, "level": 0.05}
+# What only pre-training takes, as it is where it is not given.
+_OF_LSC = {
+    "target": "variance",
+    "mode": "scales",
+    "radius": "spectral",
+    "include_input": False,
+    "max_updates": 400,
+    "batch_size": 32,
+    "optimizer": "adam",
+    "learning_rate": None,
+    "callbacks": (),
+}
 # After so many updates the held-out sequences are looked at.
 _ROUND = 80
 # Share of the updates in which the steps halve. Free weights bring down one eigenvalue after the
@@ -50,7 +61,9 @@ def stabilize(
     x: Any,
     target: Target = "variance",
     *,
-    tolerance: float = 0.02,
+    method: Method = "lsc",
+    growth: float | None = None,
+    tolerance: float | None = None,
     mode: Mode = "scales",
     radius: RadiusKind = "spectral",
     include_input: bool = False,
@@ -63,7 +76,12 @@ def stabilize(
     callbacks: Sequence[keras.callbacks.Callback] | None = (),
     verbose: str | int = "auto",
 ) -> StabilityReport:
-    """Pre-trains a model, in place, until every transition has its target radius.
+    """Makes a model stable, in place: its radii (method "lsc") or its gradient itself ("level").
+
+    Method "lsc", of the paper, pre-trains until every transition has its target radius. Method
+    "level" gives every layer one scale, on the weights through which it reads the layer below, so
+    that the gradient has the same energy at every layer, and leaves the dynamics in time alone. It
+    takes a few backward passes, and any Keras model. What follows is of "lsc".
 
     Spiking layers that are silent or saturated are given a firing rate first, by their biases.
     A third of the sequences is held out. The radii are measured there, and before they are accepted
@@ -75,10 +93,15 @@ def stabilize(
     Frozen layers stay as they are, and constraints of the weights hold (see `LSCPretrainer`).
 
     Args:
-        model: a built Sequential or functional `keras.Model`, recurrent or feed-forward.
+        model: a built Sequential or functional `keras.Model`, recurrent or feed-forward; of method
+            "level" any built `keras.Model`.
         x: its inputs: arrays or a dataset, as `measure` takes them. Labels are ignored.
         target: Target, as `LSCPretrainer` takes it.
-        tolerance: largest |mean radius - target| to accept, for every transition.
+        method: "lsc" or "level".
+        growth: of method "level", by how much the energy of the gradient grows from a layer to the
+            one below; 1 without it.
+        tolerance: largest |mean radius - target| to accept, for every transition, 0.02 without it;
+            of method "level" the largest relative distance of an energy from the others, 0.05.
         mode: "scales" or "weights", see `LSCPretrainer`.
         radius: "spectral", "rms" or "norm".
         include_input: whether the input transitions are driven to their target as well.
@@ -101,9 +124,10 @@ def stabilize(
     Raises:
         NotStabilizedError: a radius stayed outside the tolerance, or a spiking layer is silent or
             saturated. The error carries the report.
+        NotLevelledError: the energies did not become even. The error carries them.
         FloatingPointError: updates made weights NaN or infinite; the learning rate is too large.
         TypeError, ValueError: as `measure` and `LSCPretrainer` raise them; or an argument is of
-            no use.
+            no use, or of the other method.
 
     After any error, also one of a callback or an interruption, the model has the weights it had.
 
@@ -118,6 +142,9 @@ def stabilize(
         >>> report.max_deviation("variance") <= 0.02
         True
     """
+    one_of("method", method, get_args(Method))
+    if tolerance is None:
+        tolerance = _TOLERANCE[method]
     tolerance = number("tolerance", tolerance, above=0)
     max_updates = positive_integer("max_updates", max_updates)
     batch_size = positive_integer("batch_size", batch_size)
@@ -125,12 +152,28 @@ def stabilize(
     seed = integer("seed", seed, at_least=0)
     one_of("verbose", verbose, ("auto", 0, 1, 2))
     watchers = arguments.callbacks(callbacks)
+    if method == "level":
+        _refuse_of_lsc(
+            target=target,
+            mode=mode,
+            radius=radius,
+            include_input=include_input,
+            max_updates=max_updates,
+            batch_size=batch_size,
+            optimizer=optimizer,
+            learning_rate=learning_rate,
+            callbacks=tuple(watchers),
+        )
+        growth = 1.0 if growth is None else number("growth", growth, above=0)
+        return level(model, x, growth, tolerance, samples, seed, verbose)
+    if growth is not None:
+        raise ValueError(f'growth={growth!r} is of method="level". Give that, or leave it out.')
     pretrainer = LSCPretrainer(model, target, mode, radius, include_input=include_input, seed=seed)
     halving = max(60, _HALVING[mode] * max_updates)
     pretrainer.compile(optimizer, learning_rate=learning_rate, decay_updates=halving)
     probe = Probe(model, radius, pretrainer.transition_map, CHECK)
-    rows = draw_rows(x, _rows_to_draw(model), seed, input_structure(model))
-    training, held_out = _hold_out(rows)
+    rows = draw_rows(x, rows_to_draw(model.inputs), seed, input_structure(model))
+    training, held_out = hold_out(rows)
     before = State(model.variables)
     history = _History(max_updates)
     progress = Progress(model.name, max_updates, verbose)
@@ -168,6 +211,16 @@ def stabilize(
         before.restore()
         progress.leave()
         raise
+
+
+def _refuse_of_lsc(**given: Any) -> None:
+    """Raises ValueError if an argument is given that means nothing to method "level"."""
+    for name, value in given.items():
+        if not (isinstance(value, type(_OF_LSC[name])) and value == _OF_LSC[name]):
+            raise ValueError(
+                f'{name}={value!r} is of method="lsc"; method="level" takes growth and tolerance, '
+                "samples, seed and verbose. Leave it out."
+            )
 
 
 class _Batches(keras.utils.PyDataset):
@@ -229,21 +282,6 @@ class _History(keras.callbacks.Callback):
         """How far a transition's radius moved over the last quarter of the updates."""
         radii = [logs[f"{transition}_radius"] for logs in self.logs]
         return radii[-1] - radii[-min(len(radii), max(2, len(radii) // 4))]
-
-
-def _rows_to_draw(model: keras.Model) -> int:
-    row = sum(4 * math.prod(size or 1000 for size in tensor.shape[1:]) for tensor in model.inputs)
-    return min(max(_BYTES // row, _ROWS[0]), _ROWS[1])
-
-
-def _hold_out(rows: list[np.ndarray]) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    count = len(rows[0])
-    if count < 2:
-        raise ValueError(
-            "x has a single sequence; at least two are needed, one to train on and one to check."
-        )
-    held_out = max(1, count // 3)
-    return [array[held_out:] for array in rows], [array[:held_out] for array in rows]
 
 
 def _wanted(report: StabilityReport, pretrainer: LSCPretrainer) -> dict[str, float]:

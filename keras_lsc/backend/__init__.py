@@ -15,6 +15,7 @@ if _NAME == "jax":
         cos_and_sin,
         custom_gradient,
         device_name,
+        dry_run,
         gradients,
         heaviside,
         is_concrete,
@@ -25,6 +26,7 @@ if _NAME == "jax":
         peak_device_memory,
         running_states,
         static_length,
+        trace_level,
         vjp,
     )
 elif _NAME == "tensorflow":
@@ -33,6 +35,7 @@ elif _NAME == "tensorflow":
         cos_and_sin,
         custom_gradient,
         device_name,
+        dry_run,
         gradients,
         heaviside,
         is_concrete,
@@ -43,6 +46,7 @@ elif _NAME == "tensorflow":
         peak_device_memory,
         running_states,
         static_length,
+        trace_level,
         vjp,
     )
 elif _NAME == "torch":
@@ -51,6 +55,7 @@ elif _NAME == "torch":
         cos_and_sin,
         custom_gradient,
         device_name,
+        dry_run,
         gradients,
         heaviside,
         is_concrete,
@@ -61,6 +66,7 @@ elif _NAME == "torch":
         peak_device_memory,
         running_states,
         static_length,
+        trace_level,
         vjp,
     )
 else:
@@ -75,6 +81,7 @@ __all__ = [
     "cos_and_sin",
     "custom_gradient",
     "device_name",
+    "dry_run",
     "gradients",
     "heaviside",
     "is_concrete",
@@ -85,5 +92,6 @@ __all__ = [
     "peak_device_memory",
     "running_states",
     "static_length",
+    "trace_level",
     "vjp",
 ]

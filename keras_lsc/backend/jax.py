@@ -41,6 +41,16 @@ def no_gradient(function: Callable[[], Any]) -> Any:
     return jax.tree.map(jax.lax.stop_gradient, function())
 
 
+def dry_run(function: Callable, *args: Any) -> None:
+    """Runs `function` on the shapes of its arguments alone, where the backend can."""
+    jax.eval_shape(function, *args)
+
+
+def trace_level() -> Any:
+    """Returns what differs between a function and the body of a loop that is traced in it."""
+    return jax.core.get_opaque_trace_state(convention="nnx")
+
+
 def compiled(function: Callable) -> Callable:
     """Returns `function` as one program: by itself every operation is compiled for every shape."""
     return jax.jit(function)

@@ -45,6 +45,17 @@ def no_gradient(function: Callable[[], Any]) -> Any:
     return keras.tree.map_structure(tf.stop_gradient, function())
 
 
+def dry_run(function: Callable, *args: Any) -> None:
+    """Runs `function` on the shapes of its arguments alone, where the backend can."""
+    specs = keras.tree.map_structure(lambda x: tf.TensorSpec(x.shape, x.dtype), args)
+    tf.function(function).get_concrete_function(*specs)
+
+
+def trace_level() -> Any:
+    """Returns what differs between a function and the body of a loop that is traced in it."""
+    return tf.compat.v1.get_default_graph()
+
+
 def compiled(function: Callable) -> Callable:
     """Returns `function`, whose operations need no compiler."""
     return function

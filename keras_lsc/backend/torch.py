@@ -43,6 +43,17 @@ def no_gradient(function: Callable[[], Any]) -> Any:
         return function()
 
 
+def dry_run(function: Callable, *args: Any) -> None:
+    """Runs `function` on the shapes of its arguments alone, where the backend can."""
+    with torch.no_grad():
+        function(*keras.tree.map_structure(keras.ops.convert_to_tensor, args))
+
+
+def trace_level() -> Any:
+    """Returns what differs between a function and the body of a loop that is traced in it."""
+    return None
+
+
 def compiled(function: Callable) -> Callable:
     """Returns `function`, whose operations need no compiler."""
     return function

@@ -1,6 +1,7 @@
 """Draws input sequences from whatever `fit` accepts, and checks them."""
 
 import itertools
+import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -9,6 +10,10 @@ import numpy as np
 from keras import tree
 
 Array = Any
+
+# Sequences that stabilising looks at: at least and at most, and above the least of so many bytes.
+_ROWS = (384, 3072)
+_BYTES = 2**28
 
 
 def draw_rows(data: Any, count: int, seed: int, inputs: Any) -> list[np.ndarray]:
@@ -39,6 +44,33 @@ def draw_rows(data: Any, count: int, seed: int, inputs: Any) -> list[np.ndarray]
         rows = [array[chosen] for array in arrays]
     _check(rows, tree.flatten(inputs))
     return rows
+
+
+def rows_to_draw(inputs: Any) -> int:
+    """How many sequences stabilising looks at, by the nest of a model's symbolic inputs.
+
+    The mean radius of some nets (relu) differs much from sequence to sequence. More are drawn of
+    small ones only, to bound the memory of the copy.
+    """
+    row = sum(
+        4 * math.prod(size or 1000 for size in leaf.shape[1:]) for leaf in tree.flatten(inputs)
+    )
+    return min(max(_BYTES // row, _ROWS[0]), _ROWS[1])
+
+
+def hold_out(rows: list[np.ndarray]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Sequences to work on, and a third of them to check what came of it.
+
+    Raises:
+        ValueError: there is a single one.
+    """
+    count = len(rows[0])
+    if count < 2:
+        raise ValueError(
+            "x has a single sequence; at least two are needed, one to train on and one to check."
+        )
+    held_out = max(1, count // 3)
+    return [array[held_out:] for array in rows], [array[:held_out] for array in rows]
 
 
 def input_structure(model: keras.Model) -> Any:

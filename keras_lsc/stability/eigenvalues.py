@@ -7,12 +7,12 @@ import keras
 import numpy as np
 
 from keras_lsc.stability.data import draw_rows, input_structure
+from keras_lsc.stability.finite import refuse_non_finite_weights
 from keras_lsc.stability.jacobians import JacobianProbe
 from keras_lsc.stability.measure import (
     check_points,
     chunks_of_points,
     refuse_no_points,
-    refuse_non_finite_weights,
 )
 from keras_lsc.stability.transitions import TransitionMap
 

@@ -9,7 +9,8 @@ from keras import ops
 
 from keras_lsc import arguments, backend, plot
 from keras_lsc.stability.data import draw_rows, input_structure
-from keras_lsc.stability.measure import Probe, check_points, refuse_non_finite_weights
+from keras_lsc.stability.finite import refuse_non_finite_weights
+from keras_lsc.stability.measure import Probe, check_points
 from keras_lsc.stability.recorder import state_shapes
 from keras_lsc.stability.report import StabilityReport
 from keras_lsc.stability.theory import propagate

@@ -1,6 +1,7 @@
 """Measures the radii of a model at random points of its inputs."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, get_args
 
 import keras
@@ -11,12 +12,15 @@ from keras_lsc import arguments
 from keras_lsc.stability import lapack
 from keras_lsc.stability.accuracy import MEASURE, Accuracy
 from keras_lsc.stability.data import draw_rows, input_structure
+from keras_lsc.stability.energies import ROWS
+from keras_lsc.stability.finite import refuse_non_finite_weights
 from keras_lsc.stability.jacobians import JacobianProbe
 from keras_lsc.stability.radius import (
     RadiusKind,
     radii_and_gains,
 )
 from keras_lsc.stability.report import StabilityReport, TransitionStatistics
+from keras_lsc.stability.stages import Stages, has_stages
 from keras_lsc.stability.transitions import TransitionMap
 
 Tensor = Any
@@ -238,24 +242,6 @@ def refuse_no_points(name: str, valid: np.ndarray) -> None:
         )
 
 
-def refuse_non_finite_weights(model: keras.Model) -> None:
-    """Raises ValueError if weights of a model are NaN or infinite; names the first of them."""
-    bad = []
-    for weight in model.weights:
-        if "float" in weight.dtype:
-            values = ops.convert_to_numpy(ops.cast(weight, "float32"))
-            count = int((~np.isfinite(values)).sum())
-            bad.extend([(weight.path, count, values.size)] if count else [])
-    if bad:
-        path, count, size = bad[0]
-        others = f", and {len(bad) - 1} more weight(s) hold some" if len(bad) > 1 else ""
-        raise ValueError(
-            f"Weight {path!r} of model {model.name!r} has {count} NaN or infinite of {size} "
-            f"values{others}: there is nothing to measure. Load weights from before it diverged, "
-            "or make the model anew."
-        )
-
-
 def check_points(samples: Any, seed: Any) -> tuple[int, int]:
     """Returns the number of points and the seed of their draw as integers.
 
@@ -294,8 +280,11 @@ def measure(
     samples: int = 64,
     seed: int = 0,
     radius: RadiusKind = "spectral",
+    gradient: bool = True,
 ) -> StabilityReport:
     """Measures radius and RMS gain of every local transition of a model, in time and depth.
+
+    And, by one backward pass, the energy of the whole gradient at every layer.
 
     The points (a sequence, a time step of it) are drawn by NumPy, so the same weights, data and
     seed give the same radii on every backend. The weights are not changed.
@@ -310,6 +299,7 @@ def measure(
         seed: Integer, seed of the draw of the points.
         radius: "spectral" (largest modulus of an eigenvalue), "norm" (largest singular value) or
             "rms" (the RMS gain).
+        gradient: whether to measure the energy of the gradient as well.
 
     Returns:
         A `StabilityReport`; print it for a table.
@@ -332,6 +322,7 @@ def measure(
     """
     arguments.one_of("radius", radius, get_args(RadiusKind))
     samples, seed = check_points(samples, seed)
+    arguments.flag("gradient", gradient)
     probe = Probe(model, radius)
     refuse_non_finite_weights(model)
     rows = draw_rows(x, samples, seed, input_structure(model))
@@ -344,4 +335,8 @@ def measure(
             f"{first.gain}): states or derivatives overflow, though every weight is finite. Scale "
             "the weights or the inputs down, or compute in a wider dtype."
         )
-    return report
+    if not gradient or not has_stages(model):
+        return report
+    few = [array[:ROWS] for array in rows]
+    found = Stages(model, few, input_structure(model)).measure(few, np.random.default_rng(seed))
+    return replace(report, gradient=found)

@@ -13,6 +13,7 @@ from keras_lsc.stability.targets import Target, resolve
 
 OUTLIER_ISOTROPY = 0.5
 HEADER = ("transition", "of", "shape", "radius", "std", "gain", "isotropy")
+GRADIENT_HEADER = ("layer", "energy", "reach")
 # The columns of words; those of numbers stand to the right.
 _TEXTS = 3
 # What the energy sum says, below its largest value.
@@ -65,6 +66,80 @@ class TransitionStatistics:
 
 
 @dataclass(frozen=True)
+class GradientEnergies:
+    """The energy of a gradient by what every layer gives out.
+
+    Attributes:
+        layers: names of the layers in the order of their calls; of one that is called again also
+            "name[2]", ...
+        energies: squared gradient, summed over steps and units, mean over sequences.
+        reaches: share of the energy from the first quarter of the steps; NaN for outputs without
+            an axis of steps, and where the gradient is zero.
+        sequences: number of sequences.
+    """
+
+    layers: tuple[str, ...]
+    energies: tuple[float, ...]
+    reaches: tuple[float, ...]
+    sequences: int
+
+    @property
+    def energy(self) -> np.ndarray:
+        """Energies over that of the last layer, `(L,)`."""
+        values = np.asarray(self.energies)
+        return values / values[-1] if values[-1] > 0 else np.full(len(values), np.nan)
+
+    @property
+    def reach(self) -> np.ndarray:
+        """Share of the energy from the first quarter of the steps, `(L,)`; 0.25 if it is even."""
+        return np.asarray(self.reaches)
+
+    @property
+    def spread(self) -> float:
+        """Largest energy over the smallest; infinite where a gradient is zero."""
+        values = np.asarray(self.energies)
+        return float(values.max() / values.min()) if values.min() > 0 else math.inf
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the energies as a dictionary of JSON types; a NaN is None."""
+        reaches = [None if math.isnan(reach) else reach for reach in self.reaches]
+        return {
+            "layers": list(self.layers),
+            "energies": list(self.energies),
+            "reaches": reaches,
+            "sequences": self.sequences,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "GradientEnergies":
+        """Returns the energies of which `values` is the dictionary, as `to_dict` gives it."""
+        reaches = tuple(math.nan if reach is None else reach for reach in values["reaches"])
+        return cls(tuple(values["layers"]), tuple(values["energies"]), reaches, values["sequences"])
+
+    @property
+    def rows(self) -> list[tuple[str, ...]]:
+        """The rows of a table as texts, in the order of `GRADIENT_HEADER`."""
+        return [
+            (name, f"{energy:.3g}", "-" if math.isnan(reach) else f"{reach:.2f}")
+            for name, energy, reach in zip(self.layers, self.energy, self.reach, strict=True)
+        ]
+
+    @property
+    def note(self) -> str:
+        """What is to be said below the table."""
+        return (
+            "energy of the gradient over that at the last layer, and the share of it from the "
+            f"first quarter of the steps, mean over {self.sequences} sequences"
+        )
+
+    def __str__(self) -> str:
+        return f"{_text(GRADIENT_HEADER, self.rows, 1)}\n{self.note}"
+
+    def _repr_html_(self) -> str:
+        return f"{_html('gradient', GRADIENT_HEADER, self.rows, 1)}<p>{html.escape(self.note)}</p>"
+
+
+@dataclass(frozen=True)
 class StabilityReport:
     """Radii and gains of a network's transitions at random points of its inputs.
 
@@ -78,6 +153,9 @@ class StabilityReport:
         radius_kind: "spectral", "rms" or "norm".
         firing_rates: mean spikes a step and neuron of every spiking layer, by name; of a layer
             that is called again also as "name[2]", ...
+        gradient: `GradientEnergies` of the layers below the head; None where it was not measured.
+        unmeasured: why there are no transitions, where radii cannot be measured; else None.
+        not_levelled: layers whose scale levelling left, because it is frozen or not known.
     """
 
     model: str
@@ -88,6 +166,23 @@ class StabilityReport:
     seed: int
     radius_kind: str = "spectral"
     firing_rates: Mapping[str, float] = field(default_factory=dict)
+    gradient: GradientEnergies | None = None
+    unmeasured: str | None = None
+    not_levelled: tuple[str, ...] = ()
+
+    @property
+    def energy(self) -> np.ndarray | None:
+        """Energy of the gradient at every layer over that of the last, `(L,)`, or None.
+
+        The gradient of a random functional of what the head reads, by what each layer gives out,
+        summed over steps and units: 1 everywhere where it neither vanishes nor explodes with depth.
+        """
+        return None if self.gradient is None else self.gradient.energy
+
+    @property
+    def reach(self) -> np.ndarray | None:
+        """Share of that energy from the first quarter of the steps, `(L,)`, or None."""
+        return None if self.gradient is None else self.gradient.reach
 
     @property
     def time(self) -> np.ndarray:
@@ -195,7 +290,19 @@ class StabilityReport:
         for row in self.transitions:
             isotropy = None if np.isnan(row.isotropy) else row.isotropy
             rows.append({**asdict(row), "shape": list(row.shape), "isotropy": isotropy})
-        return {**asdict(self), "transitions": rows}
+        content = {**asdict(self), "transitions": rows}
+        # Of what was not measured a report says nothing.
+        if self.gradient is None:
+            del content["gradient"]
+        else:
+            content["gradient"] = self.gradient.to_dict()
+        if self.unmeasured is None:
+            del content["unmeasured"]
+        if self.not_levelled:
+            content["not_levelled"] = list(self.not_levelled)
+        else:
+            del content["not_levelled"]
+        return content
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "StabilityReport":
@@ -204,37 +311,26 @@ class StabilityReport:
         for row in values["transitions"]:
             given = {name: value for name, value in row.items() if name != "isotropy"}
             rows.append(TransitionStatistics(**{**given, "shape": tuple(row["shape"])}))
-        return cls(**{**values, "transitions": tuple(rows)})
+        gradient = values.get("gradient")
+        if gradient is not None:
+            gradient = GradientEnergies.from_dict(gradient)
+        held = tuple(values.get("not_levelled", ()))
+        parts = {"transitions": tuple(rows), "gradient": gradient, "not_levelled": held}
+        return cls(**{**values, **parts})
 
     def __str__(self) -> str:
-        lines = [HEADER, *self.rows]
-        widths = [max(len(line[i]) for line in lines) for i in range(len(HEADER))]
-        text = "\n".join(
-            "  ".join(
-                cell.ljust(width) if i < _TEXTS else cell.rjust(width)
-                for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-            ).rstrip()
-            for line in lines
-        )
-        return "\n".join([text, *self.notes])
+        parts = [_text(HEADER, self.rows, _TEXTS)] if self.transitions else []
+        if self.gradient is not None:
+            parts.append(_text(GRADIENT_HEADER, self.gradient.rows, 1))
+        return "\n".join([*parts, *self.notes])
 
     def _repr_html_(self) -> str:
-        """The same as a table of a notebook."""
-
-        def row(cells: Sequence[str], tag: str) -> str:
-            aligned = ("left" if i < _TEXTS else "right" for i in range(len(cells)))
-            parts = (
-                f'<{tag} style="text-align: {side}">{html.escape(cell)}</{tag}>'
-                for cell, side in zip(cells, aligned, strict=True)
-            )
-            return f"<tr>{''.join(parts)}</tr>"
-
-        body = "".join(row(cells, "td") for cells in self.rows)
+        """The same as tables of a notebook."""
+        tables = _html(self.model, HEADER, self.rows, _TEXTS) if self.transitions else ""
+        if self.gradient is not None:
+            tables += _html("gradient", GRADIENT_HEADER, self.gradient.rows, 1)
         notes = "<br>".join(html.escape(note) for note in self.notes)
-        return (
-            f"<table><caption>{html.escape(self.model)}</caption>"
-            f"<thead>{row(HEADER, 'th')}</thead><tbody>{body}</tbody></table><p>{notes}</p>"
-        )
+        return f"{tables}<p>{notes}</p>"
 
     @property
     def rows(self) -> list[tuple[str, ...]]:
@@ -279,7 +375,18 @@ class StabilityReport:
     @property
     def notes(self) -> list[str]:
         """What is to be said below a table of the transitions, a sentence each."""
-        notes = [f"{self.radius_kind} radius, mean over {self.samples} points, seed {self.seed}"]
+        notes = []
+        if self.transitions:
+            kind, points = self.radius_kind, self.samples
+            notes.append(f"{kind} radius, mean over {points} points, seed {self.seed}")
+        if self.unmeasured is not None:
+            notes.append(f"no radii: {self.unmeasured}")
+        if self.gradient is not None:
+            notes.append(self.gradient.note)
+        if self.not_levelled:
+            notes.append(
+                f"not levelled, frozen or of unknown weights: {', '.join(self.not_levelled)}"
+            )
         energy = self.energy_sum
         if energy is not None and math.isfinite(energy):
             meaning = next(text for most, text in _ENERGY_MEANS if energy < most)
@@ -319,3 +426,32 @@ class StabilityReport:
             if any(row.kind == kind for row in self.transitions)
         ]
         return plot.radii(self, ax=ax, labels=(label or "", ""), kinds=kinds)
+
+
+def _text(header: Sequence[str], rows: Sequence[Sequence[str]], texts: int) -> str:
+    """A table of which the first columns are words, to the left."""
+    lines = [header, *rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if i < texts else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
+
+
+def _html(caption: str, header: Sequence[str], rows: Sequence[Sequence[str]], texts: int) -> str:
+    def row(cells: Sequence[str], tag: str) -> str:
+        aligned = ("left" if i < texts else "right" for i in range(len(cells)))
+        parts = (
+            f'<{tag} style="text-align: {side}">{html.escape(cell)}</{tag}>'
+            for cell, side in zip(cells, aligned, strict=True)
+        )
+        return f"<tr>{''.join(parts)}</tr>"
+
+    body = "".join(row(cells, "td") for cells in rows)
+    return (
+        f"<table><caption>{html.escape(caption)}</caption>"
+        f"<thead>{row(header, 'th')}</thead><tbody>{body}</tbody></table>"
+    )

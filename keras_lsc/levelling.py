@@ -1,0 +1,301 @@
+"""Levelled starts: one scale a layer, until the gradient has the same energy at every layer.
+
+One backward pass measures the energy of the gradient at all layers (`stability.energies`). How much
+of it passes through a layer to the one below is decided by the size of the weights through which
+it reads that one, so every pass corrects every scale. Recurrent weights, biases and time constants
+stay as they are, and with them the dynamics in time.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+
+from keras_lsc.pretrainer import State
+from keras_lsc.progress import Progress
+from keras_lsc.stability.data import draw_rows, hold_out, rows_to_draw
+from keras_lsc.stability.energies import ROWS, check_model, structure_of
+from keras_lsc.stability.frozen import frozen_variables
+from keras_lsc.stability.layers import is_recurrent
+from keras_lsc.stability.levers import read_through
+from keras_lsc.stability.measure import Probe
+from keras_lsc.stability.recorder import is_spiking
+from keras_lsc.stability.report import GradientEnergies, StabilityReport
+from keras_lsc.stability.stages import Stages
+
+Array = np.ndarray
+
+# Passes after which levelling gives up, and sequences of the last look.
+_PASSES = 25
+_CHECKED = 512
+# The gradients of spiking layers have few sequences with most of the energy.
+_ROWS_OF_SPIKES = 4 * ROWS
+# While a ratio is further from its target than this, as a logarithm, a pass takes so much of the
+# step to it, of at most that length. Then what is left is mostly noise: passes have more sequences
+# and are averaged, from so many on, and at the latest after so many far ones.
+_NEAR = 0.3
+_DAMPING = 0.7
+_LARGEST_STEP = 0.7
+_MORE = 4
+_AVERAGED = 3
+_WINDOW = 4
+_MOST_FAR = 12
+
+
+class NotLevelledError(RuntimeError):
+    """Levelling ended with a layer outside the tolerance; the model was left as it was.
+
+    Attributes:
+        energies: `GradientEnergies` of the last pass.
+    """
+
+    def __init__(self, message: str, energies: GradientEnergies):
+        super().__init__(message)
+        self.energies = energies
+
+
+def level(
+    model: keras.Model,
+    x: Any,
+    growth: float,
+    tolerance: float,
+    samples: int,
+    seed: int,
+    verbose: str | int,
+) -> StabilityReport:
+    """Levels a model in place; see `keras_lsc.stabilize`.
+
+    Args:
+        model: a built `keras.Model`.
+        x: its inputs.
+        growth: E_l / E_(l+1) that is wanted.
+        tolerance: largest relative distance of an energy from the one that is wanted.
+        samples: points at which radii are measured, where the model has radii.
+        seed: of what is drawn.
+        verbose: as of `stabilize`.
+
+    Returns:
+        The report of sequences that it was not levelled on.
+    """
+    check_model(model)
+    structure = structure_of(model, x)
+    training, held_out = hold_out(draw_rows(x, rows_to_draw(structure), seed, structure))
+    before = State(model.variables)
+    progress = Progress(model.name, _PASSES, verbose)
+    try:
+        leveller = Leveller(model, training, structure, growth, seed)
+        leveller.level(_PASSES, tolerance, progress.on_pass)
+        report = _report(model, held_out, samples, seed)
+        few = [array[:_CHECKED] for array in held_out]
+        gradient = leveller.measure(few)
+        report = replace(report, gradient=gradient, not_levelled=tuple(leveller.fixed))
+        progress.end_of_passes(gradient.spread)
+    except BaseException:
+        before.restore()
+        progress.leave()
+        raise
+    return report
+
+
+def _report(model: keras.Model, rows: list[Array], samples: int, seed: int) -> StabilityReport:
+    """The radii of a model, or why it has none."""
+    try:
+        probe = Probe(model)
+    except (TypeError, ValueError) as error:
+        return StabilityReport(
+            model=model.name,
+            transitions=(),
+            layers=0,
+            steps=0,
+            samples=samples,
+            seed=seed,
+            unmeasured=str(error),
+        )
+    return probe.report(rows, samples, seed)
+
+
+class Leveller:
+    """Scales a model's layers until the gradient has the energies that are wanted.
+
+    Args:
+        model: a built model.
+        rows: sequences, one array an input, flat.
+        structure: a nest of the inputs that the model takes.
+        growth: E_l / E_(l+1) that is wanted.
+        seed: of the order of the sequences and of the functionals.
+
+    Attributes:
+        fixed: names of the layers whose scale may not move, though they read others.
+
+    Raises:
+        ValueError: the model has no two layers to level, or all that would do it are frozen.
+    """
+
+    def __init__(
+        self, model: keras.Model, rows: list[Array], structure: Any, growth: float, seed: int
+    ):
+        self._model = model
+        self._rows = rows
+        self._growth = growth
+        self._generator = np.random.default_rng([seed, 4])
+        self._order = np.zeros(0, int)
+        self._stages = Stages(model, rows, structure)
+        calls, below = self._stages.calls, self._stages.below
+        spikes = any(is_recurrent(call.layer) and is_spiking(call.layer) for call in calls)
+        self._count = _ROWS_OF_SPIKES if spikes else ROWS
+        frozen = frozen_variables(model)
+        self._readers: list[_Reader] = []
+        self.fixed: list[str] = []
+        for k, call in enumerate(calls):
+            weights = [w for w in read_through(call.layer) if id(w) not in frozen]
+            if below[k] and weights:
+                self._readers.append(_Reader(k, tuple(sorted(below[k])), weights))
+            elif below[k]:
+                self.fixed.append(call.name)
+        self._ranks = _ranks(below)
+        if not self._readers:
+            reason = (
+                f"what would do it is frozen, or no weight that is known: {', '.join(self.fixed)}"
+                if self.fixed
+                else "no layer with weights reads another one, beside its head"
+            )
+            raise ValueError(f"Model {model.name!r} cannot be levelled: {reason}.")
+
+    def level(self, passes: int, tolerance: float, tell: Callable[[int, float], None]) -> None:
+        """Moves the scales until every layer has the energy that is wanted of it.
+
+        Args:
+            passes: largest number of passes.
+            tolerance: largest relative distance of an energy from the one that is wanted.
+            tell: told of every pass, with the largest factor by which an energy is off.
+
+        Raises:
+            NotLevelledError: that was not reached.
+            FloatingPointError: gradients are not finite.
+        """
+        near: list[Array] = []
+        for number in range(1, passes + 1):
+            found = self._pass(_MORE if near else 1)
+            levels = self._levels(found)
+            deviations = [self._deviation(levels, reader) for reader in self._readers]
+            is_near = max(map(abs, deviations)) < _NEAR or number > _MOST_FAR
+            near = [*near, levels] if near or is_near else []
+            if len(near) >= _AVERAGED:
+                mean = np.mean(near[-_WINDOW:], axis=0)
+                if self._farthest(mean)[1] <= math.log1p(tolerance):
+                    return
+            tell(number, math.exp(self._farthest(levels)[1]))
+            self._move(deviations, 1.0 / len(near) if near else _DAMPING)
+        raise NotLevelledError(self._explain(levels, passes, tolerance), found)
+
+    def measure(self, rows: list[Array]) -> GradientEnergies:
+        """The energies at the layers that are levelled, on some sequences."""
+        return self._stages.measure(rows, self._generator)
+
+    def _pass(self, times: int) -> GradientEnergies:
+        count = min(times * self._count, len(self._rows[0]))
+        if len(self._order) < count:
+            self._order = self._generator.permutation(len(self._rows[0]))
+        chosen, self._order = self._order[:count], self._order[count:]
+        return self.measure([array[chosen] for array in self._rows])
+
+    def _levels(self, found: GradientEnergies) -> Array:
+        """Logarithms of the energies, with the growth that is wanted taken out, `(calls,)`."""
+        energies = np.asarray(found.energies)
+        bad = [
+            name
+            for name, energy in zip(found.layers, energies, strict=True)
+            if not 0 < energy < math.inf
+        ]
+        if bad:
+            raise FloatingPointError(
+                f"The gradient at {len(bad)} layer(s) of {self._model.name!r}, {bad[0]!r} first, "
+                "is zero or not finite: units are dead or saturated, or states overflow, and no "
+                "scale can be read off it. Begin with weights of another size."
+            )
+        return np.log(energies) - self._ranks * math.log(self._growth)
+
+    @staticmethod
+    def _deviation(levels: Array, reader: "_Reader") -> float:
+        return float(np.mean([levels[k] for k in reader.reads]) - levels[reader.call])
+
+    def _farthest(self, levels: Array) -> tuple[int, float]:
+        """The call that is farthest from the others, and how far its level is from their middle.
+
+        Of several calls that one layer reads, its scale can level the mean alone.
+        """
+        worst, distance = 0, 0.0
+        for group in _chains(len(levels), self._readers):
+            middle = (max(levels[k] for k in group) + min(levels[k] for k in group)) / 2
+            for k in group:
+                if abs(levels[k] - middle) > distance:
+                    worst, distance = k, abs(float(levels[k] - middle))
+        for reader in self._readers:
+            deviation = abs(self._deviation(levels, reader)) / 2
+            if len(reader.reads) > 1 and deviation > distance:
+                worst, distance = reader.call, deviation
+        return worst, distance
+
+    def _move(self, deviations: Sequence[float], damping: float) -> None:
+        steps: dict[int, list[float]] = {}
+        weights: dict[int, Any] = {}
+        for reader, deviation in zip(self._readers, deviations, strict=True):
+            step = float(np.clip(-0.5 * damping * deviation, -_LARGEST_STEP, _LARGEST_STEP))
+            for weight in reader.weights:
+                # A layer that is called again moves once.
+                steps.setdefault(id(weight), []).append(step)
+                weights[id(weight)] = weight
+        for key, weight in weights.items():
+            value = weight.value * math.exp(float(np.mean(steps[key])))
+            weight.assign(value if weight.constraint is None else weight.constraint(value))
+
+    def _explain(self, levels: Array, passes: int, tolerance: float) -> str:
+        worst, distance = self._farthest(levels)
+        lines = [
+            f"{self._model.name!r} is not within {tolerance:.0%} of a level gradient after "
+            f"{passes} passes: the energy at {self._stages.calls[worst].name!r} is off by a factor "
+            f"of {math.exp(distance):.2f}, the farthest of {len(levels)} layers."
+        ]
+        held = sorted(
+            {w.path for r in self._readers for w in r.weights if w.constraint is not None}
+        )
+        if held:
+            lines.append(f"Constraints hold and may forbid it: {', '.join(held)}.")
+        lines.append(
+            "Where a scale also changes how far a cell saturates, or whether it fires, one scale a "
+            'layer may not do: pre-train with method="lsc", which moves recurrent weights and '
+            "biases too, or allow a larger tolerance. The model has its former weights; the "
+            "energies are on this error."
+        )
+        return " ".join(lines)
+
+
+class _Reader(NamedTuple):
+    """A call that reads others: its index, theirs, and the weights that it reads them through."""
+
+    call: int
+    reads: tuple[int, ...]
+    weights: list[Any]
+
+
+def _ranks(below: Sequence[set[int]]) -> Array:
+    """How many calls lie above each, on the longest way."""
+    ranks = np.zeros(len(below))
+    for k in reversed(range(len(below))):
+        for read in below[k]:
+            ranks[read] = max(ranks[read], ranks[k] + 1)
+    return ranks
+
+
+def _chains(count: int, readers: Sequence[_Reader]) -> list[list[int]]:
+    """The calls that scales can level with each other, each read by itself."""
+    group = {k: {k} for k in range(count)}
+    for reader in readers:
+        if len(reader.reads) == 1:
+            merged = group[reader.reads[0]] | group[reader.call]
+            for member in merged:
+                group[member] = merged
+    return [sorted(members) for members in {id(g): g for g in group.values()}.values()]

@@ -1,0 +1,264 @@
+"""The energy of a model's gradient at every layer, from one backward pass."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops, tree
+
+from keras_lsc import arguments, backend
+from keras_lsc.stability.data import draw_rows, input_structure, is_batched
+from keras_lsc.stability.finite import refuse_non_finite_weights
+from keras_lsc.stability.graph import is_graph_model
+from keras_lsc.stability.report import GradientEnergies
+from keras_lsc.stability.taps import Taps
+
+Tensor = Any
+Array = np.ndarray
+
+# Sequences of one backward pass.
+ROWS = 64
+
+
+def gradient_energies(
+    model: keras.Model, x: Any, y: Any = None, *, samples: int = ROWS, seed: int = 0
+) -> GradientEnergies:
+    """Measures how much of a gradient arrives at every layer of a model, by one backward pass.
+
+    The gradient is taken by what each layer gives out. With `y` it is that of the loss that the
+    model is compiled with, of every sequence by itself; else that of a random functional, white
+    noise times the outputs of the model. Nothing of the model is changed.
+
+    Args:
+        model: a built `keras.Model` of any kind: Sequential, functional, or with a `call` of its
+            own. What runs once a step, such as a cell, counts with the layer around it.
+        x: its inputs, as `measure` takes them; arrays or a nest of arrays for a model with a `call`
+            of its own.
+        y: targets of the loss, one array `(rows, ...)`.
+        samples: number of sequences.
+        seed: Integer, seed of the draw of the sequences and of the functional.
+
+    Returns:
+        `GradientEnergies` of every layer whose outputs are floats, in the order of their calls;
+        print it for a table.
+
+    Raises:
+        TypeError: the model is no `keras.Model`, or x is not numeric.
+        ValueError: the model is not built, or not compiled though `y` is given; it has no layers
+            to look at; its weights are not finite; x does not fit; a number of no use.
+
+    Source: this project, `docs/method/levelling.md`.
+
+    Example:
+        >>> import keras, keras_lsc, numpy as np
+        >>> model = keras.Sequential([keras.Input((20, 3)),
+        ...     keras.layers.GRU(16, return_sequences=True), keras.layers.GRU(16)])
+        >>> found = keras_lsc.gradient_energies(model, np.random.normal(size=(64, 20, 3)))
+        >>> found.energy.shape, float(found.energy[-1])
+        ((2,), 1.0)
+    """
+    samples = arguments.positive_integer("samples", samples)
+    seed = arguments.integer("seed", seed, at_least=0)
+    check_model(model)
+    if y is not None and not getattr(model, "compiled", False):
+        raise ValueError(
+            f"y is given, but model {model.name!r} is not compiled. Call model.compile(loss=...) "
+            "first, or leave y out."
+        )
+    if y is None:
+        rows, structure = draw(model, x, samples, seed)
+    else:
+        (*rows, targets), structure = _with_targets(model, x, y, samples, seed)
+    taps = Taps(model, first_of(rows, structure))
+    if not taps.calls:
+        raise ValueError(f"Model {model.name!r} calls no layer whose output is a float tensor.")
+    if y is None:
+        probe = EnergyProbe(model, taps, structure)
+        return probe.measure(rows, np.random.default_rng([seed, 5]))
+    return _LossProbe(model, taps, structure).measure_loss(rows, targets)
+
+
+def check_model(model: Any) -> None:
+    """Raises TypeError or ValueError unless `model` is a built Keras model of finite weights."""
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"Expected a keras.Model, got {type(model).__name__}.")
+    if not model.built:
+        raise ValueError(
+            f"Model {model.name!r} is not built: its layers have no weights yet. Call it on data "
+            "first, or begin it with keras.Input(shape)."
+        )
+    refuse_non_finite_weights(model)
+
+
+def draw(model: keras.Model, x: Any, samples: int, seed: int) -> tuple[list[Array], Any]:
+    """Draws sequences of a model's inputs.
+
+    Returns:
+        One array an input, and a nest of the inputs that `tree.pack_sequence_as` packs them in.
+    """
+    structure = structure_of(model, x)
+    return draw_rows(x, samples, seed, structure), structure
+
+
+def first_of(rows: list[Array], structure: Any) -> Any:
+    """The first two of some sequences, as the model takes them."""
+    return tree.pack_sequence_as(structure, [array[:2] for array in rows])
+
+
+def structure_of(model: keras.Model, x: Any) -> Any:
+    """A nest of symbolic inputs, as the model takes them: its own, or like x where it has none."""
+    if is_graph_model(model):
+        return input_structure(model)
+    if is_batched(x):
+        raise TypeError(
+            f"Model {model.name!r} has a call of its own, of which it is not known what inputs it "
+            f"takes: give x as arrays, got {type(x).__name__}."
+        )
+    return tree.map_structure(
+        lambda array: keras.KerasTensor(
+            (None, *np.shape(array)[1:]), keras.backend.standardize_dtype(array.dtype)
+        ),
+        tree.map_structure(np.asarray, x),
+    )
+
+
+def _with_targets(
+    model: keras.Model, x: Any, y: Any, samples: int, seed: int
+) -> tuple[list[Array], Any]:
+    structure = structure_of(model, x)
+    targets = np.asarray(y)
+    like = keras.KerasTensor(
+        (None, *targets.shape[1:]), keras.backend.standardize_dtype(targets.dtype)
+    )
+    given = x if isinstance(x, list | tuple) and len(tree.flatten(structure)) > 1 else [x]
+    flat = [*tree.flatten(given), targets]
+    return draw_rows(flat, samples, seed, [*tree.flatten(structure), like]), structure
+
+
+class EnergyProbe(keras.Model):
+    """A model whose output are gradient energies of another, so `predict` compiles and runs it.
+
+    The gradient is that of a random functional: white noise, another one for every sequence, times
+    what is read.
+
+    Args:
+        model: the model to look at.
+        taps: its layer calls.
+        structure: a nest of the inputs that the model takes.
+        read: index of the calls whose first argument the functional reads, the heads; without any
+            it reads the outputs of the model.
+    """
+
+    def __init__(self, model: keras.Model, taps: Taps, structure: Any, read: Sequence[int] = ()):
+        super().__init__(name=f"energy_probe_of_{model.name}", autocast=False)
+        self.model = model
+        self._taps = taps
+        self._read = tuple(read)
+        self._structure = structure
+        self.built = True
+        if keras.backend.backend() == "tensorflow":
+            self.jit_compile = False  # XLA takes minutes to compile what runs for seconds
+
+    def call(self, inputs: list[Tensor]) -> dict[str, Tensor]:
+        """Returns "energy" and "early", each `(rows, calls)`, of `[*inputs, *others]`.
+
+        The others are what `_functional` needs: cotangents of what is read.
+        """
+        count = len(tree.flatten(self._structure))
+        given = tree.pack_sequence_as(self._structure, inputs[:count])
+        others = inputs[count:]
+        shapes = [call.shape for call in self._taps.calls]
+        rows = ops.shape(inputs[0])[0]
+        # A state that the model carries on is none of its own here.
+        state = [(variable, variable.value) for variable in self.model.variables]
+
+        def functional(flat: Tensor) -> Tensor:
+            with keras.StatelessScope(state_mapping=state):
+                outputs, arguments, _ = self._taps.run(given, _unflattened(flat, shapes))
+                return self._functional(given, outputs, arguments, others)
+
+        size = sum(math.prod(shape) for shape in shapes)
+        value, pullback = backend.vjp(functional, ops.zeros((rows, size), dtype="float32"))
+        gradient = _unflattened(pullback(ops.ones_like(value)), shapes)
+        energies, early = [], []
+        for part, shape in zip(gradient, shapes, strict=True):
+            steps = shape[0] if shape else 1
+            by_step = ops.sum(ops.square(ops.reshape(part, (rows, steps, -1))), axis=-1)
+            energies.append(ops.sum(by_step, axis=-1))
+            quarter = ops.sum(by_step[:, : max(1, steps // 4)], axis=-1)
+            early.append(quarter if len(shape) == 2 else ops.full_like(quarter, np.nan))
+        return {"energy": ops.stack(energies, axis=-1), "early": ops.stack(early, axis=-1)}
+
+    def _functional(
+        self, given: Any, outputs: Any, arguments: list[Tensor], others: list[Tensor]
+    ) -> Tensor:
+        del given
+        read = [arguments[k] for k in self._read] or tree.flatten(outputs)
+        products = [
+            ops.sum(_flat(ops.cast(what, "float32") * cotangent), axis=-1, keepdims=True)
+            for what, cotangent in zip(read, others, strict=True)
+        ]
+        return sum(products[1:], products[0])
+
+    def measure(self, rows: list[Array], generator: np.random.Generator) -> GradientEnergies:
+        """Measures on some sequences, with a functional that is drawn anew.
+
+        Args:
+            rows: one array an input, flat.
+            generator: of the functional.
+        """
+        shapes = [self._taps.calls[k].input_shape for k in self._read] or self._taps.output_shapes
+        count = len(rows[0])
+        drawn = [generator.standard_normal((count, *shape)).astype("float32") for shape in shapes]
+        return self._of_batches([*rows, *drawn])
+
+    def _of_batches(self, rows: list[Array]) -> GradientEnergies:
+        count = len(rows[0])
+        size = min(count, ROWS)
+        found = []
+        for start in range(0, count, size):
+            # Functions are compiled for a number of rows, so the last batch is filled up.
+            points = np.resize(np.arange(start, min(start + size, count)), size)
+            part = self.predict_on_batch([array[points] for array in rows])
+            kept = min(size, count - start)
+            found.append([np.asarray(part[of], "float64")[:kept] for of in ("energy", "early")])
+        energy, early = (np.concatenate(parts).mean(axis=0) for parts in zip(*found, strict=True))
+        reach = np.divide(early, energy, out=np.full_like(early, np.nan), where=energy > 0)
+        return GradientEnergies(
+            tuple(call.name for call in self._taps.calls),
+            tuple(energy.tolist()),
+            tuple(reach.tolist()),
+            count,
+        )
+
+
+class _LossProbe(EnergyProbe):
+    """An `EnergyProbe` of the loss of its model, of every sequence by itself."""
+
+    def _functional(
+        self, given: Any, outputs: Any, arguments: list[Tensor], others: list[Tensor]
+    ) -> Tensor:
+        del arguments
+        loss = self.model.compute_loss(x=given, y=others[0], y_pred=outputs, training=False)
+        # The loss is a mean over the rows.
+        rows = ops.cast(ops.shape(others[0])[0], loss.dtype)
+        return ops.cast(ops.reshape(loss * rows, (1, 1)), "float32")
+
+    def measure_loss(self, rows: list[Array], targets: Array) -> GradientEnergies:
+        return self._of_batches([*rows, targets])
+
+
+def _flat(x: Tensor) -> Tensor:
+    return ops.reshape(x, (ops.shape(x)[0], -1))
+
+
+def _unflattened(flat: Tensor, shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
+    ends = np.cumsum([math.prod(shape) for shape in shapes])
+    starts = [0, *ends[:-1]]
+    rows = ops.shape(flat)[0]
+    return [
+        ops.reshape(flat[:, int(start) : int(end)], (rows, *shape))
+        for start, end, shape in zip(starts, ends, shapes, strict=True)
+    ]

@@ -1,0 +1,200 @@
+"""Taps: a zero added to the output of every layer call of a model, to take gradients by it."""
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import keras
+from keras import ops, tree
+
+from keras_lsc import backend
+from keras_lsc.stability.layers import call_in_inference, is_recurrent
+
+Tensor = Any
+# What a layer gives out, and what is passed on in its place.
+Visit = Callable[[keras.Layer, Any, Tensor], Tensor]
+
+
+class Tap(NamedTuple):
+    """A call of a layer.
+
+    Attributes:
+        layer: the layer.
+        name: its name; of a layer that is called again also "name[2]", ...
+        shape: shape of its first output, without the axis of the rows.
+        input_shape: the same of its first argument.
+    """
+
+    layer: keras.Layer
+    name: str
+    shape: tuple[int, ...]
+    input_shape: tuple[int, ...]
+
+
+class Taps:
+    """The calls of a model's layers, in their order, and the model with something added to each.
+
+    Any built model: Sequential, functional, or with a `call` of its own, whose layers may hold
+    layers. What runs once a step (cells, the layer in a `TimeDistributed`) is no call of its own:
+    the layer around it is. Nothing of the model is changed, also where it raises.
+
+    Args:
+        model: a built `keras.Model`.
+        inputs: a batch of its inputs, in the structure that it takes.
+        wanted: which layers; all without it.
+
+    Attributes:
+        calls: one `Tap` a call.
+        output_shapes: shapes of the model's outputs, without the axis of the rows.
+    """
+
+    def __init__(
+        self, model: keras.Model, inputs: Any, wanted: Callable[[keras.Layer], bool] | None = None
+    ):
+        self._model = model
+        self._layers = [layer for layer in leaves(model) if wanted is None or wanted(layer)]
+        self.calls, self.output_shapes = self._found(inputs)
+
+    def _found(self, inputs: Any) -> tuple[list[Tap], list[tuple[int, ...]]]:
+        calls: list[Tap] = []
+        shapes: list[tuple[int, ...]] = []
+        looped: set[int] = set()
+        outside: list[Any] = []
+
+        def visit(layer: keras.Layer, argument: Tensor, output: Tensor) -> Tensor:
+            if backend.trace_level() != outside[0]:
+                looped.add(id(layer))
+            elif keras.backend.is_float_dtype(keras.backend.standardize_dtype(output.dtype)):
+                count = sum(call.layer is layer for call in calls)
+                name = layer.name if count == 0 else f"{layer.name}[{count + 1}]"
+                given = getattr(argument, "shape", ())
+                calls.append(Tap(layer, name, tuple(output.shape[1:]), tuple(given[1:])))
+            return output
+
+        def run(inputs: Any) -> None:
+            outside.append(backend.trace_level())
+            with keras.StatelessScope():
+                outputs = self._visited(inputs, visit)
+            shapes.extend(tuple(output.shape[1:]) for output in tree.flatten(outputs))
+
+        backend.dry_run(run, inputs)
+        return [call for call in calls if id(call.layer) not in looped], shapes
+
+    def run(self, inputs: Any, added: Sequence[Tensor]) -> tuple[Any, list[Tensor], list[Tensor]]:
+        """Runs the model in inference, with `added[k]` added to the output of call k.
+
+        Args:
+            inputs: a batch, in the structure that the model takes.
+            added: one tensor a call, `(rows, *shape)`.
+
+        Returns:
+            The outputs of the model, and of every call its first argument and its first output.
+
+        Raises:
+            RuntimeError: the model makes other calls than it made when it was looked at.
+        """
+        arguments: list[Tensor] = []
+        outputs: list[Tensor] = []
+        tapped = {id(call.layer) for call in self.calls}
+
+        def visit(layer: keras.Layer, argument: Tensor, output: Tensor) -> Tensor:
+            dtype = keras.backend.standardize_dtype(output.dtype)
+            if id(layer) not in tapped or not keras.backend.is_float_dtype(dtype):
+                return output
+            if len(outputs) == len(self.calls) or self.calls[len(outputs)].layer is not layer:
+                raise RuntimeError(
+                    f"Model {self._model.name!r} calls its layers in another order than before, "
+                    f"first {layer.name!r}. A model whose calls depend on its inputs has no "
+                    "gradient by layer."
+                )
+            output = output + ops.cast(added[len(outputs)], dtype)
+            arguments.append(argument)
+            outputs.append(output)
+            return output
+
+        result = self._visited(inputs, visit)
+        return result, arguments, outputs
+
+    def _visited(self, inputs: Any, visit: Visit) -> Any:
+        with contextlib.ExitStack() as stack:
+            for layer in self._layers:
+                stack.enter_context(_visiting(layer, visit))
+            return call_in_inference(self._model, inputs)
+
+
+def leaves(model: keras.Model) -> list[keras.Layer]:
+    """The layers of a model that call no others, or call them once a step.
+
+    Args:
+        model: a model, or a layer that may hold layers.
+
+    Returns:
+        Each once; `Bidirectional`, `TimeDistributed` and attention as a whole.
+    """
+    found: list[keras.Layer] = []
+    seen: set[int] = set()
+
+    def visit(layer: keras.Layer) -> None:
+        if id(layer) in seen or isinstance(layer, keras.layers.InputLayer):
+            return
+        seen.add(id(layer))
+        parts = [] if _is_whole(layer) else _held(layer)
+        if not parts:
+            found.append(layer)
+        for part in parts:
+            visit(part)
+
+    for part in _held(model):
+        visit(part)
+    return found
+
+
+_WHOLE = (
+    keras.layers.GroupQueryAttention,
+    keras.layers.MultiHeadAttention,
+    keras.layers.TimeDistributed,
+)
+
+
+def _is_whole(layer: keras.Layer) -> bool:
+    return is_recurrent(layer) or isinstance(layer, _WHOLE)
+
+
+def _held(layer: keras.Layer) -> list[keras.Layer]:
+    if isinstance(layer, keras.Model):
+        return list(layer.layers)
+    held: dict[int, keras.Layer] = {}
+    for value in list(vars(layer).values()):
+        if isinstance(value, keras.Layer | list | tuple | dict):
+            parts = [part for part in tree.flatten(value) if isinstance(part, keras.Layer)]
+            held.update((id(part), part) for part in parts)
+    # A metric or a policy is no layer; an activation given as a layer is, and is called.
+    return list(held.values())
+
+
+@contextlib.contextmanager
+def _visiting(layer: keras.Layer, visit: Visit) -> Iterator[None]:
+    """Has every call of a layer visited, by an attribute that hides its method."""
+    name = "call" if getattr(layer, "quantization_mode", None) is None else "quantized_call"
+    method = getattr(layer, name)
+    former = vars(layer).get(name)
+
+    @functools.wraps(method)
+    def visited(*args: Any, **kwargs: Any) -> Any:
+        outputs = method(*args, **kwargs)
+        argument = next(iter(tree.flatten((args, kwargs))), None)
+        if isinstance(outputs, list | tuple):
+            first, *others = outputs
+            return type(outputs)([visit(layer, argument, first), *others])
+        return visit(layer, argument, outputs) if hasattr(outputs, "dtype") else outputs
+
+    # Past the layer's own bookkeeping of what it is given.
+    object.__setattr__(layer, name, visited)
+    try:
+        yield
+    finally:
+        if former is None:
+            object.__delattr__(layer, name)
+        else:
+            object.__setattr__(layer, name, former)
