@@ -31,18 +31,22 @@ Array = np.ndarray
 # Passes after which levelling gives up, and sequences of the last look.
 _PASSES = 25
 _CHECKED = 512
-# The gradients of spiking layers have few sequences with most of the energy.
-_ROWS_OF_SPIKES = 4 * ROWS
+# Of spiking layers a few sequences have most of the energy; where there are no steps, fewer parts
+# of it are averaged.
+_ROWS_OF_NOISE = 4 * ROWS
 # While a ratio is further from its target than this, as a logarithm, a pass takes so much of the
 # step to it, of at most that length. Then what is left is mostly noise: passes have more sequences
 # and are averaged, from so many on, and at the latest after so many far ones.
 _NEAR = 0.3
 _DAMPING = 0.7
 _LARGEST_STEP = 0.7
+_LEAST = 0.3
 _MORE = 4
 _AVERAGED = 3
 _WINDOW = 4
 _MOST_FAR = 12
+# What is left after the last pass is noise for the most part: so many tolerances are accepted.
+_AT_LAST = 2.0
 
 
 class NotLevelledError(RuntimeError):
@@ -144,8 +148,9 @@ class Leveller:
         self._order = np.zeros(0, int)
         self._stages = Stages(model, rows, structure)
         calls, below = self._stages.calls, self._stages.below
-        spikes = any(is_recurrent(call.layer) and is_spiking(call.layer) for call in calls)
-        self._count = _ROWS_OF_SPIKES if spikes else ROWS
+        recurrent = [call.layer for call in calls if is_recurrent(call.layer)]
+        is_noisy = not recurrent or any(is_spiking(layer) for layer in recurrent)
+        self._count = _ROWS_OF_NOISE if is_noisy else ROWS
         frozen = frozen_variables(model)
         self._readers: list[_Reader] = []
         self.fixed: list[str] = []
@@ -169,7 +174,8 @@ class Leveller:
 
         Args:
             passes: largest number of passes.
-            tolerance: largest relative distance of an energy from the one that is wanted.
+            tolerance: largest relative distance of an energy from the one that is wanted; twice
+                that is accepted after the last pass.
             tell: told of every pass, with the largest factor by which an energy is off.
 
         Raises:
@@ -177,6 +183,7 @@ class Leveller:
             FloatingPointError: gradients are not finite.
         """
         near: list[Array] = []
+        mean = np.zeros(len(self._stages.calls))
         for number in range(1, passes + 1):
             found = self._pass(_MORE if near else 1)
             levels = self._levels(found)
@@ -185,11 +192,12 @@ class Leveller:
             near = [*near, levels] if near or is_near else []
             if len(near) >= _AVERAGED:
                 mean = np.mean(near[-_WINDOW:], axis=0)
-                if self._farthest(mean)[1] <= math.log1p(tolerance):
+                accepted = tolerance if number < passes else _AT_LAST * tolerance
+                if self._farthest(mean)[1] <= math.log1p(accepted):
                     return
             tell(number, math.exp(self._farthest(levels)[1]))
-            self._move(deviations, 1.0 / len(near) if near else _DAMPING)
-        raise NotLevelledError(self._explain(levels, passes, tolerance), found)
+            self._move(deviations, max(1.0 / len(near), _LEAST) if near else _DAMPING)
+        raise NotLevelledError(self._explain(mean, passes, tolerance), found)
 
     def measure(self, rows: list[Array]) -> GradientEnergies:
         """The energies at the layers that are levelled, on some sequences."""

@@ -101,7 +101,8 @@ def stabilize(
         growth: of method "level", by how much the energy of the gradient grows from a layer to the
             one below; 1 without it.
         tolerance: largest |mean radius - target| to accept, for every transition, 0.02 without it;
-            of method "level" the largest relative distance of an energy from the others, 0.05.
+            of method "level" the largest relative distance of an energy from the middle of all,
+            0.05 (twice that after the last of 25 passes, when most of what is left is noise).
         mode: "scales" or "weights", see `LSCPretrainer`.
         radius: "spectral", "rms" or "norm".
         include_input: whether the input transitions are driven to their target as well.

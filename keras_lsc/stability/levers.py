@@ -31,6 +31,7 @@ def read_through(layer: keras.Layer) -> list[Any]:
 
     Returns:
         Its input kernel(s): of both directions of a `Bidirectional`, of the first cell of a stack.
+        A cell of your own names them in `input_weights`, if it has no `kernel`.
         Of attention the output projection; of an `LRUBlock` the gate's matrix and the skip, of
         an `LRU` its input matrix and the feedthrough. Empty for layers that have none.
 
@@ -51,7 +52,8 @@ def read_through(layer: keras.Layer) -> list[Any]:
         return [layer.cell.input_real, layer.cell.input_imag, layer.cell.feedthrough]
     if is_recurrent(layer):
         cell = layer.cell.cells[0] if hasattr(layer.cell, "cells") else layer.cell
-        return _named(cell, "kernel")
+        named = getattr(cell, "input_weights", None)
+        return _named(cell, "kernel") if named is None else list(named)
     if isinstance(layer, _ATTENTION):
         return [weight for weight in layer.weights if "attention_output/kernel" in weight.path]
     if isinstance(layer, _SEPARABLE):
