@@ -40,6 +40,9 @@ _ROWS_OF_NOISE = 4 * ROWS
 _NEAR = 0.3
 _DAMPING = 0.7
 _LARGEST_STEP = 0.7
+_LINEAR, _RESPONSES = 2.0, (0.4, 2.0)
+# Steps whose effect cannot be told from noise.
+_FAINT = 0.005
 _LEAST = 0.3
 _MORE = 4
 _AVERAGED = 3
@@ -47,6 +50,8 @@ _WINDOW = 4
 _MOST_FAR = 12
 # What is left after the last pass is noise for the most part: so many tolerances are accepted.
 _AT_LAST = 2.0
+# And this many of sequences that it was not levelled on.
+_HELD_OUT = 3.0
 
 
 class NotLevelledError(RuntimeError):
@@ -94,7 +99,7 @@ def level(
         leveller.level(_PASSES, tolerance, progress.on_pass)
         report = _report(model, held_out, samples, seed)
         few = [array[:_CHECKED] for array in held_out]
-        gradient = leveller.measure(few)
+        gradient = leveller.checked(few, tolerance)
         report = replace(report, gradient=gradient, not_levelled=tuple(leveller.fixed))
         progress.end_of_passes(gradient.spread)
     except BaseException:
@@ -183,12 +188,13 @@ class Leveller:
             FloatingPointError: gradients are not finite.
         """
         near: list[Array] = []
+        response, steps, former = _LINEAR, np.zeros(len(self._readers)), None
         mean = np.zeros(len(self._stages.calls))
         for number in range(1, passes + 1):
             found = self._pass(_MORE if near else 1)
             levels = self._levels(found)
-            deviations = [self._deviation(levels, reader) for reader in self._readers]
-            is_near = max(map(abs, deviations)) < _NEAR or number > _MOST_FAR
+            deviations = np.array([self._deviation(levels, reader) for reader in self._readers])
+            is_near = np.abs(deviations).max() < _NEAR or number > _MOST_FAR
             near = [*near, levels] if near or is_near else []
             if len(near) >= _AVERAGED:
                 mean = np.mean(near[-_WINDOW:], axis=0)
@@ -196,8 +202,26 @@ class Leveller:
                 if self._farthest(mean)[1] <= math.log1p(accepted):
                     return
             tell(number, math.exp(self._farthest(levels)[1]))
-            self._move(deviations, max(1.0 / len(near), _LEAST) if near else _DAMPING)
+            response = _response(response, deviations, former, steps)
+            damping = max(1.0 / len(near), _LEAST) if near else _DAMPING
+            steps = np.clip(-damping / response * deviations, -_LARGEST_STEP, _LARGEST_STEP)
+            former = deviations
+            self._move(steps)
         raise NotLevelledError(self._explain(mean, passes, tolerance), found)
+
+    def checked(self, rows: list[Array], tolerance: float) -> GradientEnergies:
+        """The energies on sequences that were not levelled on.
+
+        Raises:
+            NotLevelledError: one is off by more than these sequences may differ by from others.
+        """
+        found = self.measure(rows)
+        levels = self._levels(found)
+        if self._farthest(levels)[1] > math.log1p(_HELD_OUT * tolerance):
+            raise NotLevelledError(
+                self._explain(levels, _PASSES, tolerance, "held-out sequences"), found
+            )
+        return found
 
     def measure(self, rows: list[Array]) -> GradientEnergies:
         """The energies at the layers that are levelled, on some sequences."""
@@ -247,25 +271,26 @@ class Leveller:
                 worst, distance = reader.call, deviation
         return worst, distance
 
-    def _move(self, deviations: Sequence[float], damping: float) -> None:
+    def _move(self, log_scales: Array) -> None:
         steps: dict[int, list[float]] = {}
         weights: dict[int, Any] = {}
-        for reader, deviation in zip(self._readers, deviations, strict=True):
-            step = float(np.clip(-0.5 * damping * deviation, -_LARGEST_STEP, _LARGEST_STEP))
+        for reader, step in zip(self._readers, log_scales, strict=True):
             for weight in reader.weights:
                 # A layer that is called again moves once.
-                steps.setdefault(id(weight), []).append(step)
+                steps.setdefault(id(weight), []).append(float(step))
                 weights[id(weight)] = weight
         for key, weight in weights.items():
             value = weight.value * math.exp(float(np.mean(steps[key])))
             weight.assign(value if weight.constraint is None else weight.constraint(value))
 
-    def _explain(self, levels: Array, passes: int, tolerance: float) -> str:
+    def _explain(
+        self, levels: Array, passes: int, tolerance: float, where: str = "the last passes"
+    ) -> str:
         worst, distance = self._farthest(levels)
         lines = [
             f"{self._model.name!r} is not within {tolerance:.0%} of a level gradient after "
-            f"{passes} passes: the energy at {self._stages.calls[worst].name!r} is off by a factor "
-            f"of {math.exp(distance):.2f}, the farthest of {len(levels)} layers."
+            f"{passes} passes: on {where} the energy at {self._stages.calls[worst].name!r} is off "
+            f"by a factor of {math.exp(distance):.2f}, the farthest of {len(levels)} layers."
         ]
         held = sorted(
             {w.path for r in self._readers for w in r.weights if w.constraint is not None}
@@ -287,6 +312,17 @@ class _Reader(NamedTuple):
     call: int
     reads: tuple[int, ...]
     weights: list[Any]
+
+
+def _response(known: float, now: Array, before: Array | None, steps: Array) -> float:
+    """By how much a ratio of energies, as a logarithm, changes with log s: 2 in a linear layer.
+
+    Of layers that saturate it is less: what a scale adds to the weights it takes from the slope.
+    """
+    if before is None or np.sqrt(np.mean(np.square(steps))) < _FAINT:
+        return known
+    seen = float((now - before) @ steps / (steps @ steps))
+    return float(np.clip((known + seen) / 2, *_RESPONSES))
 
 
 def _ranks(below: Sequence[set[int]]) -> Array:

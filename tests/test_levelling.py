@@ -109,7 +109,7 @@ DEEP = {
     "bidirectional 5": lambda: recurrent(bidirectional, 5),
     "lru block 3": lambda: recurrent(lambda **kwargs: LRUBlock(8, seed=1, **kwargs), 3),
     "norms between 5": lambda: with_norms(5),
-    "dense 30": lambda: [layers.Flatten(), *(layers.Dense(64, "tanh") for _ in range(30))],
+    "dense 30": lambda: [layers.Flatten(), *(layers.Dense(128, "tanh") for _ in range(30))],
     "convolutions 6": lambda: [
         layers.Conv1D(16, 3, padding="same", activation="relu") for _ in range(6)
     ],
@@ -121,7 +121,7 @@ def is_level(make):
     stack = make()
     features = 8
     model = keras.Sequential([keras.Input((12, features)), *stack, layers.Dense(3)])
-    x, fresh = sequences(2400), sequences(2048, seed=1)
+    x, fresh = sequences(2400), sequences(1024, seed=1)
     stages = [k for k, layer in enumerate(stack) if read_through(layer)]
     before = spread(plain_energies(stack, stages, fresh))
     report = keras_lsc.stabilize(model, x, method="level")
