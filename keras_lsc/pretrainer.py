@@ -97,8 +97,10 @@ class LSCPretrainer(keras.Model):
         target = checked(target)
         transition_map = TransitionMap(model)
         refuse_non_finite_weights(model)
-        # Its inputs are those of the model, which casts them itself.
-        super().__init__(name=name, autocast=False)
+        # Its inputs are those of the model, which casts them itself. The weights it reads and the
+        # scales it trains are not rounded, whatever the global policy is.
+        precision = "float64" if model.variable_dtype == "float64" else "float32"
+        super().__init__(name=name, autocast=False, dtype=precision)
         self.model = model
         self.target = target
         self.mode = mode

@@ -318,7 +318,7 @@ WRONG_ARGUMENTS = [
     *(("max_updates", value) for value in NO_COUNTS),
     *(("samples", value) for value in NO_COUNTS),
     *(("seed", value) for value in NO_SEEDS),
-    *(("tolerance", value) for value in ["0.1", None, True, float("inf"), 10**400]),
+    *(("tolerance", value) for value in ["0.1", True, float("inf"), 10**400]),
     *(("learning_rate", value) for value in [-0.1, "mse", True, float("nan")]),
     *(("callbacks", value) for value in ["stop", keras.callbacks.History(), [3], 5]),
     ("callbacks", [keras.callbacks.History]),

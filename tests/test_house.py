@@ -22,6 +22,7 @@ ROOMS = (
     "callbacks",
     "stability",
     "pretrainer",
+    "levelling",
     "stabilization",
     "zoo",
     "comparison",

@@ -103,7 +103,7 @@ STACKS = {
 }
 DEEP = {
     "lstm 10": lambda: recurrent(lstm, 10),
-    "gru 20": lambda: recurrent(gru, 20),
+    "gru 20": lambda: recurrent(lambda **k: layers.GRU(32, **k), 20),
     "relu 10": lambda: recurrent(simple("relu"), 10),
     "sigmoid 5": lambda: recurrent(simple("sigmoid"), 5),
     "bidirectional 5": lambda: recurrent(bidirectional, 5),

@@ -274,6 +274,26 @@ def test_constraints_hold_while_pretraining_and_after(mode):
         assert one.radius == pytest.approx(other.radius, abs=1e-5)
 
 
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "bfloat16"])
+def test_the_global_policy_rounds_no_weight(policy):
+    """Only the layers' own policy decides, as it does in the model."""
+    keras.utils.set_random_seed(3)
+    model = keras.Sequential(
+        [keras.Input((6, 4)), *(layers.GRU(5, return_sequences=k == 0) for k in (0, 1))]
+    )
+    x = sequences(16, 6, 4)
+    expected = keras_lsc.LSCPretrainer(model).predict_on_batch(x)
+    keras.config.set_dtype_policy(policy)
+    try:
+        pretrainer = keras_lsc.LSCPretrainer(model)
+        found = pretrainer.predict_on_batch(x)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert {variable.dtype for variable in pretrainer.trainable_variables} == {"float32"}
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, rtol=1e-6)
+
+
 def test_what_is_folded_has_the_radii_that_were_driven():
     x = sequences(16, 6, 3)
     pretrainer = keras_lsc.LSCPretrainer(constrained())

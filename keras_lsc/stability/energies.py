@@ -152,7 +152,8 @@ class EnergyProbe(keras.Model):
     """
 
     def __init__(self, model: keras.Model, taps: Taps, structure: Any, read: Sequence[int] = ()):
-        super().__init__(name=f"energy_probe_of_{model.name}", autocast=False)
+        # In float32: it reads weights itself, which a mixed policy of its own would round.
+        super().__init__(name=f"energy_probe_of_{model.name}", autocast=False, dtype="float32")
         self.model = model
         self._taps = taps
         self._read = tuple(read)
@@ -226,10 +227,11 @@ class EnergyProbe(keras.Model):
             found.append([np.asarray(part[of], "float64")[:kept] for of in ("energy", "early")])
         energy, early = (np.concatenate(parts).mean(axis=0) for parts in zip(*found, strict=True))
         reach = np.divide(early, energy, out=np.full_like(early, np.nan), where=energy > 0)
+        reaches = tuple(None if np.isnan(share) else share for share in reach.tolist())
         return GradientEnergies(
             tuple(call.name for call in self._taps.calls),
             tuple(energy.tolist()),
-            tuple(reach.tolist()),
+            reaches,
             count,
         )
 

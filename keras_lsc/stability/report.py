@@ -73,14 +73,14 @@ class GradientEnergies:
         layers: names of the layers in the order of their calls; of one that is called again also
             "name[2]", ...
         energies: squared gradient, summed over steps and units, mean over sequences.
-        reaches: share of the energy from the first quarter of the steps; NaN for outputs without
+        reaches: share of the energy from the first quarter of the steps; None for outputs without
             an axis of steps, and where the gradient is zero.
         sequences: number of sequences.
     """
 
     layers: tuple[str, ...]
     energies: tuple[float, ...]
-    reaches: tuple[float, ...]
+    reaches: tuple[float | None, ...]
     sequences: int
 
     @property
@@ -91,8 +91,11 @@ class GradientEnergies:
 
     @property
     def reach(self) -> np.ndarray:
-        """Share of the energy from the first quarter of the steps, `(L,)`; 0.25 if it is even."""
-        return np.asarray(self.reaches)
+        """Share of the energy from the first quarter of the steps, `(L,)`; 0.25 if it is even.
+
+        NaN where there is none.
+        """
+        return np.array([np.nan if reach is None else reach for reach in self.reaches])
 
     @property
     def spread(self) -> float:
@@ -101,12 +104,11 @@ class GradientEnergies:
         return float(values.max() / values.min()) if values.min() > 0 else math.inf
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the energies as a dictionary of JSON types; a NaN is None."""
-        reaches = [None if math.isnan(reach) else reach for reach in self.reaches]
+        """Returns the energies as a dictionary of JSON types."""
         return {
             "layers": list(self.layers),
             "energies": list(self.energies),
-            "reaches": reaches,
+            "reaches": list(self.reaches),
             "sequences": self.sequences,
         }
 
