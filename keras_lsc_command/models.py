@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 CELLS = ("sigmoid", "tanh", "relu", "lstm", "gru")
 RADII = ("spectral", "rms", "norm")
+METHODS = ("lsc", "level")
 
 
 def demo(
@@ -132,16 +133,35 @@ def stabilize(
     ],
     target: TargetText = "variance",
     mode: ModeText = "scales",
+    method: Annotated[
+        str,
+        typer.Option(
+            metavar="|".join(METHODS),
+            help="Pre-training of radii, or one scale a layer for the gradient.",
+            autocompletion=completion.of(*METHODS),
+        ),
+    ] = "lsc",
+    growth: Annotated[
+        float | None,
+        typer.Option(help='Of "level": growth of the energy from a layer to the one below.'),
+    ] = None,
     tolerance: Annotated[
-        float, typer.Option(help="Largest |mean radius - target| of a transition to accept.")
-    ] = 0.02,
+        float | None,
+        typer.Option(
+            help='Largest |mean radius - target| to accept; of "level" the largest distance of '
+            "an energy. Default: 0.02, and 0.05."
+        ),
+    ] = None,
     max_updates: Annotated[
         int, typer.Option(help="Updates after which pre-training gives up.")
     ] = 400,
     seed: Seed = 0,
     imports: Imports = None,
 ) -> Answer:
-    """Pre-train a saved model until every transition has its target radius, and save it.
+    """Stabilise a saved model, and save it.
+
+    Pre-trains it until every transition has its target radius; or, with --method level, scales its
+    layers until the gradient has the same energy at every layer.
 
     Nothing is written when the tolerance is not met.
     """
@@ -157,6 +177,8 @@ def stabilize(
         loaded,
         x,
         wanted,
+        method=cast(Any, method),
+        growth=growth,
         tolerance=tolerance,
         mode=cast(Any, mode),
         max_updates=max_updates,
@@ -166,7 +188,10 @@ def stabilize(
 
     def show() -> None:
         console = tables.console()
-        console.print(tables.change(before, after, after.wanted(wanted), console.width))
+        targets = after.wanted(wanted) if method == "lsc" else {}
+        console.print(tables.change(before, after, targets, console.width))
+        if after.gradient is not None:
+            console.print(tables.energies(before.gradient, after.gradient, console.width))
         for note in after.notes:
             console.print(note)
         typer.echo(f"Saved: {output}")
@@ -180,6 +205,8 @@ def _show(report: "StabilityReport") -> None:
 
     console = tables.console()
     console.print(tables.report(report, console.width))
+    if report.gradient is not None:
+        console.print(tables.energies(None, report.gradient, console.width))
     for note in report.notes:
         console.print(note)
 

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from keras_lsc import StabilityReport
+    from keras_lsc import GradientEnergies, StabilityReport
 
 # Of what is written to a file or a pipe, nothing is to be cut or broken.
 _UNBOUNDED = 10_000
@@ -100,6 +100,24 @@ def report(found: "StabilityReport", width: int) -> Table:
         [
             Column(title, [row[k] for row in rows], title not in texts, ranks.get(title, 0))
             for k, title in enumerate(HEADER)
+        ],
+        width,
+    )
+
+
+def energies(before: "GradientEnergies | None", found: "GradientEnergies", width: int) -> Table:
+    """Makes the table of a gradient's energies and reaches, with the energies before if given."""
+    rows = found.rows
+    shown = [energy for _, energy, _ in rows]
+    title = "energy"
+    if before is not None and before.layers == found.layers:
+        title = "energy before -> after"
+        shown = [f"{old[1]} -> {new}" for old, new in zip(before.rows, shown, strict=True)]
+    return table(
+        [
+            Column("layer", [name for name, _, _ in rows]),
+            Column(title, shown, is_number=True),
+            Column("reach", [reach for _, _, reach in rows], is_number=True, rank=1),
         ],
         width,
     )
