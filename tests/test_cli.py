@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+import keras_lsc
 from keras_lsc import demo, zoo
 from keras_lsc_command import backends, models
 from keras_lsc_command.app import app
@@ -185,6 +186,19 @@ def test_a_target_that_is_not_reached_is_told_by_transition(saved, tmp_path):
 
 
 @pytest.mark.once
+@pytest.mark.once
+def test_stabilize_levels_the_gradient(tmp_path, rng):
+    model, data, output = (tmp_path / name for name in ("deep.keras", "x.npy", "level.keras"))
+    stack = [keras.layers.GRU(8, return_sequences=k < 2, name=f"gru_{k}") for k in range(3)]
+    keras.Sequential([keras.Input((6, 3)), *stack]).save(model)
+    np.save(data, rng.standard_normal((300, 6, 3)).astype("float32"))
+    result = run("stabilize", model, data, "--output", output, "--method", "level")
+    assert result.exit_code == 0, result.output
+    assert "energy before -> after" in result.stdout
+    found = keras_lsc.measure(keras.saving.load_model(output), np.load(data))
+    assert 0.75 < found.energy.min() <= found.energy.max() < 1.33
+
+
 def test_a_failed_stabilize_leaves_the_former_output(saved, tmp_path):
     output = tmp_path / "stable.keras"
     output.write_text("former")
