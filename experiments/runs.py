@@ -222,7 +222,7 @@ def _stabilized_or_measured(
     model: keras.Model, x: np.ndarray, setting: Setting, updates: UpdateCounter
 ) -> keras_lsc.StabilityReport:
     if setting.target is None:
-        return keras_lsc.measure(model, x, samples=SAMPLES, seed=setting.seed)
+        return keras_lsc.measure(model, x, samples=SAMPLES, seed=setting.seed, gradient=False)
     options: dict[str, Any] = {
         "mode": setting.mode,
         "radius": setting.radius,

@@ -43,7 +43,7 @@ def run(folder: Path) -> None:
     x, y, labels = _batch(model, folder, task["batch_size"], task["seed"])
     loss = _loss(model, y)
     np.save(folder / "outputs.npy", ops.convert_to_numpy(model(x, training=False)))
-    report = measure(model, x, samples=task["samples"], seed=task["seed"])
+    report = measure(model, x, samples=task["samples"], seed=task["seed"], gradient=False)
     np.save(folder / "gradients.npy", _gradients(model, loss, x, y))
     model.compile(keras.optimizers.Adam(task["learning_rate"]), loss)
     pretrainer = LSCPretrainer(file.model(), seed=task["seed"])

@@ -89,6 +89,12 @@ def check_model(model: Any) -> None:
             f"Model {model.name!r} is not built: its layers have no weights yet. Call it on data "
             "first, or begin it with keras.Input(shape)."
         )
+    inputs = getattr(model, "inputs", None) or []
+    if any(tensor.shape[0] is not None for tensor in inputs):
+        raise ValueError(
+            f"Model {model.name!r} takes batches of {inputs[0].shape[0]} rows only, and its "
+            "gradient is measured on others. Build it without a batch size, with stateful=False."
+        )
     refuse_non_finite_weights(model)
 
 

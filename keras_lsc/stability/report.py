@@ -115,8 +115,8 @@ class GradientEnergies:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "GradientEnergies":
         """Returns the energies of which `values` is the dictionary, as `to_dict` gives it."""
-        reaches = tuple(math.nan if reach is None else reach for reach in values["reaches"])
-        return cls(tuple(values["layers"]), tuple(values["energies"]), reaches, values["sequences"])
+        lists = (tuple(values[name]) for name in ("layers", "energies", "reaches"))
+        return cls(*lists, values["sequences"])
 
     @property
     def rows(self) -> list[tuple[str, ...]]:

@@ -72,9 +72,20 @@ class Stages:
 
 
 def has_stages(model: keras.Model) -> bool:
-    """Whether a model has layers, beside a head, that the gradient passes."""
+    """Whether a model has layers, beside a head, that the gradient passes.
+
+    Not one whose batch size is fixed, as of stateful layers: a gradient is measured on other ones.
+    """
+    if has_fixed_batch(model):
+        return False
     stages = [layer for layer in leaves(model) if _is_stage(layer)]
     return len(stages) > 1 or any(is_recurrent(layer) for layer in stages)
+
+
+def has_fixed_batch(model: keras.Model) -> bool:
+    """Whether a model takes batches of one size only."""
+    inputs = getattr(model, "inputs", None) or []
+    return any(tensor.shape[0] is not None for tensor in inputs)
 
 
 def _is_stage(layer: keras.Layer) -> bool:

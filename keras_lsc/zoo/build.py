@@ -63,7 +63,9 @@ def _build(recipe: Recipe, place: Callable[[str], Path]) -> dict[str, Any]:
     model = build_network(recipe)
     updates = UpdateCounter()
     stabilized = _stabilize(recipe, model, training, validation, updates)
-    initial = measure(build_network(recipe), validation, stabilized.samples, recipe.seed)
+    initial = measure(
+        build_network(recipe), validation, stabilized.samples, recipe.seed, gradient=False
+    )
     certificate = make_certificate(recipe, initial, stabilized, training, validation)
     with keras_file.prepared(model, place("").parent, certificate) as (finished, digest):
         size = finished.stat().st_size
