@@ -115,8 +115,8 @@ class GradientEnergies:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "GradientEnergies":
         """Returns the energies of which `values` is the dictionary, as `to_dict` gives it."""
-        lists = (tuple(values[name]) for name in ("layers", "energies", "reaches"))
-        return cls(*lists, values["sequences"])
+        layers, energies, reaches = (tuple(values[n]) for n in ("layers", "energies", "reaches"))
+        return cls(layers, energies, reaches, values["sequences"])
 
     @property
     def rows(self) -> list[tuple[str, ...]]:

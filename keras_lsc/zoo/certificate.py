@@ -5,6 +5,7 @@ of one's own is None.
 """
 
 import os
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -66,11 +67,18 @@ def make_certificate(
     )
     return {
         "recipe": None if recipe is None else recipe.to_dict(),
-        "initial": None if initial is None else initial.to_dict(),
-        "stabilized": None if stabilized is None else stabilized.to_dict(),
+        "initial": _of_transitions(initial),
+        "stabilized": _of_transitions(stabilized),
         "training_data": None if training is None else array_identity(training),
         "certificate_data": on,
         "deviation": deviation,
         "backend": keras.backend.backend(),
         "versions": installed_versions(*_PACKAGES),
     }
+
+
+def _of_transitions(report: StabilityReport | None) -> dict[str, Any] | None:
+    """What a certificate says of a report: it certifies radii and gains."""
+    if report is None:
+        return None
+    return replace(report, gradient=None, unmeasured=None, not_levelled=()).to_dict()
