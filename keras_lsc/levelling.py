@@ -96,10 +96,10 @@ def level(
     progress = Progress(model.name, _PASSES, verbose)
     try:
         leveller = Leveller(model, training, structure, growth, seed)
-        leveller.level(_PASSES, tolerance, progress.on_pass)
+        passes = leveller.level(_PASSES, tolerance, progress.on_pass)
         report = _report(model, held_out, samples, seed)
         few = [array[:_CHECKED] for array in held_out]
-        gradient = leveller.checked(few, tolerance)
+        gradient = leveller.checked(few, passes, tolerance)
         report = replace(report, gradient=gradient, not_levelled=tuple(leveller.fixed))
         progress.end_of_passes(gradient.spread)
     except BaseException:
@@ -174,7 +174,7 @@ class Leveller:
             )
             raise ValueError(f"Model {model.name!r} cannot be levelled: {reason}.")
 
-    def level(self, passes: int, tolerance: float, tell: Callable[[int, float], None]) -> None:
+    def level(self, passes: int, tolerance: float, tell: Callable[[int, float], None]) -> int:
         """Moves the scales until every layer has the energy that is wanted of it.
 
         Args:
@@ -182,6 +182,9 @@ class Leveller:
             tolerance: largest relative distance of an energy from the one that is wanted; twice
                 that is accepted after the last pass.
             tell: told of every pass, with the largest factor by which an energy is off.
+
+        Returns:
+            The number of passes.
 
         Raises:
             NotLevelledError: that was not reached.
@@ -200,7 +203,7 @@ class Leveller:
                 mean = np.mean(near[-_WINDOW:], axis=0)
                 accepted = tolerance if number < passes else _AT_LAST * tolerance
                 if self._farthest(mean)[1] <= math.log1p(accepted):
-                    return
+                    return number
             tell(number, math.exp(self._farthest(levels)[1]))
             response = _response(response, deviations, former, steps)
             damping = max(1.0 / len(near), _LEAST) if near else _DAMPING
@@ -209,8 +212,8 @@ class Leveller:
             self._move(steps)
         raise NotLevelledError(self._explain(mean, passes, tolerance), found)
 
-    def checked(self, rows: list[Array], tolerance: float) -> GradientEnergies:
-        """The energies on sequences that were not levelled on.
+    def checked(self, rows: list[Array], passes: int, tolerance: float) -> GradientEnergies:
+        """The energies on sequences that were not levelled on, after so many passes.
 
         Raises:
             NotLevelledError: one is off by more than these sequences may differ by from others.
@@ -219,7 +222,7 @@ class Leveller:
         levels = self._levels(found)
         if self._farthest(levels)[1] > math.log1p(_HELD_OUT * tolerance):
             raise NotLevelledError(
-                self._explain(levels, _PASSES, tolerance, "held-out sequences"), found
+                self._explain(levels, passes, tolerance, "held-out sequences"), found
             )
         return found
 

@@ -358,6 +358,21 @@ def test_a_model_that_raises_is_left_as_it_was():
     assert "call" not in vars(model.inner)
 
 
+def test_a_layer_that_is_never_called_is_no_stage():
+    class Spare(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.stack, self.spare = recurrent(gru, 2, last=True), layers.SeparableConv1D(4, 3)
+
+        def call(self, x):
+            return applied(self.stack, x)
+
+    model, x = Spare(), sequences(300)
+    model(x[:2])
+    report = keras_lsc.stabilize(model, x, method="level")
+    assert len(report.gradient.layers) == 2
+
+
 def test_dead_units_are_refused():
     model = keras.Sequential(
         [keras.Input((5,)), *(layers.Dense(4, "relu", bias_initializer="ones") for _ in range(3))]

@@ -89,13 +89,18 @@ def check_model(model: Any) -> None:
             f"Model {model.name!r} is not built: its layers have no weights yet. Call it on data "
             "first, or begin it with keras.Input(shape)."
         )
-    inputs = getattr(model, "inputs", None) or []
-    if any(tensor.shape[0] is not None for tensor in inputs):
+    if has_fixed_batch(model):
         raise ValueError(
-            f"Model {model.name!r} takes batches of {inputs[0].shape[0]} rows only, and its "
+            f"Model {model.name!r} takes batches of one size only, and its "
             "gradient is measured on others. Build it without a batch size, with stateful=False."
         )
     refuse_non_finite_weights(model)
+
+
+def has_fixed_batch(model: keras.Model) -> bool:
+    """Whether a model takes batches of one size only."""
+    inputs = getattr(model, "inputs", None) or []
+    return any(tensor.shape[0] is not None for tensor in inputs)
 
 
 def draw(model: keras.Model, x: Any, samples: int, seed: int) -> tuple[list[Array], Any]:

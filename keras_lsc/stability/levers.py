@@ -42,6 +42,8 @@ def read_through(layer: keras.Layer) -> list[Any]:
         >>> [weight.name for weight in read_through(layer)]
         ['kernel']
     """
+    if not layer.built:  # a layer that the model holds and never calls
+        return []
     if isinstance(layer, layers.Bidirectional):
         return [*read_through(layer.forward_layer), *read_through(layer.backward_layer)]
     if isinstance(layer, layers.TimeDistributed):

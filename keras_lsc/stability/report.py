@@ -16,6 +16,7 @@ HEADER = ("transition", "of", "shape", "radius", "std", "gain", "isotropy")
 GRADIENT_HEADER = ("layer", "energy", "reach")
 # The columns of words; those of numbers stand to the right.
 _TEXTS = 3
+_OPTIONAL = ("gradient", "unmeasured", "not_levelled")
 # What the energy sum says, below its largest value.
 _ENERGY_MEANS = (
     (0.25, "gradients vanish fast, stabilize before training"),
@@ -292,19 +293,14 @@ class StabilityReport:
         for row in self.transitions:
             isotropy = None if np.isnan(row.isotropy) else row.isotropy
             rows.append({**asdict(row), "shape": list(row.shape), "isotropy": isotropy})
-        content = {**asdict(self), "transitions": rows}
+        content = {
+            **asdict(self),
+            "transitions": rows,
+            "gradient": None if self.gradient is None else self.gradient.to_dict(),
+            "not_levelled": list(self.not_levelled),
+        }
         # Of what was not measured a report says nothing.
-        if self.gradient is None:
-            del content["gradient"]
-        else:
-            content["gradient"] = self.gradient.to_dict()
-        if self.unmeasured is None:
-            del content["unmeasured"]
-        if self.not_levelled:
-            content["not_levelled"] = list(self.not_levelled)
-        else:
-            del content["not_levelled"]
-        return content
+        return {name: value for name, value in content.items() if value or name not in _OPTIONAL}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "StabilityReport":

@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops, tree
 
 from keras_lsc import backend
-from keras_lsc.stability.energies import EnergyProbe, first_of
+from keras_lsc.stability.energies import EnergyProbe, first_of, has_fixed_batch
 from keras_lsc.stability.layers import is_recurrent
 from keras_lsc.stability.levers import read_through
 from keras_lsc.stability.report import GradientEnergies
@@ -80,12 +80,6 @@ def has_stages(model: keras.Model) -> bool:
         return False
     stages = [layer for layer in leaves(model) if _is_stage(layer)]
     return len(stages) > 1 or any(is_recurrent(layer) for layer in stages)
-
-
-def has_fixed_batch(model: keras.Model) -> bool:
-    """Whether a model takes batches of one size only."""
-    inputs = getattr(model, "inputs", None) or []
-    return any(tensor.shape[0] is not None for tensor in inputs)
 
 
 def _is_stage(layer: keras.Layer) -> bool:
