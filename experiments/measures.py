@@ -48,6 +48,31 @@ def radii(report: keras_lsc.StabilityReport, setting: Setting) -> dict[str, Any]
     return result
 
 
+def signal(model: keras.Model, x: np.ndarray) -> dict[str, Any]:
+    """How much of what sequences differ in is left in what the head of a network reads.
+
+    Args:
+        model: whose last layer is its head.
+        x: sequences.
+
+    Returns:
+        "participation": (sum l)^2 / sum l^2 of the eigenvalues l of the units' covariance over the
+        sequences, the number of dimensions that they differ in; "correlation": the mean cosine
+        between two sequences.
+    """
+    below = keras.Model(model.inputs, model.layers[-1].input)
+    read = below.predict(x[:SAMPLES], batch_size=SAMPLES, verbose=0).astype("float64")
+    read = read[:, -1] if read.ndim == 3 else read
+    eigenvalues = np.linalg.eigvalsh(np.cov(read, rowvar=False))
+    directions = read / np.maximum(np.linalg.norm(read, axis=1, keepdims=True), 1e-30)
+    cosines = directions @ directions.T
+    count = len(read)
+    return {
+        "participation": rounded(eigenvalues.sum() ** 2 / np.square(eigenvalues).sum()),
+        "correlation": rounded((cosines.sum() - np.trace(cosines)) / (count * (count - 1))),
+    }
+
+
 def as_target(target: Any) -> Any:
     """A target as the library takes it: JSON has lists for pairs."""
     return tuple(target) if isinstance(target, list) else target

@@ -13,12 +13,14 @@ import numpy as np
 
 import keras_lsc
 from benchmarks.environment import environment
+from experiments.lsuv import level_forward
 from experiments.measures import (
     SAMPLES,
     as_target,
     gradient_energies,
     radii,
     rounded,
+    signal,
 )
 from experiments.networks import Split, load_split, make_network, set_initial_weights
 from experiments.settings import START_FIELDS, Setting
@@ -74,15 +76,17 @@ class Workplace:
             report = _stabilized_or_measured(self.model, x, setting, updates)
         except keras_lsc.NotStabilizedError as error:
             report, problem = error.report, str(error)
-        except FloatingPointError as error:
+        except (FloatingPointError, keras_lsc.NotLevelledError) as error:
             report, problem = None, str(error)
-        start: dict[str, Any] = {"updates": updates.updates, "problem": problem}
+        seconds = round(time.perf_counter() - begin, 2)
+        start: dict[str, Any] = {"updates": updates.updates, "problem": problem, "seconds": seconds}
         if report is not None:
             start["radii"] = radii(report, setting)
         if problem is None:
             whole = setting.epochs == 0
             start["gradients"] = gradient_energies(self.model, self.validation.x, whole)
-        return {**start, "seconds": round(time.perf_counter() - begin, 2)}
+            start["signal"] = signal(self.model, self.validation.x)
+        return start
 
     def _run(self, setting: Setting, start: dict[str, Any]) -> Row:
         row: Row = {
@@ -221,6 +225,12 @@ def reaches_threshold(setting: Setting, score: float) -> bool:
 def _stabilized_or_measured(
     model: keras.Model, x: np.ndarray, setting: Setting, updates: UpdateCounter
 ) -> keras_lsc.StabilityReport:
+    if setting.method == "level":
+        return keras_lsc.stabilize(
+            model, x, method="level", growth=setting.growth, seed=setting.seed, samples=SAMPLES
+        )
+    if setting.method == "lsuv":
+        level_forward(model, x)
     if setting.target is None:
         return keras_lsc.measure(model, x, samples=SAMPLES, seed=setting.seed, gradient=False)
     options: dict[str, Any] = {

@@ -24,6 +24,8 @@ START_FIELDS = (
     "radius",
     "tolerance",
     "max_updates",
+    "method",
+    "growth",
 )
 CHOSEN_FIELDS = ("learning_rate",)
 # A list in the TOML under the plural makes a run of each of its values.
@@ -35,6 +37,8 @@ _PLURALS = {
     "targets": "target",
     "modes": "mode",
     "radii": "radius",
+    "methods": "method",
+    "growths": "growth",
     "learning_rates": "learning_rate",
     "clip_norms": "clip_norm",
 }
@@ -74,6 +78,9 @@ class Setting:
         radius: what pre-training drives to the target.
         tolerance: of the pre-training.
         max_updates: of the pre-training.
+        method: what changes the weights before the task: "lsc" if there is a target, "level", or
+            "lsuv" (`experiments.lsuv`).
+        growth: of "level".
         clip_norm: largest norm of the gradient of all weights together; None does not clip.
         validations: number of validations in an epoch.
         patience: number of validations without a better one after which training ends.
@@ -101,6 +108,8 @@ class Setting:
     radius: str | None = None
     tolerance: float | None = None
     max_updates: int | None = None
+    method: str = "lsc"
+    growth: float = 1.0
     clip_norm: float | None = None
     validations: int = 1
     patience: int | None = None

@@ -26,7 +26,11 @@ Row = dict[str, Any]
 
 
 def start_label(setting: Setting) -> str:
-    """How the report names a start: "default", "he", "0.5", "1, weights", ..."""
+    """How the report names a start: "default", "he", "0.5", "1, weights", "level 1.3", ..."""
+    if setting.method == "level":
+        return "level" if setting.growth == 1 else f"level {setting.growth:g}"
+    if setting.method != "lsc":
+        return setting.method
     if setting.target is None:
         return setting.initialization
     target = setting.target

@@ -57,14 +57,14 @@ def share(interval: Interval) -> str:
 
 
 def labels_of(networks: Iterable[Network]) -> list[str]:
-    """The starts that occur, initialisations first, then mode "scales", then "weights"."""
+    """The starts that occur: initialisations, then mode "scales", "weights", other methods."""
     found = {
         start.label: start.setting for network in networks for start in network.starts.values()
     }
 
-    def order(label: str) -> tuple[int, bool]:
+    def order(label: str) -> tuple[bool, bool, bool]:
         setting = found[label]
-        return (0 if setting.target is None else 1), setting.mode == "weights"
+        return setting.method != "lsc", setting.target is not None, setting.mode == "weights"
 
     return sorted(found, key=order)
 

@@ -22,6 +22,8 @@ from experiments import (
     storage,
     tables,
 )
+from experiments.lsuv import level_forward
+from experiments.measures import signal
 from experiments.networks import make_network, set_initial_weights
 from experiments.report import write_report
 from experiments.run import PAPER, figures_of, pending_jobs
@@ -162,6 +164,54 @@ def test_all_starts_of_a_seed_have_the_same_initial_weights(settings):
     for weights in drawn[1:]:
         for one, other in zip(drawn[0], weights, strict=True):
             np.testing.assert_array_equal(one, other)
+
+
+def test_levelled_starts_differ_from_the_default_one_in_their_input_kernels_alone(settings):
+    default = replace(settings[0], target=None, training=1024, epochs=0)
+    for method in ("level", "lsuv"):
+        setting = replace(default, method=method)
+        place = Workplace(setting)
+        (row,) = place.runs([setting])
+        assert row["start"]["problem"] is None
+        changed = [weight.path for weight in place.model.trainable_variables]
+        after = place.model.get_weights()
+        set_initial_weights(place.model, default)
+        before = place.model.get_weights()
+        moved = [
+            path
+            for path, one, other in zip(changed, before, after, strict=True)
+            if not np.array_equal(one, other)
+        ]
+        assert moved
+        assert all(path.endswith("/kernel") and "recurrent" not in path for path in moved)
+
+
+def test_forward_levelling_gives_what_layers_read_unit_variance(rng):
+    stack = [keras.layers.SimpleRNN(16, return_sequences=True) for _ in range(3)]
+    model = keras.Sequential([keras.Input((7, 3)), *stack, keras.layers.Dense(2)])
+    x = 5 * rng.standard_normal((64, 7, 3)).astype("float32")
+    head = model.layers[-1].get_weights()
+    level_forward(model, x)
+    for layer in stack:
+        kernel = keras.ops.convert_to_numpy(layer.cell.kernel)
+        assert np.std(x @ kernel) == pytest.approx(1.0, rel=1e-4)
+        x = keras.ops.convert_to_numpy(layer(x))
+    np.testing.assert_array_equal(head[0], model.layers[-1].get_weights()[0])
+    with pytest.raises(FloatingPointError, match="deviation 0"):
+        level_forward(model, np.zeros((64, 7, 3), "float32"))
+
+
+@pytest.mark.parametrize("dimensions", [1, 3, 8])
+def test_the_signal_counts_the_dimensions_that_sequences_differ_in(dimensions, rng):
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(8), keras.layers.Dense(2)])
+    model.layers[0].set_weights([np.eye(8), np.zeros(8)])
+    q = np.linalg.qr(rng.standard_normal((256, dimensions)))[0]
+    x = np.zeros((256, 8), "float32")
+    x[:, :dimensions] = q - q.mean(axis=0)
+    found = signal(model, x)
+    assert found["participation"] == pytest.approx(dimensions, rel=0.05)
+    assert found["correlation"] == pytest.approx(0.0, abs=0.02)
+    assert signal(model, x + 100)["correlation"] == pytest.approx(1.0, abs=1e-3)
 
 
 def test_a_bit_that_is_zero_is_not_masked(settings):
