@@ -23,6 +23,7 @@ import numpy as np
 import keras_lsc
 from keras_lsc import datasets
 from keras_lsc.callbacks import UpdateCounter
+from keras_lsc.stability.measure import at_enough_points
 from keras_lsc.zoo.certificate import certificate_data, training_data
 from keras_lsc.zoo.networks import build_network
 from keras_lsc.zoo.recipes import Recipe
@@ -140,10 +141,11 @@ def run(setting: Setting) -> Setting:
         except keras_lsc.NotStabilizedError as error:
             report, reason = error.report, str(error)
     elapsed = time.perf_counter() - start
-    fresh = keras_lsc.measure(model, unseen, samples=256, seed=5)
-    needed = min(fresh.samples_for(MEAN_WITHIN), MOST_SAMPLES)
-    if needed > fresh.samples:
-        fresh = keras_lsc.measure(model, unseen, samples=needed, seed=5)
+
+    def measured(samples: int) -> keras_lsc.StabilityReport:
+        return keras_lsc.measure(model, unseen, samples=samples, seed=5, gradient=False)
+
+    fresh = at_enough_points(measured(256), measured, MEAN_WITHIN, MOST_SAMPLES)
     drift = [
         after.isotropy / start_row.isotropy
         for start_row, after in zip(before.transitions, report.transitions, strict=True)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal, get_args
 
 import keras
@@ -16,7 +17,7 @@ from keras_lsc.progress import Progress
 from keras_lsc.stability.accuracy import CHECK
 from keras_lsc.stability.data import draw_rows, hold_out, input_structure, rows_to_draw
 from keras_lsc.stability.firing_rates import init_firing_rates
-from keras_lsc.stability.measure import Probe
+from keras_lsc.stability.measure import Probe, at_enough_points
 from keras_lsc.stability.parametrization import Mode
 from keras_lsc.stability.radius import RadiusKind
 from keras_lsc.stability.report import SILENT_RATE, StabilityReport, TransitionStatistics
@@ -199,8 +200,8 @@ def stabilize(
             # Without its standard error a radius may be near enough to be worth a closer look.
             rough = _largest_deviation(report, pretrainer, -2.0)
             if rough <= tolerance or (is_last and math.isfinite(rough)):
-                needed = min(report.samples_for(tolerance / 3), _MOST_SAMPLES)
-                report = probe.report(held_out, needed, seed) if needed > samples else report
+                again = partial(probe.report, held_out, seed=seed)
+                report = at_enough_points(report, again, tolerance / 3, _MOST_SAMPLES)
             errors = 0.0 if is_last else 1.0
             fires = not report.silent_or_saturated
             if fires and _largest_deviation(report, pretrainer, errors) <= tolerance:

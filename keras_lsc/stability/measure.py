@@ -1,6 +1,6 @@
 """Measures the radii of a model at random points of its inputs."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, get_args
 
@@ -272,6 +272,24 @@ def chunks_of_points(
         count = min(size, samples - start)
         points = np.resize(np.arange(start, start + count), size)
         yield [*(array[chosen[points]] for array in rows), position[points]], count
+
+
+def at_enough_points(
+    rough: StabilityReport,
+    report_at: Callable[[int], StabilityReport],
+    standard_error: float,
+    most: int,
+) -> StabilityReport:
+    """A report whose means are certain enough: the rough one, or one at more points.
+
+    Args:
+        rough: what is known so far.
+        report_at: measures again at so many points.
+        standard_error: of the mean radii that is wanted.
+        most: largest number of points.
+    """
+    needed = min(rough.samples_for(standard_error), most)
+    return report_at(needed) if needed > rough.samples else rough
 
 
 def measure(

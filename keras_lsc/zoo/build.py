@@ -19,7 +19,7 @@ from keras_lsc.arguments import positive_integer
 from keras_lsc.callbacks import UpdateCounter
 from keras_lsc.datasets import DatasetUnavailableError
 from keras_lsc.stability.data import draw_rows, input_structure
-from keras_lsc.stability.measure import Probe, measure
+from keras_lsc.stability.measure import Probe, at_enough_points, measure
 from keras_lsc.stability.report import StabilityReport
 from keras_lsc.stabilization import NotStabilizedError, stabilize
 from keras_lsc.zoo import keras_file, locks, registry, sources
@@ -136,8 +136,7 @@ def _certified(recipe: Recipe, model: keras.Model, x: np.ndarray) -> StabilityRe
         return probe.report(rows, samples, recipe.seed)
 
     rough = report(recipe.samples)
-    needed = min(rough.samples_for(recipe.tolerance / 3), recipe.most_samples)
-    return report(needed) if needed > recipe.samples else rough
+    return at_enough_points(rough, report, recipe.tolerance / 3, recipe.most_samples)
 
 
 def is_built(recipe: Recipe, folder: Path) -> bool:
