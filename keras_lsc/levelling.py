@@ -17,7 +17,7 @@ import numpy as np
 from keras_lsc.pretrainer import State
 from keras_lsc.progress import Progress
 from keras_lsc.stability.data import draw_rows, hold_out, rows_to_draw
-from keras_lsc.stability.energies import ROWS, check_model, structure_of
+from keras_lsc.stability.energies import check_model, structure_of
 from keras_lsc.stability.frozen import frozen_variables
 from keras_lsc.stability.layers import is_recurrent
 from keras_lsc.stability.levers import read_through
@@ -25,6 +25,7 @@ from keras_lsc.stability.measure import Probe
 from keras_lsc.stability.recorder import is_spiking
 from keras_lsc.stability.report import GradientEnergies, StabilityReport
 from keras_lsc.stability.stages import Stages
+from keras_lsc.stability.taps import ROWS
 
 Array = np.ndarray
 
@@ -218,7 +219,7 @@ class Leveller:
         Raises:
             NotLevelledError: one is off by more than these sequences may differ by from others.
         """
-        found = self.measure(rows)
+        found = self._stages.measure(rows, self._generator, forward=True)
         levels = self._levels(found)
         if self._farthest(levels)[1] > math.log1p(_HELD_OUT * tolerance):
             raise NotLevelledError(

@@ -273,6 +273,46 @@ def test_with_targets_it_is_the_gradient_of_the_loss():
     np.testing.assert_allclose(found.energy, np.array(expected) / expected[-1], rtol=1e-3)
 
 
+def test_a_difference_grows_by_the_squared_norm_of_the_map_to_each_layer():
+    keras.utils.set_random_seed(1)
+    stack = [layers.Dense(32), layers.Dense(24), layers.Dense(16), layers.Dense(3)]
+    model = keras.Sequential([keras.Input((8,)), *stack])
+    x = np.random.default_rng(0).standard_normal((1000, 8))
+    found = keras_lsc.gradient_energies(model, x, samples=1000)
+    assert found.layers[0] == stack[0].name
+    product, expected = np.eye(32), [1.0]
+    for layer in stack[1:]:
+        product = product @ to_numpy(layer.kernel)
+        expected.append(np.square(product).sum() / 32)
+    np.testing.assert_allclose(found.forward, expected, rtol=0.15)
+    measured = keras_lsc.measure(model, x, samples=1000).gradient  # without the head
+    np.testing.assert_allclose(measured.forward, expected[:3], rtol=0.15)
+
+
+def test_differences_of_recurrent_layers_are_those_of_two_signals():
+    keras.utils.set_random_seed(1)
+    stack = recurrent(gru, 3)
+    model = keras.Sequential([keras.Input((12, 8)), *stack, layers.Dense(2)])
+    x = sequences(256)
+    found = keras_lsc.measure(model, x, samples=256).gradient
+    signal = to_numpy(stack[0](x))
+    noise = 1e-2 * np.random.default_rng(5).standard_normal(signal.shape).astype("float32")
+    other, one, expected = signal + noise, signal, [1.0]
+    for layer in stack[1:]:
+        one, other = to_numpy(layer(one)), to_numpy(layer(other))
+        expected.append(np.square(other - one).sum() / np.square(noise).sum())
+    np.testing.assert_allclose(found.forward, expected, rtol=0.2)
+
+
+def test_a_difference_ends_where_units_are_dead():
+    stack = [layers.Dense(8, activation="relu") for _ in range(4)]
+    model = keras.Sequential([keras.Input((8,)), *stack, layers.Dense(2)])
+    stack[2].bias.assign(np.full(8, -100.0))
+    found = keras_lsc.gradient_energies(model, np.random.default_rng(0).standard_normal((64, 8)))
+    assert found.forward[1] > 0
+    assert found.forward[2:] == (0.0, 0.0, 0.0)
+
+
 def test_padding_has_no_gradient_and_calls_of_a_shared_layer_are_told_apart():
     shared = layers.GRU(8, return_sequences=True, name="shared")
     inputs = keras.Input((12, 8))

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -10,16 +11,14 @@ from keras import ops, tree
 
 from keras_lsc import arguments, backend
 from keras_lsc.stability.data import draw_rows, input_structure, is_batched
+from keras_lsc.stability.differences import DifferenceProbe
 from keras_lsc.stability.finite import refuse_non_finite_weights
 from keras_lsc.stability.graph import is_graph_model
 from keras_lsc.stability.report import GradientEnergies
-from keras_lsc.stability.taps import Taps
+from keras_lsc.stability.taps import ROWS, Taps, TapsProbe, flat
 
 Tensor = Any
 Array = np.ndarray
-
-# Sequences of one backward pass.
-ROWS = 64
 
 
 def gradient_energies(
@@ -29,7 +28,8 @@ def gradient_energies(
 
     The gradient is taken by what each layer gives out. With `y` it is that of the loss that the
     model is compiled with, of every sequence by itself; else that of a random functional, white
-    noise times the outputs of the model. Nothing of the model is changed.
+    noise times the outputs of the model. Its twin goes forward: a small random difference of what
+    the first layer gives out, by what every layer gives out. Nothing of the model is changed.
 
     Args:
         model: a built `keras.Model` of any kind: Sequential, functional, or with a `call` of its
@@ -74,10 +74,13 @@ def gradient_energies(
     taps = Taps(model, first_of(rows, structure))
     if not taps.calls:
         raise ValueError(f"Model {model.name!r} calls no layer whose output is a float tensor.")
+    generator = np.random.default_rng([seed, 5])
     if y is None:
-        probe = EnergyProbe(model, taps, structure)
-        return probe.measure(rows, np.random.default_rng([seed, 5]))
-    return _LossProbe(model, taps, structure).measure_loss(rows, targets)
+        found = EnergyProbe(model, taps, structure).measure(rows, generator)
+    else:
+        found = _LossProbe(model, taps, structure).measure_loss(rows, targets)
+    forward = DifferenceProbe(model, taps, structure, (0,)).measure(rows, generator)
+    return replace(found, forward=forward)
 
 
 def check_model(model: Any) -> None:
@@ -148,7 +151,7 @@ def _with_targets(
     return draw_rows(flat, samples, seed, [*tree.flatten(structure), like]), structure
 
 
-class EnergyProbe(keras.Model):
+class EnergyProbe(TapsProbe):
     """A model whose output are gradient energies of another, so `predict` compiles and runs it.
 
     The gradient is that of a random functional: white noise, another one for every sequence, times
@@ -163,32 +166,23 @@ class EnergyProbe(keras.Model):
     """
 
     def __init__(self, model: keras.Model, taps: Taps, structure: Any, read: Sequence[int] = ()):
-        # In float32: it reads weights itself, which a mixed policy of its own would round.
-        super().__init__(name=f"energy_probe_of_{model.name}", autocast=False, dtype="float32")
-        self.model = model
-        self._taps = taps
+        super().__init__(model, taps, structure, "energy")
         self._read = tuple(read)
-        self._structure = structure
-        self.built = True
-        if keras.backend.backend() == "tensorflow":
-            self.jit_compile = False  # XLA takes minutes to compile what runs for seconds
 
-    def call(self, inputs: list[Tensor]) -> dict[str, Tensor]:
-        """Returns "energy" and "early", each `(rows, calls)`, of `[*inputs, *others]`.
+    def call(self, inputs: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Returns energies and those of early steps, `(rows, calls)`, of `[*inputs, *others]`.
 
         The others are what `_functional` needs: cotangents of what is read.
         """
-        count = len(tree.flatten(self._structure))
-        given = tree.pack_sequence_as(self._structure, inputs[:count])
+        count = len(tree.flatten(self.structure))
+        given = tree.pack_sequence_as(self.structure, inputs[:count])
         others = inputs[count:]
-        shapes = [call.shape for call in self._taps.calls]
+        shapes = [call.shape for call in self.taps.calls]
         rows = ops.shape(inputs[0])[0]
-        # A state that the model carries on is none of its own here.
-        state = [(variable, variable.value) for variable in self.model.variables]
 
-        def functional(flat: Tensor) -> Tensor:
-            with keras.StatelessScope(state_mapping=state):
-                outputs, arguments, _ = self._taps.run(given, _unflattened(flat, shapes))
+        def functional(added: Tensor) -> Tensor:
+            with self.untouched():
+                outputs, arguments, _ = self.taps.run(given, _unflattened(added, shapes))
                 return self._functional(given, outputs, arguments, others)
 
         size = sum(math.prod(shape) for shape in shapes)
@@ -201,7 +195,7 @@ class EnergyProbe(keras.Model):
             energies.append(ops.sum(by_step, axis=-1))
             quarter = ops.sum(by_step[:, : max(1, steps // 4)], axis=-1)
             early.append(quarter if len(shape) == 2 else ops.full_like(quarter, np.nan))
-        return {"energy": ops.stack(energies, axis=-1), "early": ops.stack(early, axis=-1)}
+        return ops.stack(energies, axis=-1), ops.stack(early, axis=-1)
 
     def _functional(
         self, given: Any, outputs: Any, arguments: list[Tensor], others: list[Tensor]
@@ -209,7 +203,7 @@ class EnergyProbe(keras.Model):
         del given
         read = [arguments[k] for k in self._read] or tree.flatten(outputs)
         products = [
-            ops.sum(_flat(ops.cast(what, "float32") * cotangent), axis=-1, keepdims=True)
+            ops.sum(flat(ops.cast(what, "float32") * cotangent), axis=-1, keepdims=True)
             for what, cotangent in zip(read, others, strict=True)
         ]
         return sum(products[1:], products[0])
@@ -221,29 +215,20 @@ class EnergyProbe(keras.Model):
             rows: one array an input, flat.
             generator: of the functional.
         """
-        shapes = [self._taps.calls[k].input_shape for k in self._read] or self._taps.output_shapes
+        shapes = [self.taps.calls[k].input_shape for k in self._read] or self.taps.output_shapes
         count = len(rows[0])
         drawn = [generator.standard_normal((count, *shape)).astype("float32") for shape in shapes]
         return self._of_batches([*rows, *drawn])
 
     def _of_batches(self, rows: list[Array]) -> GradientEnergies:
-        count = len(rows[0])
-        size = min(count, ROWS)
-        found = []
-        for start in range(0, count, size):
-            # Functions are compiled for a number of rows, so the last batch is filled up.
-            points = np.resize(np.arange(start, min(start + size, count)), size)
-            part = self.predict_on_batch([array[points] for array in rows])
-            kept = min(size, count - start)
-            found.append([np.asarray(part[of], "float64")[:kept] for of in ("energy", "early")])
-        energy, early = (np.concatenate(parts).mean(axis=0) for parts in zip(*found, strict=True))
+        energy, early = (part.mean(axis=0) for part in self.by_batches(rows))
         reach = np.divide(early, energy, out=np.full_like(early, np.nan), where=energy > 0)
         reaches = tuple(None if np.isnan(share) else share for share in reach.tolist())
         return GradientEnergies(
-            tuple(call.name for call in self._taps.calls),
+            tuple(call.name for call in self.taps.calls),
             tuple(energy.tolist()),
             reaches,
-            count,
+            len(rows[0]),
         )
 
 
@@ -263,15 +248,11 @@ class _LossProbe(EnergyProbe):
         return self._of_batches([*rows, targets])
 
 
-def _flat(x: Tensor) -> Tensor:
-    return ops.reshape(x, (ops.shape(x)[0], -1))
-
-
-def _unflattened(flat: Tensor, shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
+def _unflattened(added: Tensor, shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
     ends = np.cumsum([math.prod(shape) for shape in shapes])
     starts = [0, *ends[:-1]]
-    rows = ops.shape(flat)[0]
+    rows = ops.shape(added)[0]
     return [
-        ops.reshape(flat[:, int(start) : int(end)], (rows, *shape))
+        ops.reshape(added[:, int(start) : int(end)], (rows, *shape))
         for start, end, shape in zip(starts, ends, shapes, strict=True)
     ]

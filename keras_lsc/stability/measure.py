@@ -12,7 +12,6 @@ from keras_lsc import arguments
 from keras_lsc.stability import lapack
 from keras_lsc.stability.accuracy import MEASURE, Accuracy
 from keras_lsc.stability.data import draw_rows, input_structure
-from keras_lsc.stability.energies import ROWS
 from keras_lsc.stability.finite import refuse_non_finite_weights
 from keras_lsc.stability.jacobians import JacobianProbe
 from keras_lsc.stability.radius import (
@@ -21,6 +20,7 @@ from keras_lsc.stability.radius import (
 )
 from keras_lsc.stability.report import StabilityReport, TransitionStatistics
 from keras_lsc.stability.stages import Stages, has_stages
+from keras_lsc.stability.taps import ROWS
 from keras_lsc.stability.transitions import TransitionMap
 
 Tensor = Any
@@ -302,7 +302,8 @@ def measure(
 ) -> StabilityReport:
     """Measures radius and RMS gain of every local transition of a model, in time and depth.
 
-    And, by one backward pass, the energy of the whole gradient at every layer.
+    And, by one backward pass, the energy of the whole gradient at every layer, and by two forward
+    passes that of a small difference.
 
     The points (a sequence, a time step of it) are drawn by NumPy, so the same weights, data and
     seed give the same radii on every backend. The weights are not changed.
@@ -356,5 +357,6 @@ def measure(
     if not gradient or not has_stages(model):
         return report
     few = [array[:ROWS] for array in rows]
-    found = Stages(model, few, input_structure(model)).measure(few, np.random.default_rng(seed))
+    stages = Stages(model, few, input_structure(model))
+    found = stages.measure(few, np.random.default_rng(seed), forward=True)
     return replace(report, gradient=found)

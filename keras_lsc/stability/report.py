@@ -13,7 +13,7 @@ from keras_lsc.stability.targets import Target, resolve
 
 OUTLIER_ISOTROPY = 0.5
 HEADER = ("transition", "of", "shape", "radius", "std", "gain", "isotropy")
-GRADIENT_HEADER = ("layer", "energy", "reach")
+GRADIENT_HEADER = ("layer", "energy", "reach", "forward")
 # The columns of words; those of numbers stand to the right.
 _TEXTS = 3
 _OPTIONAL = ("gradient", "unmeasured", "not_levelled")
@@ -77,12 +77,16 @@ class GradientEnergies:
         reaches: share of the energy from the first quarter of the steps; None for outputs without
             an axis of steps, and where the gradient is zero.
         sequences: number of sequences.
+        forward: energy of a small difference, a random one of what the first layers give out, by
+            what every layer gives out, over that at the first layers; 0 where it is lost in
+            rounding. None if it was not measured.
     """
 
     layers: tuple[str, ...]
     energies: tuple[float, ...]
     reaches: tuple[float | None, ...]
     sequences: int
+    forward: tuple[float, ...] | None = None
 
     @property
     def energy(self) -> np.ndarray:
@@ -111,28 +115,42 @@ class GradientEnergies:
             "energies": list(self.energies),
             "reaches": list(self.reaches),
             "sequences": self.sequences,
+            "forward": None if self.forward is None else list(self.forward),
         }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "GradientEnergies":
         """Returns the energies of which `values` is the dictionary, as `to_dict` gives it."""
         layers, energies, reaches = (tuple(values[n]) for n in ("layers", "energies", "reaches"))
-        return cls(layers, energies, reaches, values["sequences"])
+        forward = values.get("forward")
+        return cls(
+            layers,
+            energies,
+            reaches,
+            values["sequences"],
+            None if forward is None else tuple(forward),
+        )
 
     @property
     def rows(self) -> list[tuple[str, ...]]:
         """The rows of a table as texts, in the order of `GRADIENT_HEADER`."""
+        forward = ("-",) * len(self.layers)
+        if self.forward is not None:
+            forward = tuple(f"{energy:.3g}" for energy in self.forward)
         return [
-            (name, f"{energy:.3g}", "-" if math.isnan(reach) else f"{reach:.2f}")
-            for name, energy, reach in zip(self.layers, self.energy, self.reach, strict=True)
+            (name, f"{energy:.3g}", "-" if math.isnan(reach) else f"{reach:.2f}", difference)
+            for name, energy, reach, difference in zip(
+                self.layers, self.energy, self.reach, forward, strict=True
+            )
         ]
 
     @property
     def note(self) -> str:
         """What is to be said below the table."""
         return (
-            "energy of the gradient over that at the last layer, and the share of it from the "
-            f"first quarter of the steps, mean over {self.sequences} sequences"
+            "energy of the gradient over that at the last layer, the share of it from the first "
+            "quarter of the steps, and energy of a small difference over that at the first layer, "
+            f"mean over {self.sequences} sequences"
         )
 
     def __str__(self) -> str:

@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops, tree
 
 from keras_lsc import backend
+from keras_lsc.stability.differences import DifferenceProbe
 from keras_lsc.stability.energies import EnergyProbe, first_of, has_fixed_batch
 from keras_lsc.stability.layers import is_recurrent
 from keras_lsc.stability.levers import read_through
@@ -59,15 +60,27 @@ class Stages:
         self.below = [{kept.index(j) for j in below[k]} for k in kept]
         self._kept = kept
         self._probe = EnergyProbe(model, taps, structure, heads)
+        first = [kept[k] for k in range(len(kept)) if not self.below[k]]
+        self._differences = DifferenceProbe(model, taps, structure, first)
 
-    def measure(self, rows: list[Array], generator: np.random.Generator) -> GradientEnergies:
-        """The energy at every stage, on some sequences and with a functional drawn anew."""
+    def measure(
+        self, rows: list[Array], generator: np.random.Generator, forward: bool = False
+    ) -> GradientEnergies:
+        """The energy at every stage, on some sequences and with a functional drawn anew.
+
+        Args:
+            rows: one array an input, flat.
+            generator: of the functional, and of differences.
+            forward: whether to measure differences as well.
+        """
         found = self._probe.measure(rows, generator)
+        differences = self._differences.measure(rows, generator) if forward else None
         return GradientEnergies(
             tuple(found.layers[k] for k in self._kept),
             tuple(found.energies[k] for k in self._kept),
             tuple(found.reaches[k] for k in self._kept),
             found.sequences,
+            None if differences is None else tuple(differences[k] for k in self._kept),
         )
 
 

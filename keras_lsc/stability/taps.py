@@ -6,12 +6,15 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 from keras import ops, tree
 
 from keras_lsc import backend
 from keras_lsc.stability.layers import call_in_inference, is_recurrent
 
 Tensor = Any
+# Sequences of one pass.
+ROWS = 64
 # What a layer gives out, and what is passed on in its place.
 Visit = Callable[[keras.Layer, Any, Tensor], Tensor]
 
@@ -121,6 +124,55 @@ class Taps:
             for layer in self._layers:
                 stack.enter_context(_visiting(layer, visit))
             return call_in_inference(self._model, inputs)
+
+
+class TapsProbe(keras.Model):
+    """A model that looks at another one through its taps, so that `predict` compiles the looking.
+
+    Args:
+        model: the model to look at.
+        taps: its layer calls.
+        structure: a nest of the inputs that the model takes.
+        what: is measured, for the name.
+
+    Attributes:
+        model: the model.
+        taps: its layer calls.
+        structure: the nest.
+    """
+
+    def __init__(self, model: keras.Model, taps: Taps, structure: Any, what: str):
+        # In float32: it reads weights itself, which a mixed policy of its own would round.
+        super().__init__(name=f"{what}_probe_of_{model.name}", autocast=False, dtype="float32")
+        self.model = model
+        self.taps = taps
+        self.structure = structure
+        self.built = True
+        if keras.backend.backend() == "tensorflow":
+            self.jit_compile = False  # XLA takes minutes to compile what runs for seconds
+
+    def untouched(self) -> contextlib.AbstractContextManager[Any]:
+        """A scope in which a state that the model carries on is none of its own."""
+        state = [(variable, variable.value) for variable in self.model.variables]
+        return keras.StatelessScope(state_mapping=state)
+
+    def by_batches(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
+        """What `call` returns of all rows, in float64, a few rows at a time."""
+        count = len(arrays[0])
+        size = min(count, ROWS)
+        found = []
+        for start in range(0, count, size):
+            # Functions are compiled for a number of rows, so the last batch is filled up.
+            points = np.resize(np.arange(start, min(start + size, count)), size)
+            parts = tree.flatten(self.predict_on_batch([array[points] for array in arrays]))
+            kept = min(size, count - start)
+            found.append([np.asarray(part, "float64")[:kept] for part in parts])
+        return [np.concatenate(parts) for parts in zip(*found, strict=True)]
+
+
+def flat(x: Tensor) -> Tensor:
+    """`(rows, ...)` as `(rows, all others)`."""
+    return ops.reshape(x, (ops.shape(x)[0], -1))
 
 
 def leaves(model: keras.Model) -> list[keras.Layer]:
