@@ -6,6 +6,7 @@ from keras_lsc.pretrainer import LSCPretrainer
 from keras_lsc.stability.eigenvalues import Spectrum, eigenvalues
 from keras_lsc.stability.energies import gradient_energies
 from keras_lsc.stability.gradients import GradientGrid, gradient_grid
+from keras_lsc.stability.lyapunov import LyapunovExponents, lyapunov
 from keras_lsc.stability.measure import measure
 from keras_lsc.stability.report import GradientEnergies, StabilityReport
 from keras_lsc.stabilization import NotStabilizedError, stabilize
@@ -15,6 +16,7 @@ __all__ = [
     "GradientEnergies",
     "GradientGrid",
     "LSCPretrainer",
+    "LyapunovExponents",
     "NotLevelledError",
     "NotStabilizedError",
     "Spectrum",
@@ -27,6 +29,7 @@ __all__ = [
     "gradient_energies",
     "gradient_grid",
     "layers",
+    "lyapunov",
     "measure",
     "plot",
     "stability",

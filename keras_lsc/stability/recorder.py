@@ -33,6 +33,10 @@ class Direction:
         cell = self.layer.cell
         return list(cell.cells) if isinstance(cell, keras.layers.StackedRNNCells) else [cell]
 
+    def name_of(self, cell: Any) -> str:
+        """Its name, and that of the cell where it has several."""
+        return self.name if len(self.cells) == 1 else f"{self.name}.{cell.name}"
+
 
 def directions_of(layer: Any) -> list[Direction]:
     """Returns the passes of a recurrent layer: one, or two for `Bidirectional`."""

@@ -2,13 +2,14 @@
 
 import html
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 
 from keras_lsc import plot
+from keras_lsc.stability.tables import html_table, text_table
 from keras_lsc.stability.targets import Target, resolve
 
 OUTLIER_ISOTROPY = 0.5
@@ -154,10 +155,11 @@ class GradientEnergies:
         )
 
     def __str__(self) -> str:
-        return f"{_text(GRADIENT_HEADER, self.rows, 1)}\n{self.note}"
+        return f"{text_table(GRADIENT_HEADER, self.rows, 1)}\n{self.note}"
 
     def _repr_html_(self) -> str:
-        return f"{_html('gradient', GRADIENT_HEADER, self.rows, 1)}<p>{html.escape(self.note)}</p>"
+        table = html_table("gradient", GRADIENT_HEADER, self.rows, 1)
+        return f"{table}<p>{html.escape(self.note)}</p>"
 
 
 @dataclass(frozen=True)
@@ -335,16 +337,16 @@ class StabilityReport:
         return cls(**{**values, **parts})
 
     def __str__(self) -> str:
-        parts = [_text(HEADER, self.rows, _TEXTS)] if self.transitions else []
+        parts = [text_table(HEADER, self.rows, _TEXTS)] if self.transitions else []
         if self.gradient is not None:
-            parts.append(_text(GRADIENT_HEADER, self.gradient.rows, 1))
+            parts.append(text_table(GRADIENT_HEADER, self.gradient.rows, 1))
         return "\n".join([*parts, *self.notes])
 
     def _repr_html_(self) -> str:
         """The same as tables of a notebook."""
-        tables = _html(self.model, HEADER, self.rows, _TEXTS) if self.transitions else ""
+        tables = html_table(self.model, HEADER, self.rows, _TEXTS) if self.transitions else ""
         if self.gradient is not None:
-            tables += _html("gradient", GRADIENT_HEADER, self.gradient.rows, 1)
+            tables += html_table("gradient", GRADIENT_HEADER, self.gradient.rows, 1)
         notes = "<br>".join(html.escape(note) for note in self.notes)
         return f"{tables}<p>{notes}</p>"
 
@@ -442,32 +444,3 @@ class StabilityReport:
             if any(row.kind == kind for row in self.transitions)
         ]
         return plot.radii(self, ax=ax, labels=(label or "", ""), kinds=kinds)
-
-
-def _text(header: Sequence[str], rows: Sequence[Sequence[str]], texts: int) -> str:
-    """A table of which the first columns are words, to the left."""
-    lines = [header, *rows]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if i < texts else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    )
-
-
-def _html(caption: str, header: Sequence[str], rows: Sequence[Sequence[str]], texts: int) -> str:
-    def row(cells: Sequence[str], tag: str) -> str:
-        aligned = ("left" if i < texts else "right" for i in range(len(cells)))
-        parts = (
-            f'<{tag} style="text-align: {side}">{html.escape(cell)}</{tag}>'
-            for cell, side in zip(cells, aligned, strict=True)
-        )
-        return f"<tr>{''.join(parts)}</tr>"
-
-    body = "".join(row(cells, "td") for cells in rows)
-    return (
-        f"<table><caption>{html.escape(caption)}</caption>"
-        f"<thead>{row(header, 'th')}</thead><tbody>{body}</tbody></table>"
-    )

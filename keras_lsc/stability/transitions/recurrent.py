@@ -64,12 +64,11 @@ def _in_time(graph: Graph, call: Call, cell_index: int, layer: int) -> Found:
     taking_part: list[tuple[Any, tuple[Any, ...]]] = []
     for index, direction in enumerate(directions_of(call.layer)):
         cell = direction.cells[cell_index]
-        label = direction.name if len(direction.cells) == 1 else f"{direction.name}.{cell.name}"
         shapes = state_shapes(cell)
         sizes = "+".join(str(math.prod(shapes[k])) for k in differentiable_states(cell))
         rows.append(
             Transition(
-                f"{label}.time{graph.suffix(call)}",
+                f"{direction.name_of(cell)}.time{graph.suffix(call)}",
                 "time",
                 layer,
                 f"state {sizes}",
@@ -112,7 +111,7 @@ def _inside_stack(graph: Graph, call: Call, cell_index: int, layer: int) -> Tran
         inputs, states = _at_cell(points, call, 0, cell_index)
         return lambda x: step(cell, x, states)[0], inputs
 
-    name = f"{direction.name}.{cell.name}.depth{graph.suffix(call)}"
+    name = f"{direction.name_of(cell)}.depth{graph.suffix(call)}"
     return Transition(name, "depth", layer, "output", linearize, _weight(call))
 
 

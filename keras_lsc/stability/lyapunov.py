@@ -1,0 +1,387 @@
+"""The leading Lyapunov exponents of a model's recurrent layers, along real sequences.
+
+A local radius says what one step does to the most stretched direction of that step. What many
+steps do is said by the singular values of the product of their Jacobians. QR of the products, step
+after step, keeps their directions apart (Benettin et al. 1980). The product is followed from the
+last step to the first with transposed Jacobians: it has the same singular values, and a vector is
+multiplied by a transposed Jacobian in one backward pass, of whatever a cell is made.
+
+The state of stacked layers has a block triangular Jacobian, as a layer reads those below and none
+above. Its exponents are those of the layers, all together.
+"""
+
+import html
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_lsc import arguments, backend
+from keras_lsc.stability.data import draw_rows, input_structure
+from keras_lsc.stability.finite import refuse_non_finite_weights
+from keras_lsc.stability.graph import Call
+from keras_lsc.stability.recorder import (
+    Direction,
+    differentiable_states,
+    directions_of,
+    state_shapes,
+    step,
+)
+from keras_lsc.stability.tables import html_table, text_table
+from keras_lsc.stability.transitions import TransitionMap
+from keras_lsc.stability.transitions.points import flatten_states, unflatten_states
+
+Tensor = Any
+Array = np.ndarray
+
+# Parts that a sequence is cut into for the standard error.
+_BLOCKS = 4
+# What is written for a stretch that is zero, and which share of the largest one is rounding.
+_LEAST = 1e-30
+_ROUNDING = 4 * float(np.finfo("float32").eps)
+LYAPUNOV_HEADER = ("layer", "state", "exponents", "standard errors")
+
+
+@dataclass(frozen=True)
+class LyapunovExponents:
+    """The leading Lyapunov exponents of the recurrent layers of a model, per step.
+
+    Attributes:
+        layers: names of the layers (and directions, and stacked cells), bottom to top.
+        sizes: of their states.
+        exponents: of each layer, largest first; -inf where a direction is lost in one step.
+        errors: standard errors of them.
+        sequences: number of sequences.
+        steps: mean number of steps of a sequence that count.
+    """
+
+    layers: tuple[str, ...]
+    sizes: tuple[int, ...]
+    exponents: tuple[tuple[float, ...], ...]
+    errors: tuple[tuple[float, ...], ...]
+    sequences: int
+    steps: float
+
+    @property
+    def stack(self) -> np.ndarray:
+        """The leading exponents of the state of all layers together, largest first."""
+        count = max(len(of_layer) for of_layer in self.exponents)
+        return np.sort(np.concatenate([np.asarray(e) for e in self.exponents]))[::-1][:count]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the exponents as a dictionary of JSON types; None stands for -inf."""
+        return {
+            "layers": list(self.layers),
+            "sizes": list(self.sizes),
+            "exponents": [[_finite(value) for value in of_layer] for of_layer in self.exponents],
+            "errors": [[_finite(value) for value in of_layer] for of_layer in self.errors],
+            "sequences": self.sequences,
+            "steps": self.steps,
+        }
+
+    @property
+    def rows(self) -> list[tuple[str, ...]]:
+        """The rows of a table as texts, in the order of `LYAPUNOV_HEADER`."""
+        return [
+            (name, str(size), _numbers(values, "+.4f"), _numbers(errors, ".4f"))
+            for name, size, values, errors in zip(
+                self.layers, self.sizes, self.exponents, self.errors, strict=True
+            )
+        ]
+
+    @property
+    def notes(self) -> list[str]:
+        """What is to be said below the table, a sentence each."""
+        largest = float(self.stack[0])
+        if largest > 0:
+            meaning = "two near states part: backward, gradients explode"
+        elif math.isfinite(largest) and largest < 0:
+            meaning = f"a state is forgotten by half in {math.log(2) / -largest:.3g} steps"
+        else:
+            meaning = "distances stay" if largest == 0 else "a state is forgotten in one step"
+        return [
+            f"per step, mean over {self.sequences} sequences of {self.steps:.4g} steps",
+            f"largest exponent {largest:+.4f}: {meaning}",
+        ]
+
+    def __str__(self) -> str:
+        return "\n".join([text_table(LYAPUNOV_HEADER, self.rows, 1), *self.notes])
+
+    def _repr_html_(self) -> str:
+        notes = "<br>".join(html.escape(note) for note in self.notes)
+        return f"{html_table('Lyapunov exponents', LYAPUNOV_HEADER, self.rows, 1)}<p>{notes}</p>"
+
+
+def lyapunov(
+    model: keras.Model,
+    x: Any,
+    k: int = 4,
+    *,
+    samples: int = 16,
+    transient: int | None = None,
+    seed: int = 0,
+) -> LyapunovExponents:
+    """Measures the leading Lyapunov exponents of every recurrent layer, along real sequences.
+
+    The mean over steps of the logarithms by which the time transitions stretch k directions that
+    are kept apart. A positive one is chaos, and gradients that explode; -1/s forgets in s steps.
+    Steps that are masked do not count, sequences that are padding from end to end neither.
+
+    Args:
+        model: a built Sequential or functional `keras.Model` with recurrent layers.
+        x: its inputs, as `measure` takes them; long sequences give closer numbers.
+        k: number of exponents of a layer; all of them where its state is smaller.
+        samples: number of sequences.
+        transient: number of steps at both ends of a sequence that do not count: at the beginning
+            states, and at the end directions, are not yet where they stay. A tenth without it.
+        seed: Integer, seed of the draw of the sequences and of the first directions.
+
+    Returns:
+        `LyapunovExponents`; print it for a table.
+
+    Raises:
+        TypeError: `model` is not a Sequential or functional Keras model, or x is not numeric.
+        ValueError: the model has no recurrent layer or an unsupported part, its weights are not
+            finite, no step is left to count, or another argument is out of range.
+
+    Source: Benettin et al. 1980; of recurrent networks Engelken et al., arXiv 2006.02427.
+
+    Example:
+        >>> import keras, keras_lsc, numpy as np
+        >>> model = keras.Sequential([keras.Input((50, 3)), keras.layers.GRU(16)])
+        >>> found = keras_lsc.lyapunov(model, np.random.normal(size=(16, 50, 3)), k=2)
+        >>> len(found.exponents[0]), found.exponents[0][0] > found.exponents[0][1]
+        (2, True)
+    """
+    k = arguments.positive_integer("k", k)
+    samples = arguments.positive_integer("samples", samples)
+    seed = arguments.integer("seed", seed, at_least=0)
+    if transient is not None:
+        transient = arguments.integer("transient", transient, at_least=0)
+    transition_map = TransitionMap(model)
+    if not transition_map.is_recurrent:
+        raise ValueError(
+            f"Model {model.name!r} is feed-forward: it has no time in which distances could grow."
+        )
+    refuse_non_finite_weights(model)
+    rows = draw_rows(x, samples, seed, input_structure(model))
+    probe = _ExponentProbe(transition_map, k)
+    generator = np.random.default_rng([seed, 6])
+    directions = [_orthonormal(len(rows[0]), *shape, generator) for shape in probe.shapes]
+    found = probe.predict_on_batch([*rows, *directions])
+    exponents, errors, counted = [], [], []
+    for part in found:
+        stretches, valid = (np.asarray(part[of], "float64") for of in ("stretches", "valid"))
+        weights = _weights(valid, transient)
+        exponents.append(_means(stretches, weights))
+        errors.append(_errors(stretches, weights > 0))
+        counted.append(float((weights > 0).sum(axis=1).mean()))
+    return LyapunovExponents(
+        tuple(cell.name for cell in probe.cells),
+        tuple(size for size, _ in probe.shapes),
+        tuple(tuple(sorted(values.tolist(), reverse=True)) for values in exponents),
+        tuple(tuple(values.tolist()) for values in errors),
+        len(rows[0]),
+        float(np.mean(counted)),
+    )
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """A cell that runs along time: of a call, one of its directions, and which of its cells."""
+
+    call: Call
+    direction: int
+    index: int
+    name: str
+
+    @property
+    def owner(self) -> Direction:
+        return directions_of(self.call.layer)[self.direction]
+
+    @property
+    def cell(self) -> Any:
+        return self.owner.cells[self.index]
+
+
+class _ExponentProbe(keras.Model):
+    """A model whose output are logarithms of stretches, so `predict` compiles and runs it."""
+
+    def __init__(self, transition_map: TransitionMap, k: int):
+        model = transition_map.model
+        super().__init__(name=f"exponent_probe_of_{model.name}", autocast=False, dtype="float32")
+        self.model = model
+        self._map = transition_map
+        self.cells = list(_cells(transition_map))
+        self.shapes = [(size, min(size, k)) for size in map(_size, self.cells)]
+        self.built = True
+        if keras.backend.backend() == "tensorflow":
+            self.jit_compile = False  # XLA takes minutes to compile what runs for seconds
+
+    def call(self, inputs: list[Tensor]) -> list[dict[str, Tensor]]:
+        """Returns of every cell "stretches", `(rows, steps, k)`, and "valid", `(rows, steps)`."""
+        first = len(inputs) - len(self.cells)
+        x, directions = inputs[:first], inputs[first:]
+        points = self._map.sample(x, ops.zeros((ops.shape(x[0])[0],), dtype="float32"))
+        found = []
+        for cell, start in zip(self.cells, directions, strict=True):
+            record = points.records[cell.call]
+            sequence, states = _along_time(cell, record)
+            valid = record["mask"]
+            shape = ops.shape(sequence)[:2]
+            valid = ops.ones(shape, "bool") if valid is None else ops.broadcast_to(valid, shape)
+            if cell.owner.go_backwards:
+                valid = ops.flip(valid, axis=1)
+            found.append(
+                {
+                    "stretches": _stretches(cell.cell, sequence, states, valid, start),
+                    "valid": ops.cast(valid, "float32"),
+                }
+            )
+        return found
+
+
+def _cells(transition_map: TransitionMap) -> Sequence[_Cell]:
+    found = []
+    for call in transition_map.recurrent_calls:
+        for number, direction in enumerate(directions_of(call.layer)):
+            for index, cell in enumerate(direction.cells):
+                name = direction.name_of(cell) + transition_map.graph.suffix(call)
+                found.append(_Cell(call, number, index, name))
+    return found
+
+
+def _size(cell: _Cell) -> int:
+    shapes = state_shapes(cell.cell)
+    return sum(math.prod(shapes[k]) for k in differentiable_states(cell.cell))
+
+
+def _along_time(cell: _Cell, record: dict[str, Any]) -> tuple[Tensor, list[Tensor]]:
+    """What a cell read at every step, and its states before it, in the order that it took them."""
+    sequence = record["inputs"]
+    if cell.owner.go_backwards:
+        sequence = ops.flip(sequence, axis=1)
+    states = list(record["states"][cell.direction])
+    steps = ops.shape(sequence)[1]
+    for lower in cell.owner.cells[: cell.index]:
+        count = len(state_shapes(lower))
+        below = [_merged(state) for state in states[:count]]
+        outputs = step(lower, _merged(sequence), below)[0]
+        sequence = ops.reshape(outputs, (-1, steps, *outputs.shape[1:]))
+        states = states[count:]
+    return sequence, states[: len(state_shapes(cell.cell))]
+
+
+def _merged(x: Tensor) -> Tensor:
+    return ops.reshape(x, (-1, *x.shape[2:]))
+
+
+def _stretches(
+    cell: Any, sequence: Tensor, states: list[Tensor], valid: Tensor, start: Tensor
+) -> Tensor:
+    """Logarithms by which every step stretches k directions, `(rows, steps, k)`.
+
+    Args:
+        cell: one step.
+        sequence: `(rows, steps, features)`.
+        states: before every step, each `(rows, steps, ...)`.
+        valid: `(rows, steps)` booleans; other steps leave everything as it is.
+        start: the first directions, orthonormal, `(rows, size, k)`.
+    """
+    shapes, moved = state_shapes(cell), differentiable_states(cell)
+    count = start.shape[2]
+
+    def repeated(x: Tensor) -> Tensor:
+        return ops.repeat(x, count, axis=0)
+
+    def pulled_back(x: Tensor, before: list[Tensor], directions: Tensor) -> Tensor:
+        x, before = repeated(x), [repeated(state) for state in before]
+
+        def next_state(flat: Tensor) -> Tensor:
+            now = list(before)
+            for k, part in zip(
+                moved, unflatten_states(flat, [shapes[k] for k in moved]), strict=True
+            ):
+                now[k] = ops.cast(part, before[k].dtype)
+            _, after = step(cell, x, now)
+            return ops.cast(flatten_states([after[k] for k in moved]), "float32")
+
+        flat = ops.cast(flatten_states([before[k] for k in moved]), "float32")
+        value, pullback = backend.vjp(next_state, flat)
+        # A row a direction.
+        rows = ops.reshape(ops.transpose(directions, (0, 2, 1)), ops.shape(value))
+        pulled = ops.reshape(pullback(rows), (-1, count, start.shape[1]))
+        return ops.transpose(pulled, (0, 2, 1))
+
+    def advance(directions: Tensor, at: list[Any]) -> tuple[Tensor, Tensor]:
+        x, keep, *before = at
+        pulled = pulled_back(x, before, directions)
+        q, r = ops.qr(pulled)
+        stretches = ops.abs(ops.diagonal(r, axis1=1, axis2=2))
+        # Below that it is rounding; QR goes on with any direction orthogonal to the others.
+        is_lost = stretches <= _ROUNDING * ops.max(stretches, axis=-1, keepdims=True)
+        logarithms = ops.log(ops.where(is_lost, _LEAST, ops.maximum(stretches, _LEAST)))
+        keep = ops.reshape(keep, (-1, 1))
+        kept = ops.where(keep[..., None], q, directions)
+        return kept, ops.where(keep, logarithms, ops.zeros_like(logarithms))
+
+    steps = [ops.flip(ops.swapaxes(part, 0, 1), axis=0) for part in (sequence, valid, *states)]
+    _, found = ops.scan(advance, start, steps)
+    return ops.swapaxes(ops.flip(found, axis=0), 0, 1)
+
+
+def _orthonormal(rows: int, size: int, k: int, generator: np.random.Generator) -> Array:
+    return np.linalg.qr(generator.standard_normal((rows, size, k)))[0].astype("float32")
+
+
+def _weights(valid: Array, transient: int | None) -> Array:
+    """How much every step counts, `(rows, steps)`: smoothly from none to all and back.
+
+    What turns as it is stretched, as by a rotation, is averaged far faster by weights that begin
+    and end smoothly than by equal ones (Das et al. 2017).
+    """
+    order = np.cumsum(valid > 0, axis=1)
+    count = order[:, -1:]
+    skipped = count // 10 if transient is None else np.full_like(count, transient)
+    inside = (valid > 0) & (order > skipped) & (order <= count - skipped)
+    left = np.maximum(count - 2 * skipped, 1)
+    place = np.clip((order - skipped - 0.5) / left, 1e-3, 1 - 1e-3)
+    weights = np.where(inside, np.exp(-1.0 / (place * (1 - place)) + 4.0), 0.0)
+    if not inside.any():
+        raise ValueError(
+            f"No step is left to count: sequences have {int(count.max())} valid steps at most, and "
+            f"{int(skipped.max())} at both ends are left out. Give longer ones, or a smaller "
+            "transient."
+        )
+    return weights
+
+
+def _means(stretches: Array, weights: Array) -> Array:
+    """Weighted means over steps and sequences, `(k,)`; -inf where a direction was lost."""
+    values = np.einsum("rt,rtk->k", weights, stretches) / weights.sum()
+    lost = (stretches <= math.log(_LEAST) * 0.99) & (weights > 0)[..., None]
+    return np.where(lost.any(axis=(0, 1)), -np.inf, values)
+
+
+def _errors(stretches: Array, inside: Array) -> Array:
+    """Standard errors, `(k,)`, from the means of parts of the sequences."""
+    parts = []
+    for values, counts in zip(stretches, inside, strict=True):
+        for block in np.array_split(values[counts], _BLOCKS):
+            if len(block):
+                parts.append(block.mean(axis=0))
+    if len(parts) < 2:
+        return np.full(stretches.shape[-1], np.nan)
+    return np.std(parts, axis=0, ddof=1) / math.sqrt(len(parts))
+
+
+def _numbers(values: Sequence[float], form: str) -> str:
+    return " ".join(f"{value:{form}}" for value in values)
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
