@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from keras_lsc.plot.checks import check_type
-from keras_lsc.plot.style import WIDTH, legend_below, marker_style, new_axes
+from keras_lsc.plot.style import WIDTH, legend_below, marker_style, new_axes, spread
 
 _SMALLEST_DIFFERENCE = 1e-9
 
@@ -59,7 +59,8 @@ def backends(comparison: Any, ax: Any = None) -> Any:
     times.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     times.xaxis.set_minor_locator(NullLocator())
     times.set_xlabel("milliseconds of a step")
-    _spread_log_axis(times, least=8.0)
+    # So that labels fit.
+    times.set_xlim(spread(times.get_xlim(), least=8.0))
     first, *others = rows
     kinds = ("radius_difference", "output_difference", "gradient_difference")
     # A line without points takes room outside the figure, so a lone backend has none.
@@ -86,10 +87,3 @@ def backends(comparison: Any, ax: Any = None) -> Any:
             legend_below(panel, columns=3)
     times.set_title(comparison.model, fontsize=10, loc="left")
     return panels
-
-
-def _spread_log_axis(ax: Any, least: float) -> None:
-    """Makes the right end of the axis at least so many times the left, so that labels fit."""
-    left, right = ax.get_xlim()
-    missing = max(1.0, least * left / right) ** 0.5
-    ax.set_xlim(left / missing, right * missing)

@@ -65,3 +65,10 @@ def legend_below(ax: Any, columns: int) -> None:
         columnspacing=1.4,
         handletextpad=0.4,
     )
+
+
+def spread(limits: tuple[float, float], least: float) -> tuple[float, float]:
+    """Limits of a log axis whose upper one is at least so many times the lower."""
+    low, high = limits
+    missing = max(1.0, least * low / high) ** 0.5
+    return low / missing, high * missing
