@@ -681,6 +681,12 @@ FUNCTIONS = (
         },
     ),
     Function(
+        "plot.energies",
+        plot.energies,
+        lambda: {"reports": {"a": _report()}},
+        {"reports": Sort((), (None, 1, "x", [], {}, {"a": None}, {"a": 1}, {"a": []}, print))},
+    ),
+    Function(
         "plot.eigenvalues",
         plot.eigenvalues,
         lambda: {"before": _spectrum()},

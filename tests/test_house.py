@@ -84,7 +84,7 @@ def test_the_map_names_every_room_and_what_is_in_it():
     (house,) = re.findall(r"```\n(keras_lsc/ .*?)```", text, flags=re.DOTALL)
     named = set(re.findall(r"[\w.]+\.py\b|\w+(?=/)", house))
     # The rooms whose files are each named; of the others the folder is.
-    for room in ("stability", "zoo", "comparison"):
+    for room in ("stability", "plot", "zoo", "comparison"):
         for path in (PACKAGE / room).iterdir():
             if path.name not in ("__init__.py", "__pycache__"):
                 assert path.name in named, path

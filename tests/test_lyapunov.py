@@ -115,39 +115,52 @@ def test_exponents_of_lorenz_equations():
     np.testing.assert_allclose(per_time, [0.906, 0.0, -14.572], atol=0.02)
 
 
-def products_of_jacobians(cell, x, states):
-    """Mean over steps of the log stretches by finite differences, forward in time, in NumPy."""
-    steps = len(x)
-    size = sum(state.shape[-1] for state in states[0])
-    directions = np.linalg.qr(np.random.default_rng(1).standard_normal((size, size)))[0]
-    logs = []
-    for t in range(steps):
-        before = np.concatenate(states[t], axis=-1)[0]
-        moved = np.stack([before + 1e-3 * sign * row for row in np.eye(size) for sign in (1, -1)])
-        parts = np.split(moved, np.cumsum([s.shape[-1] for s in states[t]])[:-1], axis=-1)
-        inputs = np.repeat(x[t : t + 1], len(moved), axis=0)
-        _, after = cell(ops.convert_to_tensor(inputs), [ops.convert_to_tensor(p) for p in parts])
-        after = np.concatenate([to_numpy(part) for part in after], axis=-1)
-        jacobian = ((after[::2] - after[1::2]) / 2e-3).T
-        directions, r = np.linalg.qr(jacobian @ directions)
-        logs.append(np.log(np.abs(np.diag(r))))
-    return np.array(logs)
+def jacobian(cell, x, state):
+    """Of the new state of a cell by the old one, by central differences."""
+    sizes = [part.shape[-1] for part in state]
+    flat = np.concatenate(state, axis=-1)[0]
+    rows = np.stack([flat + sign * row for row in 1e-2 * np.eye(len(flat)) for sign in (1, -1)])
+    parts = np.split(rows.astype("float32"), np.cumsum(sizes)[:-1], axis=-1)
+    inputs = ops.convert_to_tensor(np.repeat(x, len(rows), axis=0))
+    _, after = cell(inputs, [ops.convert_to_tensor(part) for part in parts])
+    after = np.concatenate([to_numpy(part) for part in after], axis=-1).astype("float64")
+    return ((after[::2] - after[1::2]) / 2e-2).T
+
+
+def states_along(cell, x):
+    """The states of a cell before every step of one sequence."""
+    states = [[to_numpy(part) for part in cell.get_initial_state(batch_size=1)]]
+    for t in range(x.shape[1] - 1):
+        before = [ops.convert_to_tensor(part) for part in states[-1]]
+        states.append([to_numpy(part) for part in cell(ops.convert_to_tensor(x[:, t]), before)[1]])
+    return states
 
 
 @pytest.mark.parametrize("kind", [layers.GRU, layers.LSTM])
-def test_exponents_of_gated_cells_are_those_of_the_product_of_jacobians(kind):
+def test_at_a_fixed_point_they_are_the_log_moduli_of_its_jacobian(kind):
     keras.utils.set_random_seed(3)
-    steps = 150
-    layer = kind(3, return_sequences=True)
-    model = keras.Sequential([keras.Input((steps, 2)), layer])
-    x = np.random.default_rng(0).standard_normal((1, steps, 2)).astype("float32")
-    states = [[to_numpy(s) for s in layer.cell.get_initial_state(batch_size=1)]]
-    for t in range(steps - 1):
-        before = [ops.convert_to_tensor(s) for s in states[-1]]
-        states.append([to_numpy(s) for s in layer.cell(x[:, t], before)[1]])
-    logs = products_of_jacobians(layer.cell, x[0], states)
-    found = keras_lsc.lyapunov(model, x, k=2, transient=15)
-    np.testing.assert_allclose(found.exponents[0], logs[15:-15].mean(axis=0)[:2], atol=0.04)
+    layer = kind(3)
+    model = keras.Sequential([keras.Input((300, 2)), layer])
+    x = np.full((1, 300, 2), 0.5, "float32")
+    state = states_along(layer.cell, x[:, :150])[-1]
+    moduli = np.sort(np.abs(np.linalg.eigvals(jacobian(layer.cell, x[:, 0], state))))[::-1]
+    found = keras_lsc.lyapunov(model, x, k=2, transient=100)
+    np.testing.assert_allclose(found.exponents[0], np.log(moduli[:2]), atol=0.02)
+
+
+def test_along_a_sequence_all_of_them_add_up_to_the_log_volume():
+    keras.utils.set_random_seed(3)
+    layer = layers.GRU(3)
+    model = keras.Sequential([keras.Input((200, 2)), layer])
+    x = np.random.default_rng(0).standard_normal((1, 200, 2)).astype("float32")
+    volumes = [
+        np.log(np.abs(np.linalg.det(jacobian(layer.cell, x[:, t], state))))
+        for t, state in enumerate(states_along(layer.cell, x))
+    ]
+    found = keras_lsc.lyapunov(model, x, k=3, transient=20)
+    error = np.std(volumes) / np.sqrt(len(volumes))
+    assert sum(found.exponents[0]) == pytest.approx(np.mean(volumes), abs=3 * error)
+    assert error < 0.1 * abs(np.mean(volumes))
 
 
 def test_masked_steps_do_not_count():

@@ -1,5 +1,7 @@
 """The pictures show the figures: positions of markers, points and colours are those measured."""
 
+from dataclasses import replace
+
 import keras
 import matplotlib as mpl
 import numpy as np
@@ -12,7 +14,7 @@ import keras_lsc
 from keras_lsc import plot
 from keras_lsc.stability.gradients import GradientGrid
 from keras_lsc.stability.radius import spectral_radius
-from keras_lsc.stability.report import StabilityReport, TransitionStatistics
+from keras_lsc.stability.report import GradientEnergies, StabilityReport, TransitionStatistics
 
 mpl.use("Agg")
 pytestmark = pytest.mark.once
@@ -161,6 +163,72 @@ def test_a_gradient_that_is_zero_is_drawn_at_the_end_of_the_scale(reports):
     (image,) = plot.gradient_grids(grid).get_images()
     assert np.isfinite(image.get_array()).all()
     assert image.norm(image.get_array()[0, 0]) <= 0.0
+
+
+def _energies(*values, layers=None):
+    names = layers or tuple(f"layer_{k}" for k in range(len(values)))
+    return GradientEnergies(names, values, (None,) * len(values), 8)
+
+
+def test_energies_are_those_of_the_reports_from_the_input_upwards(reports):
+    own = pyplot.subplots()[1]
+    names = reports[0].gradient.layers
+    second = replace(reports[1].gradient, layers=names)
+    ax = plot.energies({"narrow": reports[0], "wide": second}, own)
+    assert ax is own
+    assert ax.get_yscale() == "log"
+    lines = labelled(ax)
+    assert list(lines) == ["narrow", "wide"]
+    for report, line in zip(reports, lines.values(), strict=True):
+        np.testing.assert_array_equal(line.get_xdata(), [1, 2, 3])
+        np.testing.assert_array_equal(line.get_ydata(), report.energy)
+    assert list(ax.get_xticks()) == [1, 2, 3]
+    assert tuple(tick.get_text() for tick in ax.get_xticklabels()) == names
+    (level,) = [line for line in ax.get_lines() if line not in lines.values()]
+    assert list(level.get_ydata()) == [1, 1]
+    assert lines["narrow"].get_color() != lines["wide"].get_color()
+    assert lines["narrow"].get_marker() != lines["wide"].get_marker()
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["narrow", "wide"]
+
+
+def test_energies_that_hardly_differ_look_level():
+    ax = plot.energies({"level": _energies(0.97, 1.02, 1.0)})
+    low, high = ax.get_ylim()
+    assert low == pytest.approx(0.1, rel=0.05)
+    assert high == pytest.approx(10.0, rel=0.05)
+
+
+def test_a_gradient_that_is_zero_leaves_the_other_energies_on_the_axis():
+    ax = plot.energies({"dead": _energies(0.0, 1e-4, 1.0), "level": _energies(1.0, 1.0, 1.0)})
+    low, high = ax.get_ylim()
+    assert 1e-5 < low < 1e-4
+    assert 1.0 < high < 10.0
+
+
+def test_layers_are_numbered_where_they_are_many_or_have_several_names():
+    many = plot.energies({"start": _energies(*np.ones(9))})
+    first, second = (_energies(1.0, 1.0, layers=(f"gru_{k}", "top")) for k in range(2))
+    differing = plot.energies({"first": first, "second": second})
+    for ax in (many, differing):
+        for tick, at in zip(ax.get_xticklabels(), ax.get_xticks(), strict=True):
+            assert tick.get_text() == str(int(at)) == f"{at:g}"
+
+
+def test_energies_refuse_what_cannot_be_drawn_together(reports):
+    with pytest.raises(ValueError, match=r"'two' has 2, 'three' has 3[.] Draw them on an Axes"):
+        plot.energies({"two": _energies(1.0, 1.0), "three": reports[0]})
+    with pytest.raises(
+        ValueError, match=r"'start' holds no gradient.*gradient_energies\(model, x\)"
+    ):
+        plot.energies({"start": _with_nan()})
+    with pytest.raises(ValueError, match="'start' is 0 at the last layer, 'layer_1'"):
+        plot.energies({"start": _energies(1.0, 0.0)})
+    with pytest.raises(ValueError, match="'start' is nan at the last layer, 'layer_1'"):
+        plot.energies({"start": _energies(1.0, np.nan)})
+    with pytest.raises(ValueError, match=r"dictionary from the name of a start.*Name it"):
+        plot.energies(reports[0])
+    with pytest.raises(ValueError, match="no report to draw"):
+        plot.energies({})
 
 
 def test_eigenvalues_have_the_radii_that_measure_reports(data):
@@ -336,6 +404,10 @@ def test_pictures_of_what_is_not_theirs(given):
         plot.backends(given)
     with pytest.raises(ValueError, match="grid"):
         plot.gradient_grids(given)
+    with pytest.raises(ValueError, match="report"):
+        plot.energies(given)
+    with pytest.raises(ValueError, match="'start' must be a StabilityReport or GradientEnergies"):
+        plot.energies({"start": given})
     with pytest.raises(ValueError, match=r"spike|raster"):
         plot.spike_raster(given)
     with pytest.raises(ValueError, match="histor"):

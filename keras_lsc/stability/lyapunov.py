@@ -317,21 +317,31 @@ def _stretches(
         pulled = ops.reshape(pullback(rows), (-1, count, start.shape[1]))
         return ops.transpose(pulled, (0, 2, 1))
 
-    def advance(directions: Tensor, at: list[Any]) -> tuple[Tensor, Tensor]:
+    def advance(carry: Tensor, at: list[Any]) -> tuple[Tensor, Tensor]:
         x, keep, *before = at
+        directions = carry[:, :-1]
         pulled = pulled_back(x, before, directions)
         q, r = ops.qr(pulled)
         stretches = ops.abs(ops.diagonal(r, axis1=1, axis2=2))
         # Below that it is rounding; QR goes on with any direction orthogonal to the others.
         is_lost = stretches <= _ROUNDING * ops.max(stretches, axis=-1, keepdims=True)
         logarithms = ops.log(ops.where(is_lost, _LEAST, ops.maximum(stretches, _LEAST)))
-        keep = ops.reshape(keep, (-1, 1))
-        kept = ops.where(keep[..., None], q, directions)
-        return kept, ops.where(keep, logarithms, ops.zeros_like(logarithms))
+        keep = ops.reshape(keep, (-1, 1, 1))
+        logarithms = ops.expand_dims(logarithms, 1)
+        carry = ops.concatenate(
+            [
+                ops.where(keep, q, directions),
+                ops.where(keep, logarithms, ops.zeros_like(logarithms)),
+            ],
+            axis=1,
+        )
+        return carry, carry
 
     steps = [ops.flip(ops.swapaxes(part, 0, 1), axis=0) for part in (sequence, valid, *states)]
-    _, found = ops.scan(advance, start, steps)
-    return ops.swapaxes(ops.flip(found, axis=0), 0, 1)
+    # Keras' scan on TensorFlow emits what it carries: the logarithms are one more row of it.
+    first = ops.concatenate([start, ops.zeros_like(start[:, :1])], axis=1)
+    _, found = ops.scan(advance, first, steps)
+    return ops.swapaxes(ops.flip(found[:, :, -1], axis=0), 0, 1)
 
 
 def _orthonormal(rows: int, size: int, k: int, generator: np.random.Generator) -> Array:
