@@ -143,6 +143,7 @@ bench: $(TEST)/installed
 		KERAS_BACKEND=$$backend $(TEST)/bin/python benchmarks/pretraining.py; \
 		KERAS_BACKEND=$$backend $(TEST)/bin/python benchmarks/datasets.py; \
 		KERAS_BACKEND=$$backend $(TEST)/bin/python -m benchmarks.radius; \
+		KERAS_BACKEND=$$backend $(TEST)/bin/python -m benchmarks.levelling; \
 	done
 	KERAS_BACKEND=jax $(TEST)/bin/python benchmarks/accuracy.py
 	$(TEST)/bin/python benchmarks/tables.py

@@ -7,7 +7,9 @@
 
 import argparse
 import json
+import math
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -376,6 +378,135 @@ def compared(row: dict[str, Any]) -> list[str]:
     ]
 
 
+def levelling() -> str:
+    """What levelling costs: a pass beside a training step, and the whole beside pre-training."""
+    body = []
+    ratios: list[float] = []
+    speedups: list[float] = []
+    for backend, name in BACKENDS.items():
+        result = stored(f"levelling_{backend}.json")
+        passes = {row["network"]: row for row in result.get("cost", [])}
+        wholes = {(row["network"], row["method"]): row for row in result.get("whole", [])}
+        for network in dict.fromkeys([*passes, *(network for network, _ in wholes)]):
+            cells = [""] * 6
+            if network in passes:
+                row = passes[network]
+                ratios.append(row["ratio"])
+                cells[:3] = [spread_of(row[of]) for of in ("training_step", "gradient_pass")] + [
+                    f"{row['ratio']:.2f}"
+                ]
+            level, lsc = (wholes.get((network, method)) for method in ("level", "lsc"))
+            if level:
+                cells[3] = whole_time(level, "passes", wholes)
+            if lsc:
+                cells[4] = whole_time(lsc, "updates", wholes)
+            if level and lsc and not level["is_lower_bound"]:
+                speedup = lsc["seconds"] / level["seconds"]
+                if speedup >= 10 or not lsc["is_lower_bound"]:
+                    speedups.append(speedup)
+                cells[5] = f"{'over ' if lsc['is_lower_bound'] else ''}{times(speedup)}"
+            body.append([name, network, *cells])
+    if not body:
+        return "Levelled starts were not timed."
+    header = ["backend", "network", "training step", "pass", "ratio"]
+    header += ['method `"level"`', 'method `"lsc"`', "times faster"]
+    in_a_tenth = "networks are levelled in at most a tenth of the time of pre-training"
+    note = (
+        "A pass measures the energy of the gradient at every layer, on 64 sequences; the training "
+        "step is one of Adam on the same 64. Medians of a process in which they take turns, and in "
+        "brackets the quartiles. The two methods are the whole of `stabilize`, compilation and "
+        "report included (of the first it is also said when its passes were done), with the passes "
+        "of the first and the updates of the second (target `variance`). What did not end in the "
+        "time that it was given is a lower bound, beside what the updates that a narrower network "
+        "of the same depth needs would take. "
+        f"{of_goal(ratios, lambda ratio: ratio <= 1.2, 'passes cost at most 1.2 steps')}"
+        f"{of_goal(speedups, lambda speedup: speedup >= 10, in_a_tenth)}"
+        "Command: `python -m benchmarks.levelling`."
+    )
+    return f"{table(header, body)}\n\n{note}"
+
+
+def of_goal(values: list[float], is_met: Callable[[float], bool], what: str) -> str:
+    """How many of some figures meet their goal."""
+    if not values:
+        return ""
+    return f"{sum(map(is_met, values))} of {len(values)} {what}. "
+
+
+def spread_of(samples: dict[str, float]) -> str:
+    """Median and quartiles in milliseconds."""
+    low, middle, high = (milliseconds(samples[of]) for of in ("low", "median", "high"))
+    return f"{middle} ms ({low} to {high})"
+
+
+def whole_time(row: dict[str, Any], counted: str, wholes: dict[Any, dict[str, Any]]) -> str:
+    """Seconds of one `stabilize`, or what is known of them."""
+    count = f"{row.get(counted, 0)} {counted}"
+    if "levelled_after" in row:
+        count += f", done after {row['levelled_after']:.1f} s"
+    if not row["is_lower_bound"]:
+        missed = "" if row["reached"] else ", not reached"
+        return f"{row['seconds']:.1f} s ({count}{missed})"
+    about = ""
+    narrower = wholes.get((row["narrower"], row["method"]))
+    if row.get("update") and narrower and not narrower["is_lower_bound"]:
+        needed = narrower["updates"]
+        expected = row["first_update_after"] + (needed - 1) * row["update"]["median"]
+        if needed > row["updates"]:
+            about = f"; {needed} would take {expected:.0f} s"
+    return f"over {row['seconds']:.0f} s ({count}{about})"
+
+
+def levelled_grid() -> str:
+    """How level every cell gets at every depth."""
+    found = {
+        name: rows
+        for backend, name in BACKENDS.items()
+        if (rows := stored(f"levelling_{backend}.json").get("grid"))
+    }
+    if not found:
+        return "No network was levelled."
+    depths = sorted({row["depth"] for rows in found.values() for row in rows})
+    body = []
+    for name, rows in found.items():
+        by_cell = {(row["cell"], row["depth"]): row for row in rows}
+        for cell in dict.fromkeys(row["cell"] for row in rows):
+            ratios = [levelled(by_cell.get((cell, depth))) for depth in depths]
+            body.append([name, cell, *ratios])
+    every = [row for rows in found.values() for row in rows]
+    reached = [row for row in every if row["reached"]]
+    refused = [
+        f"{row['cell']} {row['depth']} on {name} ({row['reason'].rstrip('.')})"
+        for name, rows in found.items()
+        for row in rows
+        if not row["reached"]
+    ]
+    worst = max((row["spread"] for row in reached), default=math.nan)
+    most = max((row["passes"] for row in reached), default=0)
+    longest = max((row["seconds"] for row in every), default=0.0)
+    note = (
+        "Largest energy of the gradient over the smallest, of all layers below the head, on 512 "
+        'sequences that `stabilize(method="level")` never saw, and in brackets the same before. '
+        f"Networks of {every[0]['units']} units on rows of digits, spiking ones on digits as "
+        f"spikes; by their depth. {len(reached)} of {len(every)} are levelled, to {worst:.2f} at "
+        f"most, in at most {most} passes; none took longer than {longest:.0f} s, compilation and "
+        "report included. Command: `python -m benchmarks.levelling --parts grid`."
+    )
+    told = "\n".join(f"- {one}" for one in refused)
+    header = ["backend", "cell", *(f"depth {depth}" for depth in depths)]
+    return f"{table(header, body)}\n\n{note}" + (f"\n\nRefused:\n\n{told}" if told else "")
+
+
+def levelled(row: dict[str, Any] | None) -> str:
+    """Largest over smallest energy of a network, or that it was refused."""
+    if row is None:
+        return ""
+    before = "not finite" if row["spread_before"] is None else f"{row['spread_before']:.3g}"
+    if not row["reached"]:
+        return f"refused ({before})"
+    return f"{row['spread']:.2f} ({before})"
+
+
 def truth() -> str:
     """What was tried to make a number wrong, or a wrong input pass."""
     rows = []
@@ -442,6 +573,8 @@ def results() -> str:
         "One checkpoint on every backend": comparison(),
         "Does `stabilize` reach its target?": grid(),
         "And with spiking and state-space layers?": grid_of_layers(),
+        "Levelling beside training and pre-training": levelling(),
+        "Which networks get level?": levelled_grid(),
         "Accuracy of the two starts": accuracy(),
         "Loading data": loader(),
         "Every number true": truth(),
