@@ -34,7 +34,7 @@ def network(cell="lif", threshold=1.0, units=24, use_bias=True):
 
 def test_firing_rates_are_the_mean_outputs_of_the_layers():
     model, x = network(), 3 * spikes(rows=64)
-    report = keras_lsc.measure(model, x, samples=64)
+    report = keras_lsc.measure(model, x, samples=64, gradient=False)
     for name in ("lower", "upper"):
         layer = keras.Model(model.inputs, model.get_layer(name).output)
         rate = ops.convert_to_numpy(layer(x)).mean()
@@ -52,7 +52,7 @@ def test_firing_rates_count_valid_steps_only():
     x = 3 * spikes(rows=32)
     short = x[:, :10]
     x[:, 10:] = 0.0
-    padded = keras_lsc.measure(model, x, samples=32).firing_rates["only"]
+    padded = keras_lsc.measure(model, x, samples=32, gradient=False).firing_rates["only"]
     assert padded == pytest.approx(ops.convert_to_numpy(layer(short)).mean(), rel=1e-5)
 
 
@@ -75,7 +75,7 @@ def test_the_spikes_of_a_sampled_step_follow_the_weights():
 @pytest.mark.parametrize("cell", ["lif", "alif"])
 def test_a_silent_network_is_woken_and_stabilised(cell):
     model, x = network(cell), spikes(rows=768, rate=0.01)
-    assert max(keras_lsc.measure(model, x).firing_rates.values()) < 0.001
+    assert max(keras_lsc.measure(model, x, gradient=False).firing_rates.values()) < 0.001
     # So few neurons leave a mean radius uncertain; that it wakes them is the point here.
     report = keras_lsc.stabilize(model, x, "variance", batch_size=64, tolerance=0.05)
     assert min(report.firing_rates.values()) > 0.001
@@ -89,7 +89,7 @@ def test_waking_moves_all_biases_of_a_layer_alike_and_nothing_else(current):
         layer.cell.bias.assign(current + np.linspace(0.0, 0.1, 24))
     before = {weight.path: ops.convert_to_numpy(weight) for weight in model.weights}
     init_firing_rates(TransitionMap(model), [x])
-    for rate in keras_lsc.measure(model, x, samples=64).firing_rates.values():
+    for rate in keras_lsc.measure(model, x, samples=64, gradient=False).firing_rates.values():
         assert 0.08 < rate < 0.12
     for weight in model.weights:
         moved = ops.convert_to_numpy(weight) - before[weight.path]
@@ -104,7 +104,7 @@ def test_waking_moves_all_biases_of_a_layer_alike_and_nothing_else(current):
 def test_layers_that_fire_are_not_woken():
     model, x = network(), 3 * spikes(rows=64)
     before = model.get_weights()
-    assert min(keras_lsc.measure(model, x).firing_rates.values()) > 0.02
+    assert min(keras_lsc.measure(model, x, gradient=False).firing_rates.values()) > 0.02
     init_firing_rates(TransitionMap(model), [x])
     for now, then in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(now, then)
@@ -113,11 +113,11 @@ def test_layers_that_fire_are_not_woken():
 @pytest.mark.parametrize("cell", mostly_once(["lif", "alif"], ["alif"]))
 def test_the_height_of_the_surrogate_scales_gradients_and_no_outputs(cell):
     model, x = network(cell), 3 * spikes(rows=32)
-    y, before = model(x), keras_lsc.measure(model, x, samples=32)
+    y, before = model(x), keras_lsc.measure(model, x, samples=32, gradient=False)
     for layer in model.layers[:2]:
         layer.cell.log_slope.assign([np.log(3.0)])
     np.testing.assert_array_equal(*map(ops.convert_to_numpy, (model(x), y)))
-    after = keras_lsc.measure(model, x, samples=32)
+    after = keras_lsc.measure(model, x, samples=32, gradient=False)
     assert after.depth[1] == pytest.approx(3.0 * before.depth[1], rel=1e-4)
 
 
