@@ -42,6 +42,7 @@ COUNT = Sort(
 )
 COUNT_OR_NONE = Sort((None, *COUNT.right), tuple(v for v in COUNT.wrong if v is not None))
 NATURAL = Sort((0, 1, np.int64(5)), (-1, -(2**70), 2.5, True, _NAN, _INF, *_NO_NUMBERS))
+NATURAL_OR_NONE = Sort((None, 0, 1), tuple(v for v in NATURAL.wrong if v is not None))
 SEED = Sort(NATURAL.right, NATURAL.wrong, (2**32, 2**70))
 POSITIVE = Sort(
     (0.5, 1, np.float32(0.25)),
@@ -254,8 +255,31 @@ FUNCTIONS = (
         "measure",
         keras_lsc.measure,
         lambda: {"model": _model(), "x": _x(), "samples": 2},
-        {**_MEASURED, "radius": _RADII},
+        {**_MEASURED, "radius": _RADII, "gradient": FLAG},
         (TypeError,),
+    ),
+    Function(
+        "gradient_energies",
+        keras_lsc.gradient_energies,
+        lambda: {"model": _model(), "x": _x(), "samples": 2},
+        {"samples": COUNT, "seed": SEED, "x": _inputs},
+        (TypeError,),
+    ),
+    Function(
+        "lyapunov",
+        keras_lsc.lyapunov,
+        lambda: {"model": _model(), "x": _x(), "samples": 2},
+        {**_MEASURED, "k": COUNT, "transient": NATURAL_OR_NONE},
+        (TypeError,),
+    ),
+    Function(
+        "stabilize(method='level')",
+        lambda **given: keras_lsc.stabilize(
+            **{"model": _copy_of_model(), "method": "level", **given}
+        ),
+        lambda: {"x": _x(), "samples": 2, "tolerance": 2.0, "verbose": 0},
+        {"samples": COUNT, "seed": SEED, "growth": POSITIVE, "tolerance": POSITIVE},
+        (TypeError, FloatingPointError, keras_lsc.NotLevelledError),
     ),
     Function(
         "eigenvalues",

@@ -113,3 +113,13 @@ def test_completion_shows_public_names_only(module):
     assert dir(module) == sorted(module.__all__)
     for name in module.__all__:
         assert getattr(module, name) is not None
+
+
+def test_every_public_function_and_class_has_its_place_in_the_reference():
+    listed = set(
+        re.findall(r"^::: ([\w.]+)$", (ROOT / "docs/reference/index.md").read_text(), re.M)
+    )
+    public = {
+        f"keras_lsc.{name}" for name in keras_lsc.__all__ if callable(getattr(keras_lsc, name))
+    }
+    assert public <= listed
