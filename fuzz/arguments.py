@@ -35,14 +35,18 @@ class Sort:
     unclear: tuple[Any, ...] = ()
 
 
+def _but_none(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(value for value in values if value is not None)
+
+
 _NO_NUMBERS: tuple[Any, ...] = (None, "2", "", b"1", [], [1], {}, 1j, object(), np.zeros(3), print)
 COUNT = Sort(
     (1, 2, np.int64(3), np.uint8(2)),
     (0, -1, -3, 2.5, 1.0, True, _NAN, _INF, np.float32(2), *_NO_NUMBERS),
 )
-COUNT_OR_NONE = Sort((None, *COUNT.right), tuple(v for v in COUNT.wrong if v is not None))
+COUNT_OR_NONE = Sort((None, *COUNT.right), _but_none(COUNT.wrong))
 NATURAL = Sort((0, 1, np.int64(5)), (-1, -(2**70), 2.5, True, _NAN, _INF, *_NO_NUMBERS))
-NATURAL_OR_NONE = Sort((None, 0, 1), tuple(v for v in NATURAL.wrong if v is not None))
+NATURAL_OR_NONE = Sort((None, 0, 1), _but_none(NATURAL.wrong))
 SEED = Sort(NATURAL.right, NATURAL.wrong, (2**32, 2**70))
 POSITIVE = Sort(
     (0.5, 1, np.float32(0.25)),
@@ -278,7 +282,12 @@ FUNCTIONS = (
             **{"model": _copy_of_model(), "method": "level", **given}
         ),
         lambda: {"x": _x(), "samples": 2, "tolerance": 2.0, "verbose": 0},
-        {"samples": COUNT, "seed": SEED, "growth": POSITIVE, "tolerance": POSITIVE},
+        {
+            "samples": COUNT_OR_NONE,
+            "seed": SEED,
+            "growth": Sort((None, *POSITIVE.right), _but_none(POSITIVE.wrong), POSITIVE.unclear),
+            "tolerance": Sort((None, 1.5), _but_none(POSITIVE.wrong), POSITIVE.unclear),
+        },
         (TypeError, FloatingPointError, keras_lsc.NotLevelledError),
     ),
     Function(
@@ -301,14 +310,15 @@ FUNCTIONS = (
         lambda: {"x": _x(), "samples": 2, "max_updates": 1, "batch_size": 4},
         {
             **_MEASURED,
+            "samples": COUNT_OR_NONE,
             "target": TARGET,
-            "tolerance": POSITIVE,
+            "tolerance": Sort((None, *POSITIVE.right), _but_none(POSITIVE.wrong), POSITIVE.unclear),
             "mode": choice("scales", "weights"),
             "radius": _RADII,
             "include_input": FLAG,
             "max_updates": COUNT,
             "batch_size": COUNT,
-            "learning_rate": Sort((None, 0.01), tuple(v for v in POSITIVE.wrong if v is not None)),
+            "learning_rate": Sort((None, 0.01), _but_none(POSITIVE.wrong)),
             "verbose": Sort((0,), (None, "x", -1, 2.5, _NAN, [])),
             "optimizer": Sort(("adam", "sgd"), ("x", "", None, 1, [], {}, True, print)),
             "callbacks": Sort(((),), (None, 1, "x", [1], [None], print)),
@@ -399,7 +409,7 @@ FUNCTIONS = (
             "learning_rate": Sort((0.01,), POSITIVE.wrong),
             "batch_size": Sort((3,), COUNT.wrong),
             "patience": Sort((1,), COUNT.wrong),
-            "limit": Sort((2,), tuple(one for one in COUNT.wrong if one is not None)),
+            "limit": Sort((2,), _but_none(COUNT.wrong)),
             "seed": Sort((1,), NATURAL.wrong),
             "weights": choice("stabilized", "initial"),
             "options": Sort(
@@ -551,11 +561,11 @@ FUNCTIONS = (
         lambda: {"units": 2},
         {
             "units": COUNT,
-            "state_units": Sort((None, 3), tuple(one for one in COUNT.wrong if one is not None)),
+            "state_units": Sort((None, 3), _but_none(COUNT.wrong)),
             "min_radius": Sort((0, 0.3), (-1, 1, _NAN, _INF, "x", None, [], True, 1j)),
             "max_radius": Sort((0.9,), (0, -1, 1, _NAN, _INF, "x", None, [], True, 1j)),
             "max_phase": Sort((1.0,), (0, -1, _NAN, _INF, "x", None, [], True, 1j)),
-            "seed": Sort((None, 3), tuple(one for one in NATURAL.wrong if one is not None)),
+            "seed": Sort((None, 3), _but_none(NATURAL.wrong)),
         },
     ),
     Function(
@@ -566,7 +576,7 @@ FUNCTIONS = (
             "units": Sort((3,), COUNT.wrong),
             "dropout": Sort((0.0, 0.5), (-0.1, 1.5, _NAN, "x", None, [], True)),
             "epsilon": Sort((1e-3,), (0, -1, _NAN, _INF, "x", None, [])),
-            "state_units": Sort((None, 3), tuple(one for one in COUNT.wrong if one is not None)),
+            "state_units": Sort((None, 3), _but_none(COUNT.wrong)),
         },
     ),
     Function(
@@ -686,9 +696,7 @@ FUNCTIONS = (
         {
             "before": Sort((), (None, 1, "x", [], {}, print)),
             "after": Sort((None,), (1, "x", [], print)),
-            "target": Sort(
-                (None, 0.5, "variance"), tuple(v for v in TARGET.wrong if v is not None)
-            ),
+            "target": Sort((None, 0.5, "variance"), _but_none(TARGET.wrong)),
             "labels": Sort((("a", "b"),), (None, 1, ("a",), (1, 2, 3))),
             "kinds": Sort((("time",),), (None, 1, "time", (1,), ("x",), ())),
         },
@@ -717,7 +725,7 @@ FUNCTIONS = (
         {
             "before": Sort((), (None, 1, "x", [], {}, print)),
             "after": Sort((None,), (1, "x", [], print)),
-            "target": Sort((None, 0.5), tuple(v for v in POSITIVE.wrong if v is not None)),
+            "target": Sort((None, 0.5), _but_none(POSITIVE.wrong)),
             "labels": Sort((("a", "b"),), (None, 1, ("a",), (1, 2, 3))),
         },
     ),

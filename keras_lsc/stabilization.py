@@ -26,6 +26,7 @@ from keras_lsc.stability.targets import Target
 _MOST_SAMPLES = 2048
 Method = Literal["lsc", "level"]
 _TOLERANCE = {"lsc": 0.02, "level": 0.05}
+_SAMPLES = {"lsc": 256, "level": 64}
 # What only pre-training takes, as it is where it is not given.
 _OF_LSC = {
     "target": "variance",
@@ -70,7 +71,7 @@ def stabilize(
     include_input: bool = False,
     max_updates: int = 400,
     batch_size: int = 32,
-    samples: int = 256,
+    samples: int | None = None,
     seed: int = 0,
     optimizer: Any = "adam",
     learning_rate: float | None = None,
@@ -109,7 +110,8 @@ def stabilize(
         include_input: whether the input transitions are driven to their target as well.
         max_updates: number of updates after which pre-training gives up.
         batch_size: sequences in an update, one point in each.
-        samples: fewest points of the held-out measurement.
+        samples: fewest points of the held-out measurement of radii; without it 256, and 64 of
+            method "level", which does not go by radii.
         seed: Integer, seed of the choice of sequences and points and of their order, 0 or a
             positive integer.
         optimizer: an optimiser or its name, as `LSCPretrainer.compile` takes it.
@@ -148,6 +150,8 @@ def stabilize(
     if tolerance is None:
         tolerance = _TOLERANCE[method]
     tolerance = number("tolerance", tolerance, above=0)
+    if samples is None:
+        samples = _SAMPLES[method]
     max_updates = positive_integer("max_updates", max_updates)
     batch_size = positive_integer("batch_size", batch_size)
     samples = positive_integer("samples", samples)

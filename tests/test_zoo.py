@@ -41,6 +41,7 @@ def run_here():
     return NAMES if DEEP else list(families.values())
 
 
+BACKENDS = ("torch", "tensorflow", "jax")
 RUN = run_here()
 QUICK = [*zoo.list("test_*", hidden=True), "gru_adding_d2_rhovar", "gru_smnist_d2_rhovar"]
 VERIFIED = NAMES if DEEP else QUICK
@@ -89,7 +90,20 @@ def test_every_other_checkpoint_loads(name):
     assert zoo.load(name).count_params() == zoo.info(name).parameters
 
 
-@pytest.mark.parametrize("name", RUN)
+def shared_out(names):
+    """Names for `parametrize`: the first of every cell on every backend, others on one of them."""
+    cells = {}
+    for name in names:
+        cells.setdefault(RECIPES[name].cell, name)
+    return [
+        name
+        if name in cells.values() or DEEP
+        else pytest.param(name, marks=pytest.mark.once(on=BACKENDS[k % len(BACKENDS)]))
+        for k, name in enumerate(names)
+    ]
+
+
+@pytest.mark.parametrize("name", shared_out(RUN))
 def test_a_checkpoint_loads_and_runs(name):
     model, task = zoo.load(name), keras_lsc.datasets.info(zoo.info(name).dataset)
     assert model.count_params() == zoo.info(name).parameters
