@@ -106,18 +106,18 @@ def report(found: "StabilityReport", width: int) -> Table:
 
 
 def energies(before: "GradientEnergies | None", found: "GradientEnergies", width: int) -> Table:
-    """Makes the table of a gradient's energies and reaches, with the energies before if given."""
-    rows = found.rows
-    shown = [energy for _, energy, _ in rows]
+    """Makes the table of a gradient's energies, with those before if given, and of its twin."""
+    names, shown, reaches, differences = (list(column) for column in zip(*found.rows, strict=True))
     title = "energy"
     if before is not None and before.layers == found.layers:
         title = "energy before -> after"
         shown = [f"{old[1]} -> {new}" for old, new in zip(before.rows, shown, strict=True)]
     return table(
         [
-            Column("layer", [name for name, _, _ in rows]),
+            Column("layer", names),
             Column(title, shown, is_number=True),
-            Column("reach", [reach for _, _, reach in rows], is_number=True, rank=1),
+            Column("reach", reaches, is_number=True, rank=1),
+            Column("forward", differences, is_number=True, rank=2),
         ],
         width,
     )
