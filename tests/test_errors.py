@@ -316,7 +316,7 @@ NO_SEEDS = [-1, 1.5, None, "0", True]
 WRONG_ARGUMENTS = [
     *(("batch_size", value) for value in NO_COUNTS),
     *(("max_updates", value) for value in NO_COUNTS),
-    *(("samples", value) for value in NO_COUNTS),
+    *(("samples", value) for value in NO_COUNTS if value is not None),
     *(("seed", value) for value in NO_SEEDS),
     *(("tolerance", value) for value in ["0.1", True, float("inf"), 10**400]),
     *(("learning_rate", value) for value in [-0.1, "mse", True, float("nan")]),
