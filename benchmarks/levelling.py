@@ -29,6 +29,7 @@ import numpy as np
 
 import keras_lsc
 from benchmarks.environment import environment
+from benchmarks.timing import in_turn, seconds, summary
 from keras_lsc import datasets
 from keras_lsc.levelling import Leveller
 from keras_lsc.stability.energies import draw
@@ -177,19 +178,6 @@ def named(name: str, quick: bool) -> tuple[keras.Model, np.ndarray, np.ndarray]:
     return network(cell, units, depth, x.shape[1:]), x, labels
 
 
-def seconds(function: Callable[[], Any]) -> float:
-    """Wall-clock seconds of one call."""
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
-
-
-def summary(samples: list[float]) -> dict[str, float]:
-    """Median and quartiles."""
-    low, middle, high = np.percentile(samples, (25, 50, 75))
-    return {"median": float(middle), "low": float(low), "high": float(high), "n": len(samples)}
-
-
 def cost(setting: Setting, quick: bool, tell: Tell) -> Setting:
     """Seconds of a pass of the gradient's measurement and of a training step, in turn."""
     model, x, labels = named(setting["network"], quick)
@@ -207,11 +195,7 @@ def cost(setting: Setting, quick: bool, tell: Tell) -> Setting:
     tell(first=first)
     for call in calls.values():
         call()
-    samples: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(REPEATS):
-        for name, call in calls.items():
-            samples[name].append(seconds(call))
-    row: Setting = {name: summary(values) for name, values in samples.items()}
+    row: Setting = in_turn(calls, REPEATS)
     row["ratio"] = row["gradient_pass"]["median"] / row["training_step"]["median"]
     return {**row, "first_call": first, "load": os.getloadavg()[0]}
 

@@ -11,14 +11,13 @@ import argparse
 import json
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 from environment import environment
+from timing import in_turn, seconds, summary
 
 import keras_lsc
 from keras_lsc.callbacks import UpdateCounter
@@ -43,19 +42,6 @@ def network(cell: str, units: int, depth: int, steps: int, features: int) -> ker
     return keras.Sequential([keras.Input((steps, features)), *stack, readout])
 
 
-def seconds(function: Callable[[], Any]) -> float:
-    """Wall-clock seconds of one call."""
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
-
-
-def summary(samples: list[float]) -> dict[str, float]:
-    """Median and quartiles."""
-    low, middle, high = np.percentile(samples, (25, 50, 75))
-    return {"median": float(middle), "low": float(low), "high": float(high), "n": len(samples)}
-
-
 def update_against_step(cell: str, repeats: int) -> dict[str, Any]:
     """Seconds of a pre-training update and of a training step of the same model and batch."""
     x, labels = spikes(BATCH, STEPS, INPUTS), np.zeros(BATCH, dtype="int32")
@@ -69,11 +55,7 @@ def update_against_step(cell: str, repeats: int) -> dict[str, Any]:
         "pretraining_update": lambda: pretrainer.train_on_batch(x),
     }
     first = {name: seconds(call) for name, call in calls.items()}
-    samples: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(repeats):
-        for name, call in calls.items():
-            samples[name].append(seconds(call))
-    row: dict[str, Any] = {name: summary(values) for name, values in samples.items()}
+    row: dict[str, Any] = in_turn(calls, repeats)
     row["first_call"] = first
     row["ratio"] = row["pretraining_update"]["median"] / row["training_step"]["median"]
     return {"cell": cell, "units": units, "depth": 2, **row}

@@ -227,16 +227,12 @@ class Leveller:
             )
         return found
 
-    def measure(self, rows: list[Array]) -> GradientEnergies:
-        """The energies at the layers that are levelled, on some sequences."""
-        return self._stages.measure(rows, self._generator)
-
     def _pass(self, times: int) -> GradientEnergies:
         count = min(times * self._count, len(self._rows[0]))
         if len(self._order) < count:
             self._order = self._generator.permutation(len(self._rows[0]))
         chosen, self._order = self._order[:count], self._order[count:]
-        return self.measure([array[chosen] for array in self._rows])
+        return self._stages.measure([array[chosen] for array in self._rows], self._generator)
 
     def _levels(self, found: GradientEnergies) -> Array:
         """Logarithms of the energies, with the growth that is wanted taken out, `(calls,)`."""

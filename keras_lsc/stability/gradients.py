@@ -11,6 +11,7 @@ from keras_lsc import arguments, backend, plot
 from keras_lsc.stability.data import draw_rows, input_structure
 from keras_lsc.stability.finite import refuse_non_finite_weights
 from keras_lsc.stability.measure import Probe, check_points
+from keras_lsc.stability.probe import ModelProbe
 from keras_lsc.stability.recorder import state_shapes
 from keras_lsc.stability.report import StabilityReport
 from keras_lsc.stability.theory import propagate
@@ -135,17 +136,15 @@ def gradient_grid(
     )
 
 
-class _EnergyProbe(keras.Model):
+class _EnergyProbe(ModelProbe):
     """A model whose output is the gradient energy `(batch, T, L)` of another."""
 
     def __init__(self, model: keras.Model, transition_map: TransitionMap, rows: list[np.ndarray]):
-        super().__init__(name=f"energy_probe_of_{model.name}", autocast=False)
-        self.model = model
+        super().__init__(model, "energy_probe")
         self.transition_map = transition_map
         self.directions = transition_map.forward_directions(rows)
         self.steps = transition_map.steps(rows)
         self.output_width = transition_map.recurrent_calls[-1].outputs[0].shape[-1]
-        self.built = True
 
     def call(self, inputs: list[Tensor]) -> Tensor:
         *x, functional = inputs

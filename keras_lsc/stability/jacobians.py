@@ -3,18 +3,18 @@
 from collections.abc import Sequence
 from typing import Any
 
-import keras
 from keras import ops
 
 from keras_lsc import backend
+from keras_lsc.stability.probe import ModelProbe
 from keras_lsc.stability.radius import in_precision
 from keras_lsc.stability.transitions import TransitionMap
 
 Tensor = Any
 
 
-class JacobianProbe(keras.Model):
-    """A model whose output is the Jacobians of another, so `predict` compiles and runs it.
+class JacobianProbe(ModelProbe):
+    """A model whose output is the Jacobians of another.
 
     Args:
         transition_map: Transitions of the model.
@@ -22,14 +22,10 @@ class JacobianProbe(keras.Model):
     """
 
     def __init__(self, transition_map: TransitionMap, transitions: Sequence[int] | None = None):
-        super().__init__(name=f"jacobian_probe_of_{transition_map.model.name}", autocast=False)
+        super().__init__(transition_map.model, "jacobian_probe")
         rows = transition_map.transitions
-        self.model = transition_map.model
         self.transition_map = transition_map
         self.rows = [rows[k] for k in (range(len(rows)) if transitions is None else transitions)]
-        self.built = True
-        if keras.backend.backend() == "tensorflow":
-            self.jit_compile = False  # XLA takes minutes to compile what runs for seconds
 
     def call(self, inputs: list[Tensor]) -> dict[str, dict[str, Tensor]]:
         """Returns "jacobian" `(points, n_out, n_in)` and "weight" `(points,)`, each by name."""

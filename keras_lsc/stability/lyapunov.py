@@ -24,16 +24,17 @@ from keras_lsc import arguments, backend
 from keras_lsc.stability.data import draw_rows, input_structure
 from keras_lsc.stability.finite import refuse_non_finite_weights
 from keras_lsc.stability.graph import Call
+from keras_lsc.stability.probe import ModelProbe
+from keras_lsc.stability.radius import in_precision
 from keras_lsc.stability.recorder import (
     Direction,
     differentiable_states,
     directions_of,
     state_shapes,
-    step,
 )
 from keras_lsc.stability.tables import html_table, text_table
 from keras_lsc.stability.transitions import TransitionMap
-from keras_lsc.stability.transitions.points import flatten_states, unflatten_states
+from keras_lsc.stability.transitions.points import at_cell, next_state
 
 Tensor = Any
 Array = np.ndarray
@@ -208,19 +209,14 @@ class _Cell:
         return self.owner.cells[self.index]
 
 
-class _ExponentProbe(keras.Model):
-    """A model whose output are logarithms of stretches, so `predict` compiles and runs it."""
+class _ExponentProbe(ModelProbe):
+    """A model whose output are logarithms of stretches in another."""
 
     def __init__(self, transition_map: TransitionMap, k: int):
-        model = transition_map.model
-        super().__init__(name=f"exponent_probe_of_{model.name}", autocast=False, dtype="float32")
-        self.model = model
+        super().__init__(transition_map.model, "exponent_probe", dtype="float32")
         self._map = transition_map
         self.cells = list(_cells(transition_map))
         self.shapes = [(size, min(size, k)) for size in map(_size, self.cells)]
-        self.built = True
-        if keras.backend.backend() == "tensorflow":
-            self.jit_compile = False  # XLA takes minutes to compile what runs for seconds
 
     def call(self, inputs: list[Tensor]) -> list[dict[str, Tensor]]:
         """Returns of every cell "stretches", `(rows, steps, k)`, and "valid", `(rows, steps)`."""
@@ -229,19 +225,12 @@ class _ExponentProbe(keras.Model):
         points = self._map.sample(x, ops.zeros((ops.shape(x[0])[0],), dtype="float32"))
         found = []
         for cell, start in zip(self.cells, directions, strict=True):
-            record = points.records[cell.call]
-            sequence, states = _along_time(cell, record)
-            valid = record["mask"]
-            shape = ops.shape(sequence)[:2]
-            valid = ops.ones(shape, "bool") if valid is None else ops.broadcast_to(valid, shape)
+            sequence, states = _along_time(cell, points.records[cell.call])
+            valid = points.valid_steps(cell.call)
             if cell.owner.go_backwards:
                 valid = ops.flip(valid, axis=1)
-            found.append(
-                {
-                    "stretches": _stretches(cell.cell, sequence, states, valid, start),
-                    "valid": ops.cast(valid, "float32"),
-                }
-            )
+            stretches = _stretches(cell.cell, sequence, states, valid == 1, start)
+            found.append({"stretches": stretches, "valid": valid})
         return found
 
 
@@ -265,19 +254,13 @@ def _along_time(cell: _Cell, record: dict[str, Any]) -> tuple[Tensor, list[Tenso
     sequence = record["inputs"]
     if cell.owner.go_backwards:
         sequence = ops.flip(sequence, axis=1)
-    states = list(record["states"][cell.direction])
+    states = record["states"][cell.direction]
     steps = ops.shape(sequence)[1]
-    for lower in cell.owner.cells[: cell.index]:
-        count = len(state_shapes(lower))
-        below = [_merged(state) for state in states[:count]]
-        outputs = step(lower, _merged(sequence), below)[0]
-        sequence = ops.reshape(outputs, (-1, steps, *outputs.shape[1:]))
-        states = states[count:]
-    return sequence, states[: len(state_shapes(cell.cell))]
-
-
-def _merged(x: Tensor) -> Tensor:
-    return ops.reshape(x, (-1, *x.shape[2:]))
+    # All steps of all rows at once.
+    merged = [ops.reshape(x, (-1, *x.shape[2:])) for x in (sequence, *states)]
+    inputs, before = at_cell(cell.owner.cells, cell.index, merged[0], merged[1:])
+    sequence, *states = (ops.reshape(x, (-1, steps, *x.shape[1:])) for x in (inputs, *before))
+    return sequence, states
 
 
 def _stretches(
@@ -292,29 +275,18 @@ def _stretches(
         valid: `(rows, steps)` booleans; other steps leave everything as it is.
         start: the first directions, orthonormal, `(rows, size, k)`.
     """
-    shapes, moved = state_shapes(cell), differentiable_states(cell)
     count = start.shape[2]
 
     def repeated(x: Tensor) -> Tensor:
         return ops.repeat(x, count, axis=0)
 
     def pulled_back(x: Tensor, before: list[Tensor], directions: Tensor) -> Tensor:
-        x, before = repeated(x), [repeated(state) for state in before]
-
-        def next_state(flat: Tensor) -> Tensor:
-            now = list(before)
-            for k, part in zip(
-                moved, unflatten_states(flat, [shapes[k] for k in moved]), strict=True
-            ):
-                now[k] = ops.cast(part, before[k].dtype)
-            _, after = step(cell, x, now)
-            return ops.cast(flatten_states([after[k] for k in moved]), "float32")
-
-        flat = ops.cast(flatten_states([before[k] for k in moved]), "float32")
-        value, pullback = backend.vjp(next_state, flat)
+        function, state = next_state(cell, repeated(x), [repeated(part) for part in before])
+        value, pullback = backend.vjp(*in_precision(function, state))
         # A row a direction.
         rows = ops.reshape(ops.transpose(directions, (0, 2, 1)), ops.shape(value))
-        pulled = ops.reshape(pullback(rows), (-1, count, start.shape[1]))
+        pulled = pullback(ops.cast(rows, value.dtype))
+        pulled = ops.reshape(ops.cast(pulled, directions.dtype), (-1, count, start.shape[1]))
         return ops.transpose(pulled, (0, 2, 1))
 
     def advance(carry: Tensor, at: list[Any]) -> tuple[Tensor, Tensor]:
@@ -360,7 +332,7 @@ def _weights(valid: Array, transient: int | None) -> Array:
     inside = (valid > 0) & (order > skipped) & (order <= count - skipped)
     left = np.maximum(count - 2 * skipped, 1)
     place = np.clip((order - skipped - 0.5) / left, 1e-3, 1 - 1e-3)
-    weights = np.where(inside, np.exp(-1.0 / (place * (1 - place)) + 4.0), 0.0)
+    weights = np.where(inside, np.exp(-1.0 / (place * (1 - place))), 0.0)
     if not inside.any():
         raise ValueError(
             f"No step is left to count: sequences have {int(count.max())} valid steps at most, and "

@@ -14,6 +14,7 @@ from keras_lsc.stability.accuracy import MEASURE, Accuracy
 from keras_lsc.stability.data import draw_rows, input_structure
 from keras_lsc.stability.finite import refuse_non_finite_weights
 from keras_lsc.stability.jacobians import JacobianProbe
+from keras_lsc.stability.probe import ModelProbe
 from keras_lsc.stability.radius import (
     RadiusKind,
     radii_and_gains,
@@ -28,8 +29,8 @@ _CHUNK = 32
 
 
 @keras.saving.register_keras_serializable(package="keras_lsc")
-class Probe(keras.Model):
-    """A model whose output is the radii and gains of another, so `predict` compiles and runs it.
+class Probe(ModelProbe):
+    """A model whose output is the radii and gains of another.
 
     Args:
         model: the model to measure.
@@ -48,18 +49,13 @@ class Probe(keras.Model):
         transitions: Sequence[int] | None = None,
     ):
         transition_map = transition_map or TransitionMap(model)
-        # Its inputs are those of the model, which casts them itself.
-        super().__init__(name=f"probe_of_{model.name}", autocast=False)
-        self.model = model
+        super().__init__(model, "probe")
         self.radius = radius
         self.transition_map = transition_map
         self.accuracy = accuracy
         rows = transition_map.transitions
         self.rows = [rows[k] for k in (range(len(rows)) if transitions is None else transitions)]
         self._certifier = Certifier(transition_map, radius, accuracy)
-        self.built = True
-        if keras.backend.backend() == "tensorflow":
-            self.jit_compile = False  # XLA takes minutes to compile what runs for seconds
 
     def call(self, inputs: list[Tensor]) -> dict[str, Tensor]:
         """Returns "radius" and "gain", and the Jacobians' sizes "n_out" and "n_in".

@@ -11,6 +11,7 @@ from keras import ops, tree
 
 from keras_lsc import backend
 from keras_lsc.stability.layers import call_in_inference, is_recurrent
+from keras_lsc.stability.probe import ModelProbe
 
 Tensor = Any
 # Sequences of one pass.
@@ -126,8 +127,8 @@ class Taps:
             return call_in_inference(self._model, inputs)
 
 
-class TapsProbe(keras.Model):
-    """A model that looks at another one through its taps, so that `predict` compiles the looking.
+class TapsProbe(ModelProbe):
+    """A model that looks at another one through its taps.
 
     Args:
         model: the model to look at.
@@ -143,13 +144,9 @@ class TapsProbe(keras.Model):
 
     def __init__(self, model: keras.Model, taps: Taps, structure: Any, what: str):
         # In float32: it reads weights itself, which a mixed policy of its own would round.
-        super().__init__(name=f"{what}_probe_of_{model.name}", autocast=False, dtype="float32")
-        self.model = model
+        super().__init__(model, f"{what}_probe", dtype="float32")
         self.taps = taps
         self.structure = structure
-        self.built = True
-        if keras.backend.backend() == "tensorflow":
-            self.jit_compile = False  # XLA takes minutes to compile what runs for seconds
 
     def untouched(self) -> contextlib.AbstractContextManager[Any]:
         """A scope in which a state that the model carries on is none of its own."""

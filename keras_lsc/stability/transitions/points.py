@@ -9,7 +9,13 @@ from keras import ops
 
 from keras_lsc.stability.graph import Call, Ref
 from keras_lsc.stability.masks import with_mask
-from keras_lsc.stability.recorder import directions_of, merge_directions, state_shapes, step
+from keras_lsc.stability.recorder import (
+    differentiable_states,
+    directions_of,
+    merge_directions,
+    state_shapes,
+    step,
+)
 
 Tensor = Any
 Function = Callable[[Tensor], Tensor]
@@ -54,7 +60,7 @@ class Points:
         if record["mask"] is None:
             index = ops.floor(ops.cast(self.position, "float32") * ops.cast(length, "float32"))
             return ops.minimum(ops.cast(index, "int32"), length - 1)
-        mask = self._valid_steps(call)
+        mask = self.valid_steps(call)
         order = ops.cumsum(mask, axis=1)
         count = order[:, -1]
         chosen = ops.floor(ops.cast(self.position, "float32") * ops.cast(count, "float32"))
@@ -67,11 +73,14 @@ class Points:
         """1 where a sequence of a recurrent call has a valid step, else 0; None for 1 at all."""
         if self.records[call]["mask"] is None:
             return None
-        return ops.cast(ops.any(self._valid_steps(call) == 1, axis=1), "float32")
+        return ops.cast(ops.any(self.valid_steps(call) == 1, axis=1), "float32")
 
-    def _valid_steps(self, call: Call) -> Tensor:
+    def valid_steps(self, call: Call) -> Tensor:
+        """1 where a step of a recurrent call counts, else 0, `(points, steps)` integers."""
         record = self.records[call]
         shape = ops.shape(record["inputs"])[:2]
+        if record["mask"] is None:
+            return ops.ones(shape, "int32")
         return ops.cast(ops.broadcast_to(record["mask"], shape), "int32")
 
     def inputs(self, call: Call) -> Tensor:
@@ -110,6 +119,48 @@ def mean_over_points(values: Tensor, weight: Tensor | None) -> Tensor:
     total = ops.sum(values * ops.cast(weight, values.dtype))
     width = math.prod(values.shape[1:])
     return total / ops.maximum(ops.cast(ops.sum(weight) * width, values.dtype), 1.0)
+
+
+def next_state(cell: Any, inputs: Tensor, states: list[Tensor]) -> tuple[Function, Tensor]:
+    """The new state of a cell as a function of its old one, and the old one.
+
+    Args:
+        cell: one step.
+        inputs: that it reads, `(points, features)`.
+        states: all its states before, each `(points, ...)`.
+
+    Returns:
+        The function, and at what it is linearised: of the states that a derivative passes, flat.
+    """
+    shapes, moved = state_shapes(cell), differentiable_states(cell)
+
+    def function(flat: Tensor) -> Tensor:
+        before = list(states)
+        parts = unflatten_states(flat, [shapes[k] for k in moved])
+        for k, part in zip(moved, parts, strict=True):
+            before[k] = ops.cast(part, states[k].dtype)
+        _, new_states = step(cell, inputs, before)
+        return flatten_states([new_states[k] for k in moved])
+
+    return function, flatten_states([states[k] for k in moved])
+
+
+def at_cell(
+    cells: list[Any], index: int, inputs: Tensor, states: list[Tensor]
+) -> tuple[Tensor, list[Tensor]]:
+    """What one of stacked cells reads in a step, and its states.
+
+    Args:
+        cells: of one step, first to last.
+        index: of the cell among them.
+        inputs: that the first one reads, `(points, features)`.
+        states: of all cells before the step, flat, each `(points, ...)`.
+    """
+    for cell in cells[:index]:
+        count = len(state_shapes(cell))
+        inputs = ops.stop_gradient(step(cell, inputs, states[:count])[0])
+        states = states[count:]
+    return inputs, states[: len(state_shapes(cells[index]))]
 
 
 def take_step(sequence: Tensor, index: Tensor) -> Tensor:

@@ -10,7 +10,6 @@ from keras_lsc.stability.graph import Call, Graph, Ref
 from keras_lsc.stability.layers import acts_per_step, is_recurrent
 from keras_lsc.stability.masks import with_mask
 from keras_lsc.stability.recorder import (
-    Direction,
     differentiable_states,
     directions_of,
     state_shapes,
@@ -22,10 +21,10 @@ from keras_lsc.stability.transitions.points import (
     Points,
     Tensor,
     Transition,
-    flatten_states,
+    at_cell,
+    next_state,
     output_at_step,
     take_step,
-    unflatten_states,
     with_step,
 )
 from keras_lsc.stability.transitions.resampling import Resampling, is_resampled
@@ -84,22 +83,7 @@ def _in_time(graph: Graph, call: Call, cell_index: int, layer: int) -> Found:
 def _through_step(call: Call, direction_index: int, cell_index: int) -> Linearize:
     """The new state of a cell as a function of its old one."""
     cell = directions_of(call.layer)[direction_index].cells[cell_index]
-    shapes, moved = state_shapes(cell), differentiable_states(cell)
-
-    def linearize(points: Points) -> tuple[Function, Tensor]:
-        inputs, states = _at_cell(points, call, direction_index, cell_index)
-
-        def next_state(flat: Tensor) -> Tensor:
-            before = list(states)
-            parts = unflatten_states(flat, [shapes[k] for k in moved])
-            for k, part in zip(moved, parts, strict=True):
-                before[k] = ops.cast(part, states[k].dtype)
-            _, new_states = step(cell, inputs, before)
-            return flatten_states([new_states[k] for k in moved])
-
-        return next_state, flatten_states([states[k] for k in moved])
-
-    return linearize
+    return lambda points: next_state(cell, *_at_cell(points, call, direction_index, cell_index))
 
 
 def _inside_stack(graph: Graph, call: Call, cell_index: int, layer: int) -> Transition:
@@ -207,11 +191,5 @@ def _at_cell(
     points: Points, call: Call, direction_index: int, cell_index: int
 ) -> tuple[Tensor, list[Tensor]]:
     """The input and the states of one cell of a recurrent call at the sampled step."""
-    direction: Direction = directions_of(call.layer)[direction_index]
-    inputs = points.inputs(call)
-    states = points.states(call, direction_index)
-    for cell in direction.cells[:cell_index]:
-        count = len(state_shapes(cell))
-        inputs = ops.stop_gradient(step(cell, inputs, states[:count])[0])
-        states = states[count:]
-    return inputs, states[: len(state_shapes(direction.cells[cell_index]))]
+    cells = directions_of(call.layer)[direction_index].cells
+    return at_cell(cells, cell_index, points.inputs(call), points.states(call, direction_index))

@@ -1,0 +1,26 @@
+"""A model that looks at another one, so that Keras' `predict` compiles and runs the looking."""
+
+from typing import Any
+
+import keras
+
+
+class ModelProbe(keras.Model):
+    """The base of what is measured of a model on batches of its inputs.
+
+    Args:
+        model: the model to look at.
+        name: of the probe.
+        options: others of `keras.Model`.
+
+    Attributes:
+        model: the model.
+    """
+
+    def __init__(self, model: keras.Model, name: str, **options: Any):
+        # Its inputs are those of the model, which casts them itself.
+        super().__init__(name=f"{name}_of_{model.name}", autocast=False, **options)
+        self.model = model
+        self.built = True
+        if keras.backend.backend() == "tensorflow":
+            self.jit_compile = False  # XLA takes minutes to compile what runs for seconds
