@@ -1,6 +1,7 @@
 """keras_lsc: recurrent networks whose gradients neither explode nor vanish, in Keras 3."""
 
 from keras_lsc import callbacks, comparison, datasets, layers, plot, stability, zoo
+from keras_lsc.diagnosis import Diagnosis, diagnose
 from keras_lsc.levelling import NotLevelledError
 from keras_lsc.pretrainer import LSCPretrainer
 from keras_lsc.stability.eigenvalues import Spectrum, eigenvalues
@@ -13,6 +14,7 @@ from keras_lsc.stabilization import NotStabilizedError, stabilize
 from keras_lsc.version import __version__
 
 __all__ = [
+    "Diagnosis",
     "GradientEnergies",
     "GradientGrid",
     "LSCPretrainer",
@@ -25,6 +27,7 @@ __all__ = [
     "callbacks",
     "comparison",
     "datasets",
+    "diagnose",
     "eigenvalues",
     "gradient_energies",
     "gradient_grid",

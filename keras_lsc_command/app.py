@@ -97,6 +97,7 @@ def _add(group: str, command: Callable[..., Answer], name: str | None = None) ->
 _MODELS, _ZOO = "Your models", "The zoo of checkpoints"
 _add(_MODELS, models.demo)
 _add(_MODELS, models.measure)
+_add(_MODELS, models.diagnose)
 _add(_MODELS, models.stabilize)
 _add(_MODELS, training.fine_tune)
 _add(_MODELS, comparison.compare, "compare-backends")

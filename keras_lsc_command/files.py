@@ -10,7 +10,7 @@ from tokenize import TokenError
 import keras
 import numpy as np
 
-from keras_lsc import zoo
+from keras_lsc import arguments, zoo
 from keras_lsc.files import replacing
 
 _HEADERS = {
@@ -74,6 +74,17 @@ def load_model(path: Path) -> keras.Model:
     _check_file(path, "model", "a model saved as .keras")
     # With its folder, so that it is no name of a checkpoint.
     return zoo.load(os.path.join(path.parent, path.name))
+
+
+def compile_for_trial(model: keras.Model, loss: str, optimizer: str, rate: float) -> None:
+    """Compiles a model by the names of a loss and an optimizer.
+
+    Raises:
+        ValueError: Keras has none of that name, or the learning rate is not positive.
+    """
+    arguments.number("--learning-rate", rate, above=0)
+    model.compile(loss=keras.losses.get(loss), optimizer=keras.optimizers.get(optimizer))
+    model.optimizer.learning_rate = rate
 
 
 def load_data(path: Path) -> np.ndarray:

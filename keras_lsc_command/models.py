@@ -1,4 +1,4 @@
-"""Commands on models: demo, measure, stabilize."""
+"""Commands on models: demo, measure, diagnose, stabilize."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -122,6 +122,46 @@ def measure(
 
     report = keras_lsc.measure(load_model(model), load_data(data), samples, seed, cast(Any, radius))
     return Answer(report.to_dict(), lambda: _show(report))
+
+
+def diagnose(
+    model: ModelPath,
+    data: DataPath,
+    targets: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="Y.npy",
+            help="Targets. With them the gradient is that of the loss, and the learning rate is "
+            "tried.",
+        ),
+    ] = None,
+    loss: Annotated[
+        str | None,
+        typer.Option(help="Name of a loss of Keras, for the targets, such as mse."),
+    ] = None,
+    optimizer: Annotated[str, typer.Option(help="Name of an optimizer of Keras.")] = "adam",
+    learning_rate: Annotated[float, typer.Option(help="Learning rate to try.")] = 0.001,
+    samples: Annotated[int, typer.Option(help="Sequences that are looked at.")] = 64,
+    seed: Seed = 0,
+    radii: Annotated[bool, typer.Option(help="Measure the radii as well.")] = True,
+    imports: Imports = None,
+) -> Answer:
+    """Say what is wrong with a saved model, from which layer on, and what to do.
+
+    The first line is the verdict. The exit code is 1 where something is wrong.
+    """
+    import_modules(imports)
+    import keras_lsc
+    from keras_lsc_command.files import compile_for_trial, load_data, load_model
+
+    loaded, x = load_model(model), load_data(data)
+    y = None if targets is None else load_data(targets)
+    if (targets is None) != (loss is None):
+        raise ValueError("--targets and --loss belong together: give both of them, or none.")
+    if loss is not None:
+        compile_for_trial(loaded, loss, optimizer, learning_rate)
+    found = keras_lsc.diagnose(loaded, x, y, samples=samples, seed=seed, radii=radii)
+    return Answer(found.to_dict(), lambda: typer.echo(str(found)), failed=not found.is_healthy)
 
 
 def stabilize(

@@ -219,6 +219,7 @@ def test_a_failed_stabilize_leaves_the_former_output(saved, tmp_path):
         (["demo", "--output", "absent/demo.png"], ["absent/demo.png", "folder"]),
         (["demo", "--backend", "numpy"], ["'numpy'", BACKEND]),
         (["measure", "absent.keras", "absent.npy"], ["absent.keras", "does not exist"]),
+        (["diagnose", "absent.keras", "absent.npy"], ["absent.keras", "does not exist"]),
     ],
 )
 def test_wrong_use_is_one_line_and_exit_code_1(arguments, expected, tmp_path, monkeypatch):
@@ -230,6 +231,30 @@ def test_wrong_use_is_one_line_and_exit_code_1(arguments, expected, tmp_path, mo
     assert lines[0].startswith("keras-lsc: error: ")
     for part in expected:
         assert part in lines[0]
+
+
+@pytest.mark.once
+def test_diagnose_says_what_is_wrong_and_fails_by_it(saved, tmp_path):
+    model, data = saved
+    y = tmp_path / "y.npy"
+    np.save(y, np.zeros((len(np.load(data)), *keras.saving.load_model(model).output_shape[1:])))
+    options = ["--targets", y, "--loss", "mse", "--no-radii"]
+    healthy = run("diagnose", model, data, *options)
+    assert healthy.exit_code == 0
+    assert healthy.stdout.startswith("healthy: ")
+    sick = run("diagnose", model, data, *options, "--learning-rate", 1e9, "--json")
+    assert sick.exit_code == 1
+    assert json.loads(sick.stdout)["kind"] == "learning_rate"
+    for arguments, culprit in (
+        (["--targets", y], "--loss"),
+        ([*options, "--learning-rate", -1], "--learning-rate"),
+        (["--targets", y, "--loss", "cosine"], "cosine"),
+        ([*options, "--optimizer", "adamant"], "adamant"),
+    ):
+        wrong = run("diagnose", model, data, *arguments)
+        assert wrong.exit_code == 1
+        assert culprit in wrong.stderr
+        assert len(wrong.stderr.strip().splitlines()) <= 3
 
 
 @pytest.mark.once

@@ -23,6 +23,7 @@ ROOMS = (
     "stability",
     "pretrainer",
     "levelling",
+    "diagnosis",
     "stabilization",
     "zoo",
     "comparison",

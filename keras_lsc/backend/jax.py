@@ -1,5 +1,6 @@
 """Differentiation primitives on JAX."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -138,6 +139,17 @@ def is_exporting() -> bool:
 def static_length(x: Tensor) -> int | None:
     """Returns the size of the first axis as a graph is made for it."""
     return x.shape[0]
+
+
+def first_non_finite_operation(function: Callable[[], Any]) -> str | None:
+    """Returns the name of the first operation of `function()` whose result is NaN or infinite."""
+    try:
+        with jax.debug_nans(True), jax.debug_infs(True), jax.disable_jit():
+            function()
+    except FloatingPointError as error:
+        named = re.search(r"encountered in ([\w-]+)", str(error))
+        return named[1] if named else None
+    return None
 
 
 def device_name() -> str:

@@ -1,5 +1,6 @@
 """Differentiation primitives on TensorFlow."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -157,6 +158,19 @@ def is_exporting() -> bool:
 def static_length(x: Tensor) -> int | None:
     """Returns the size of the first axis as a graph is made for it; None where it is open."""
     return x.shape[0]
+
+
+def first_non_finite_operation(function: Callable[[], Any]) -> str | None:
+    """Returns the name of the first operation of `function()` whose result is NaN or infinite."""
+    tf.debugging.enable_check_numerics()
+    try:
+        function()
+    except tf.errors.InvalidArgumentError as error:
+        named = re.search(r'op "(\w+)"', str(error))
+        return named[1] if named else None
+    finally:
+        tf.debugging.disable_check_numerics()
+    return None
 
 
 def device_name() -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 Tensor = Any
 
@@ -162,6 +163,25 @@ def static_length(x: Tensor) -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", torch.jit.TracerWarning)
         return int(x.shape[0])
+
+
+def first_non_finite_operation(function: Callable[[], Any]) -> str | None:
+    """Returns the name of the first operation of `function()` whose result is NaN or infinite."""
+
+    class Watch(TorchDispatchMode):
+        found: str | None = None
+
+        def __torch_dispatch__(self, operation, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            del types
+            result = operation(*args, **(kwargs or {}))
+            is_known = self.found is not None or not isinstance(result, torch.Tensor)
+            if not is_known and result.is_floating_point() and not torch.isfinite(result).all():
+                self.found = operation.overloadpacket.__name__
+            return result
+
+    with torch.no_grad(), Watch() as watch:
+        function()
+    return watch.found
 
 
 def device_name() -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import ops, tree
+from keras import ops
 
 from keras_lsc.stability.taps import Taps, TapsProbe, flat
 
@@ -37,17 +37,16 @@ class DifferenceProbe(TapsProbe):
 
     def call(self, inputs: list[Tensor]) -> Tensor:
         """Returns energies of differences, `(rows, calls)`, of `[*inputs, *noise of sources]`."""
-        count = len(tree.flatten(self.structure))
-        given = tree.pack_sequence_as(self.structure, inputs[:count])
-        noise = dict(zip(self._sources, inputs[count:], strict=True))
+        given, others = self.parted(inputs)
+        noise = dict(zip(self._sources, others, strict=True))
         rows = ops.shape(inputs[0])[0]
         nothing = [ops.zeros((rows, *call.shape), dtype="float32") for call in self.taps.calls]
         with self.untouched():
-            outputs = [ops.cast(x, "float32") for x in self.taps.run(given, nothing)[2]]
+            outputs = [ops.cast(x, "float32") for x in self.taps.run(given, nothing).outputs]
             added = list(nothing)
             for k, what in noise.items():
                 added[k] = _SIZE * ops.std(outputs[k]) * what
-            moved = [ops.cast(x, "float32") for x in self.taps.run(given, added)[2]]
+            moved = [ops.cast(x, "float32") for x in self.taps.run(given, added).outputs]
         energies = [
             ops.sum(ops.square(flat(one - other)), axis=-1)
             for one, other in zip(moved, outputs, strict=True)
@@ -73,6 +72,6 @@ class DifferenceProbe(TapsProbe):
         count = len(rows[0])
         shapes = [self.taps.calls[k].shape for k in self._sources]
         noise = [generator.standard_normal((count, *shape)).astype("float32") for shape in shapes]
-        energy = self.by_batches([*rows, *noise])[0].mean(axis=0)
+        energy = self.by_batches([*rows, *noise]).mean(axis=0)
         source = energy[list(self._sources)].mean()
         return tuple((energy / source).tolist()) if source > 0 else (math.nan,) * len(energy)

@@ -1,7 +1,7 @@
 """The energy of a model's gradient at every layer, from one backward pass."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from keras_lsc.stability.differences import DifferenceProbe
 from keras_lsc.stability.finite import refuse_non_finite_weights
 from keras_lsc.stability.graph import is_graph_model
 from keras_lsc.stability.report import GradientEnergies
-from keras_lsc.stability.taps import ROWS, Taps, TapsProbe, flat
+from keras_lsc.stability.taps import ROWS, Run, Taps, TapsProbe, flat
 
 Tensor = Any
 Array = np.ndarray
@@ -70,21 +70,30 @@ def gradient_energies(
     if y is None:
         rows, structure = draw(model, x, samples, seed)
     else:
-        (*rows, targets), structure = _with_targets(model, x, y, samples, seed)
+        (*rows, targets), structure = draw_with_targets(model, x, y, samples, seed)
     taps = Taps(model, first_of(rows, structure))
     if not taps.calls:
         raise ValueError(f"Model {model.name!r} calls no layer whose output is a float tensor.")
     generator = np.random.default_rng([seed, 5])
+    functional: Functional
     if y is None:
-        found = EnergyProbe(model, taps, structure).measure(rows, generator)
+        functional = RandomFunctional(taps)
+        others = functional.draw(len(rows[0]), generator)
     else:
-        found = _LossProbe(model, taps, structure).measure_loss(rows, targets)
+        functional, others = LossFunctional(model), [targets]
+    found = EnergyProbe(model, taps, structure, functional).measure(rows, others)
     forward = DifferenceProbe(model, taps, structure, (0,)).measure(rows, generator)
     return replace(found, forward=forward)
 
 
 def check_model(model: Any) -> None:
     """Raises TypeError or ValueError unless `model` is a built Keras model of finite weights."""
+    check_built(model)
+    refuse_non_finite_weights(model)
+
+
+def check_built(model: Any) -> None:
+    """Raises TypeError or ValueError unless `model` is a built model for any size of batch."""
     if not isinstance(model, keras.Model):
         raise TypeError(f"Expected a keras.Model, got {type(model).__name__}.")
     if not model.built:
@@ -97,7 +106,6 @@ def check_model(model: Any) -> None:
             f"Model {model.name!r} takes batches of one size only, and its "
             "gradient is measured on others. Build it without a batch size, with stateful=False."
         )
-    refuse_non_finite_weights(model)
 
 
 def has_fixed_batch(model: keras.Model) -> bool:
@@ -138,9 +146,10 @@ def structure_of(model: keras.Model, x: Any) -> Any:
     )
 
 
-def _with_targets(
+def draw_with_targets(
     model: keras.Model, x: Any, y: Any, samples: int, seed: int
 ) -> tuple[list[Array], Any]:
+    """The same, with the targets as one more array."""
     structure = structure_of(model, x)
     targets = np.asarray(y)
     like = keras.KerasTensor(
@@ -151,77 +160,93 @@ def _with_targets(
     return draw_rows(flat, samples, seed, [*tree.flatten(structure), like]), structure
 
 
+class RandomFunctional:
+    """White noise, another one for every sequence, times what is read.
+
+    Args:
+        taps: the layer calls of a model.
+        read: index of the calls whose first argument is read, the heads; without any the outputs of
+            the model are.
+    """
+
+    def __init__(self, taps: Taps, read: Sequence[int] = ()):
+        self._read = tuple(read)
+        self._shapes = [taps.calls[k].input_shape for k in self._read] or taps.output_shapes
+
+    def draw(self, count: int, generator: np.random.Generator) -> list[Array]:
+        """Draws what a call of it needs, for so many sequences."""
+        drawn = [generator.standard_normal((count, *shape)) for shape in self._shapes]
+        return [noise.astype("float32") for noise in drawn]
+
+    def __call__(self, given: Any, ran: Run, noise: list[Tensor]) -> Tensor:
+        """Returns one number a sequence, `(rows, 1)`."""
+        del given
+        read = [ran.arguments[k] for k in self._read] or tree.flatten(ran.result)
+        products = [
+            ops.sum(flat(ops.cast(what, "float32") * factor), axis=-1, keepdims=True)
+            for what, factor in zip(read, noise, strict=True)
+        ]
+        return sum(products[1:], products[0])
+
+
+class LossFunctional:
+    """The loss that a model is compiled with, of every sequence by itself.
+
+    Args:
+        model: compiled.
+    """
+
+    def __init__(self, model: keras.Model):
+        self._model = model
+
+    def __call__(self, given: Any, ran: Run, targets: list[Tensor]) -> Tensor:
+        """Returns a number whose derivative by what a sequence went through is that of its loss."""
+        (y,) = targets
+        loss = self._model.compute_loss(x=given, y=y, y_pred=ran.result, training=False)
+        # The loss is a mean over the rows.
+        rows = ops.cast(ops.shape(y)[0], loss.dtype)
+        return ops.cast(ops.reshape(loss * rows, (1, 1)), "float32")
+
+
+Functional = RandomFunctional | LossFunctional
+
+
 class EnergyProbe(TapsProbe):
     """A model whose output are gradient energies of another, so `predict` compiles and runs it.
-
-    The gradient is that of a random functional: white noise, another one for every sequence, times
-    what is read.
 
     Args:
         model: the model to look at.
         taps: its layer calls.
         structure: a nest of the inputs that the model takes.
-        read: index of the calls whose first argument the functional reads, the heads; without any
-            it reads the outputs of the model.
+        functional: whose gradient is taken.
     """
 
-    def __init__(self, model: keras.Model, taps: Taps, structure: Any, read: Sequence[int] = ()):
+    def __init__(self, model: keras.Model, taps: Taps, structure: Any, functional: Functional):
         super().__init__(model, taps, structure, "energy")
-        self._read = tuple(read)
+        self._functional = functional
 
     def call(self, inputs: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Returns energies and those of early steps, `(rows, calls)`, of `[*inputs, *others]`.
+        """Returns energies and those of early steps, `(rows, calls)`.
 
-        The others are what `_functional` needs: cotangents of what is read.
+        The inputs are those of the model and what the functional needs.
         """
-        count = len(tree.flatten(self.structure))
-        given = tree.pack_sequence_as(self.structure, inputs[:count])
-        others = inputs[count:]
-        shapes = [call.shape for call in self.taps.calls]
-        rows = ops.shape(inputs[0])[0]
-
-        def functional(added: Tensor) -> Tensor:
-            with self.untouched():
-                outputs, arguments, _ = self.taps.run(given, _unflattened(added, shapes))
-                return self._functional(given, outputs, arguments, others)
-
-        size = sum(math.prod(shape) for shape in shapes)
-        value, pullback = backend.vjp(functional, ops.zeros((rows, size), dtype="float32"))
-        gradient = _unflattened(pullback(ops.ones_like(value)), shapes)
+        given, others = self.parted(inputs)
         energies, early = [], []
-        for part, shape in zip(gradient, shapes, strict=True):
-            steps = shape[0] if shape else 1
-            by_step = ops.sum(ops.square(ops.reshape(part, (rows, steps, -1))), axis=-1)
+        gradients = squared_gradients(self, given, lambda ran: self._functional(given, ran, others))
+        for by_step, call in zip(gradients, self.taps.calls, strict=True):
             energies.append(ops.sum(by_step, axis=-1))
-            quarter = ops.sum(by_step[:, : max(1, steps // 4)], axis=-1)
-            early.append(quarter if len(shape) == 2 else ops.full_like(quarter, np.nan))
+            quarter = ops.sum(by_step[:, : max(1, by_step.shape[1] // 4)], axis=-1)
+            early.append(quarter if len(call.shape) == 2 else ops.full_like(quarter, np.nan))
         return ops.stack(energies, axis=-1), ops.stack(early, axis=-1)
 
-    def _functional(
-        self, given: Any, outputs: Any, arguments: list[Tensor], others: list[Tensor]
-    ) -> Tensor:
-        del given
-        read = [arguments[k] for k in self._read] or tree.flatten(outputs)
-        products = [
-            ops.sum(flat(ops.cast(what, "float32") * cotangent), axis=-1, keepdims=True)
-            for what, cotangent in zip(read, others, strict=True)
-        ]
-        return sum(products[1:], products[0])
-
-    def measure(self, rows: list[Array], generator: np.random.Generator) -> GradientEnergies:
-        """Measures on some sequences, with a functional that is drawn anew.
+    def measure(self, rows: list[Array], others: list[Array]) -> GradientEnergies:
+        """Measures on some sequences.
 
         Args:
             rows: one array an input, flat.
-            generator: of the functional.
+            others: what the functional needs.
         """
-        shapes = [self.taps.calls[k].input_shape for k in self._read] or self.taps.output_shapes
-        count = len(rows[0])
-        drawn = [generator.standard_normal((count, *shape)).astype("float32") for shape in shapes]
-        return self._of_batches([*rows, *drawn])
-
-    def _of_batches(self, rows: list[Array]) -> GradientEnergies:
-        energy, early = (part.mean(axis=0) for part in self.by_batches(rows))
+        energy, early = (part.mean(axis=0) for part in self.by_batches([*rows, *others]))
         reach = np.divide(early, energy, out=np.full_like(early, np.nan), where=energy > 0)
         reaches = tuple(None if np.isnan(share) else share for share in reach.tolist())
         return GradientEnergies(
@@ -232,20 +257,42 @@ class EnergyProbe(TapsProbe):
         )
 
 
-class _LossProbe(EnergyProbe):
-    """An `EnergyProbe` of the loss of its model, of every sequence by itself."""
+def squared_gradients(
+    probe: TapsProbe, given: Any, functional: Callable[[Run], Tensor], inputs: Sequence[int] = ()
+) -> list[Tensor]:
+    """The squared gradient by what every call gives out, step by step.
 
-    def _functional(
-        self, given: Any, outputs: Any, arguments: list[Tensor], others: list[Tensor]
-    ) -> Tensor:
-        del arguments
-        loss = self.model.compute_loss(x=given, y=others[0], y_pred=outputs, training=False)
-        # The loss is a mean over the rows.
-        rows = ops.cast(ops.shape(others[0])[0], loss.dtype)
-        return ops.cast(ops.reshape(loss * rows, (1, 1)), "float32")
+    Args:
+        probe: whose taps are used.
+        given: a batch of inputs, as the model takes them.
+        functional: of what the model does, to a number a sequence, `(rows, 1)`, or their sum.
+        inputs: index of the inputs by which it is taken as well, which have to be floats.
 
-    def measure_loss(self, rows: list[Array], targets: Array) -> GradientEnergies:
-        return self._of_batches([*rows, targets])
+    Returns:
+        Of every call, then of every one of these inputs, `(rows, steps)`, summed over what one step
+        has; of what has no axis of steps `(rows, 1)`.
+    """
+    flat_inputs = tree.flatten(given)
+    shapes = [call.shape for call in probe.taps.calls]
+    shapes += [tuple(flat_inputs[k].shape[1:]) for k in inputs]
+    rows = ops.shape(flat_inputs[0])[0]
+
+    def value_of(added: Tensor) -> Tensor:
+        parts = _unflattened(added, shapes)
+        moved = list(flat_inputs)
+        for k, part in zip(inputs, parts[len(probe.taps.calls) :], strict=True):
+            moved[k] = moved[k] + ops.cast(part, moved[k].dtype)
+        with probe.untouched():
+            packed = tree.pack_sequence_as(given, moved)
+            return functional(probe.taps.run(packed, parts[: len(probe.taps.calls)]))
+
+    size = sum(math.prod(shape) for shape in shapes)
+    value, pullback = backend.vjp(value_of, ops.zeros((rows, size), dtype="float32"))
+    gradient = _unflattened(pullback(ops.ones_like(value)), shapes)
+    return [
+        ops.sum(ops.square(ops.reshape(part, (rows, shape[0] if shape else 1, -1))), axis=-1)
+        for part, shape in zip(gradient, shapes, strict=True)
+    ]
 
 
 def _unflattened(added: Tensor, shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:

@@ -8,7 +8,7 @@ from keras import ops, tree
 
 from keras_lsc import backend
 from keras_lsc.stability.differences import DifferenceProbe
-from keras_lsc.stability.energies import EnergyProbe, first_of, has_fixed_batch
+from keras_lsc.stability.energies import EnergyProbe, RandomFunctional, first_of, has_fixed_batch
 from keras_lsc.stability.layers import is_recurrent
 from keras_lsc.stability.levers import read_through
 from keras_lsc.stability.report import GradientEnergies
@@ -59,7 +59,8 @@ class Stages:
         self.calls: list[Tap] = [taps.calls[k] for k in kept]
         self.below = [{kept.index(j) for j in below[k]} for k in kept]
         self._kept = kept
-        self._probe = EnergyProbe(model, taps, structure, heads)
+        self._functional = RandomFunctional(taps, heads)
+        self._probe = EnergyProbe(model, taps, structure, self._functional)
         first = [kept[k] for k in range(len(kept)) if not self.below[k]]
         self._differences = DifferenceProbe(model, taps, structure, first)
 
@@ -73,7 +74,7 @@ class Stages:
             generator: of the functional, and of differences.
             forward: whether to measure differences as well.
         """
-        found = self._probe.measure(rows, generator)
+        found = self._probe.measure(rows, self._functional.draw(len(rows[0]), generator))
         differences = self._differences.measure(rows, generator) if forward else None
         return GradientEnergies(
             tuple(found.layers[k] for k in self._kept),
@@ -125,7 +126,7 @@ def _below(model: keras.Model, taps: Taps, rows: list[Array], structure: Any) ->
     def outputs(inputs: Any, added: list[Tensor]) -> list[Tensor]:
         state = [(variable, variable.value) for variable in model.variables]
         with keras.StatelessScope(state_mapping=state):
-            return taps.run(inputs, added)[2]
+            return taps.run(inputs, added).outputs
 
     found = backend.compiled(outputs)(
         tree.map_structure(ops.convert_to_tensor, inputs), [ops.convert_to_tensor(x) for x in added]

@@ -16,8 +16,8 @@ from keras_lsc.stability.probe import ModelProbe
 Tensor = Any
 # Sequences of one pass.
 ROWS = 64
-# What a layer gives out, and what is passed on in its place.
-Visit = Callable[[keras.Layer, Any, Tensor], Tensor]
+# A layer, its first argument, its mask and what it gives out, and what is passed on in its place.
+Visit = Callable[[keras.Layer, Any, Any, Tensor], Tensor]
 
 
 class Tap(NamedTuple):
@@ -34,6 +34,22 @@ class Tap(NamedTuple):
     name: str
     shape: tuple[int, ...]
     input_shape: tuple[int, ...]
+
+
+class Run(NamedTuple):
+    """What a model was seen to do.
+
+    Attributes:
+        result: Outputs of the model.
+        arguments: of every call its first argument.
+        outputs: of every call its first output.
+        masks: of every call the mask that it was given, or None.
+    """
+
+    result: Any
+    arguments: list[Tensor]
+    outputs: list[Tensor]
+    masks: list[Tensor | None]
 
 
 class Taps:
@@ -66,7 +82,8 @@ class Taps:
         looped: set[int] = set()
         outside: list[Any] = []
 
-        def visit(layer: keras.Layer, argument: Tensor, output: Tensor) -> Tensor:
+        def visit(layer: keras.Layer, argument: Any, mask: Any, output: Tensor) -> Tensor:
+            del mask
             if backend.trace_level() != outside[0]:
                 looped.add(id(layer))
             elif keras.backend.is_float_dtype(keras.backend.standardize_dtype(output.dtype)):
@@ -85,24 +102,22 @@ class Taps:
         backend.dry_run(run, inputs)
         return [call for call in calls if id(call.layer) not in looped], shapes
 
-    def run(self, inputs: Any, added: Sequence[Tensor]) -> tuple[Any, list[Tensor], list[Tensor]]:
+    def run(self, inputs: Any, added: Sequence[Tensor]) -> Run:
         """Runs the model in inference, with `added[k]` added to the output of call k.
 
         Args:
             inputs: a batch, in the structure that the model takes.
             added: one tensor a call, `(rows, *shape)`.
 
-        Returns:
-            The outputs of the model, and of every call its first argument and its first output.
-
         Raises:
             RuntimeError: the model makes other calls than it made when it was looked at.
         """
         arguments: list[Tensor] = []
         outputs: list[Tensor] = []
+        masks: list[Tensor | None] = []
         tapped = {id(call.layer) for call in self.calls}
 
-        def visit(layer: keras.Layer, argument: Tensor, output: Tensor) -> Tensor:
+        def visit(layer: keras.Layer, argument: Any, mask: Any, output: Tensor) -> Tensor:
             dtype = keras.backend.standardize_dtype(output.dtype)
             if id(layer) not in tapped or not keras.backend.is_float_dtype(dtype):
                 return output
@@ -115,10 +130,11 @@ class Taps:
             output = output + ops.cast(added[len(outputs)], dtype)
             arguments.append(argument)
             outputs.append(output)
+            masks.append(mask)
             return output
 
         result = self._visited(inputs, visit)
-        return result, arguments, outputs
+        return Run(result, arguments, outputs, masks)
 
     def _visited(self, inputs: Any, visit: Visit) -> Any:
         with contextlib.ExitStack() as stack:
@@ -148,23 +164,28 @@ class TapsProbe(ModelProbe):
         self.taps = taps
         self.structure = structure
 
+    def parted(self, inputs: list[Tensor]) -> tuple[Any, list[Tensor]]:
+        """The inputs of the model, in its structure, and what follows them."""
+        count = len(tree.flatten(self.structure))
+        return tree.pack_sequence_as(self.structure, inputs[:count]), inputs[count:]
+
     def untouched(self) -> contextlib.AbstractContextManager[Any]:
         """A scope in which a state that the model carries on is none of its own."""
         state = [(variable, variable.value) for variable in self.model.variables]
         return keras.StatelessScope(state_mapping=state)
 
-    def by_batches(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
-        """What `call` returns of all rows, in float64, a few rows at a time."""
+    def by_batches(self, arrays: list[np.ndarray]) -> Any:
+        """What `call` returns of all rows, in its nest, in float64, a few rows at a time."""
         count = len(arrays[0])
         size = min(count, ROWS)
         found = []
         for start in range(0, count, size):
             # Functions are compiled for a number of rows, so the last batch is filled up.
             points = np.resize(np.arange(start, min(start + size, count)), size)
-            parts = tree.flatten(self.predict_on_batch([array[points] for array in arrays]))
+            part = self.predict_on_batch([array[points] for array in arrays])
             kept = min(size, count - start)
-            found.append([np.asarray(part, "float64")[:kept] for part in parts])
-        return [np.concatenate(parts) for parts in zip(*found, strict=True)]
+            found.append(tree.map_structure(lambda x, n=kept: np.asarray(x, "float64")[:n], part))
+        return tree.map_structure(lambda *parts: np.concatenate(parts), *found)
 
 
 def flat(x: Tensor) -> Tensor:
@@ -233,10 +254,11 @@ def _visiting(layer: keras.Layer, visit: Visit) -> Iterator[None]:
     def visited(*args: Any, **kwargs: Any) -> Any:
         outputs = method(*args, **kwargs)
         argument = next(iter(tree.flatten((args, kwargs))), None)
+        mask = kwargs.get("mask")
         if isinstance(outputs, list | tuple):
             first, *others = outputs
-            return type(outputs)([visit(layer, argument, first), *others])
-        return visit(layer, argument, outputs) if hasattr(outputs, "dtype") else outputs
+            return type(outputs)([visit(layer, argument, mask, first), *others])
+        return visit(layer, argument, mask, outputs) if hasattr(outputs, "dtype") else outputs
 
     # Past the layer's own bookkeeping of what it is given.
     object.__setattr__(layer, name, visited)

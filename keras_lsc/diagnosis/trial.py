@@ -1,0 +1,117 @@
+"""Whether a learning rate holds from the weights that a model has: a few training steps tell."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from keras import tree
+
+from keras_lsc.diagnosis import thresholds
+from keras_lsc.pretrainer import State
+
+Array = np.ndarray
+# Learning rates are tried in steps of 10, at most so many up or down.
+_TRIALS = 6
+
+
+@dataclass(frozen=True)
+class RateTrial:
+    """What came of training steps at some learning rates.
+
+    Attributes:
+        rate: learning rate that the model is compiled with.
+        holds: largest of those tried, each ten times the next, at which the loss did not grow; None
+            if it grew at all of them.
+        fails: smallest at which it did; None if it grew at none.
+    """
+
+    rate: float
+    holds: float | None
+    fails: float | None
+
+    @property
+    def rate_fails(self) -> bool:
+        """Whether the loss grows at the model's own learning rate."""
+        return self.fails is not None and self.fails <= self.rate
+
+
+class _Trainee(keras.Model):
+    """A model that is trained in place of another, by an optimizer of its own."""
+
+    def __init__(self, model: keras.Model, structure: Any):
+        super().__init__(name=f"trial_of_{model.name}", autocast=False)
+        self.model = model
+        self._structure = structure
+        self.built = True
+
+    def call(self, inputs: list[Any], training: bool | None = None) -> Any:
+        return self.model(tree.pack_sequence_as(self._structure, inputs), training=training)
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Any:
+        return self.model.compute_loss(x, y, y_pred, sample_weight, training)
+
+
+def try_rates(model: keras.Model, structure: Any, rows: list[Array], targets: Array) -> RateTrial:
+    """Trains a model for some steps at several learning rates; it is left as it was.
+
+    Args:
+        model: compiled.
+        structure: a nest of the inputs that it takes.
+        rows: one array an input, flat; all of them are one batch.
+        targets: what belongs to them.
+    """
+    before = State(model.variables, model.metrics_variables)
+    trainee = _Trainee(model, structure)
+    rate = float(keras.ops.convert_to_numpy(model.optimizer.learning_rate))
+    # A number, also where a schedule is followed, and moments that are 0.
+    config = {**model.optimizer.get_config(), "learning_rate": rate}
+    optimizer = type(model.optimizer).from_config(config)
+    trainee.compile(
+        optimizer=optimizer,
+        jit_compile=keras.backend.backend() == "jax",
+        run_eagerly=model.run_eagerly,
+    )
+    optimizer.build(trainee.trainable_variables)
+    fresh = State(optimizer.variables)
+
+    def grows(rate: float) -> bool:
+        before.restore()
+        fresh.restore()
+        optimizer.learning_rate = rate
+        losses = []
+        for _ in range(thresholds.TRIAL_STEPS):
+            logs = trainee.train_on_batch(rows, targets, return_dict=True)
+            losses.append(float(logs["loss"]))
+            trainee.reset_metrics()
+            if not math.isfinite(losses[-1]):
+                return True
+        last = int(thresholds.TRIAL_END * len(losses))
+        return float(np.mean(losses[-last:])) > thresholds.TRIAL_GROWTH * abs(losses[0])
+
+    try:
+        return _bracket(rate, grows)
+    finally:
+        before.restore()
+
+
+def _bracket(rate: float, grows: Any) -> RateTrial:
+    if grows(rate):
+        for k in range(1, _TRIALS + 1):
+            smaller = rate / 10**k
+            if not grows(smaller):
+                return RateTrial(rate, smaller, 10 * smaller)
+        return RateTrial(rate, None, smaller)
+    for k in range(1, _TRIALS + 1):
+        larger = rate * 10**k
+        if grows(larger):
+            return RateTrial(rate, larger / 10, larger)
+    return RateTrial(rate, larger, None)
