@@ -72,7 +72,7 @@ def level(
     x: Any,
     growth: float,
     tolerance: float,
-    samples: int,
+    samples: int | None,
     seed: int,
     verbose: str | int,
 ) -> StabilityReport:
@@ -83,7 +83,7 @@ def level(
         x: its inputs.
         growth: E_l / E_(l+1) that is wanted.
         tolerance: largest relative distance of an energy from the one that is wanted.
-        samples: points at which radii are measured, where the model has radii.
+        samples: points at which radii are measured, where the model has radii; None for no radii.
         seed: of what is drawn.
         verbose: as of `stabilize`.
 
@@ -110,21 +110,26 @@ def level(
     return report
 
 
-def _report(model: keras.Model, rows: list[Array], samples: int, seed: int) -> StabilityReport:
-    """The radii of a model, or why it has none."""
-    try:
-        probe = Probe(model)
-    except (TypeError, ValueError) as error:
-        return StabilityReport(
-            model=model.name,
-            transitions=(),
-            layers=0,
-            steps=0,
-            samples=samples,
-            seed=seed,
-            unmeasured=str(error),
-        )
-    return probe.report(rows, samples, seed)
+def _report(
+    model: keras.Model, rows: list[Array], samples: int | None, seed: int
+) -> StabilityReport:
+    """The radii of a model, or why there are none."""
+    if samples is None:
+        why = "levelling does not go by them; keras_lsc.measure(model, x) has them, or samples=64"
+    else:
+        try:
+            return Probe(model).report(rows, samples, seed)
+        except (TypeError, ValueError) as error:
+            why = str(error)
+    return StabilityReport(
+        model=model.name,
+        transitions=(),
+        layers=0,
+        steps=0,
+        samples=samples or 0,
+        seed=seed,
+        unmeasured=why,
+    )
 
 
 class Leveller:

@@ -26,7 +26,7 @@ from keras_lsc.stability.targets import Target
 _MOST_SAMPLES = 2048
 Method = Literal["lsc", "level"]
 _TOLERANCE = {"lsc": 0.02, "level": 0.05}
-_SAMPLES = {"lsc": 256, "level": 64}
+_SAMPLES = 256
 # What only pre-training takes, as it is where it is not given.
 _OF_LSC = {
     "target": "variance",
@@ -110,8 +110,8 @@ def stabilize(
         include_input: whether the input transitions are driven to their target as well.
         max_updates: number of updates after which pre-training gives up.
         batch_size: sequences in an update, one point in each.
-        samples: fewest points of the held-out measurement of radii; without it 256, and 64 of
-            method "level", which does not go by radii.
+        samples: fewest points of the held-out measurement of radii, 256 without it; of method
+            "level", which does not go by radii, without it none are measured.
         seed: Integer, seed of the choice of sequences and points and of their order, 0 or a
             positive integer.
         optimizer: an optimiser or its name, as `LSCPretrainer.compile` takes it.
@@ -150,11 +150,10 @@ def stabilize(
     if tolerance is None:
         tolerance = _TOLERANCE[method]
     tolerance = number("tolerance", tolerance, above=0)
-    if samples is None:
-        samples = _SAMPLES[method]
     max_updates = positive_integer("max_updates", max_updates)
     batch_size = positive_integer("batch_size", batch_size)
-    samples = positive_integer("samples", samples)
+    if samples is not None:
+        samples = positive_integer("samples", samples)
     seed = integer("seed", seed, at_least=0)
     one_of("verbose", verbose, ("auto", 0, 1, 2))
     watchers = arguments.callbacks(callbacks)
@@ -174,6 +173,7 @@ def stabilize(
         return level(model, x, growth, tolerance, samples, seed, verbose)
     if growth is not None:
         raise ValueError(f'growth={growth!r} is of method="level". Give that, or leave it out.')
+    samples = samples or _SAMPLES
     pretrainer = LSCPretrainer(model, target, mode, radius, include_input=include_input, seed=seed)
     halving = max(60, _HALVING[mode] * max_updates)
     pretrainer.compile(optimizer, learning_rate=learning_rate, decay_updates=halving)

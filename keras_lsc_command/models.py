@@ -222,6 +222,7 @@ def stabilize(
         tolerance=tolerance,
         mode=cast(Any, mode),
         max_updates=max_updates,
+        samples=None if method == "lsc" else before.samples,
         seed=seed,
     )
     save_model(loaded, output)

@@ -11,6 +11,7 @@ _NAME = keras.backend.backend()
 
 if _NAME == "jax":
     from keras_lsc.backend.jax import (
+        aside_from_random_draws,
         compiled,
         cos_and_sin,
         custom_gradient,
@@ -32,6 +33,7 @@ if _NAME == "jax":
     )
 elif _NAME == "tensorflow":
     from keras_lsc.backend.tensorflow import (
+        aside_from_random_draws,
         compiled,
         cos_and_sin,
         custom_gradient,
@@ -53,6 +55,7 @@ elif _NAME == "tensorflow":
     )
 elif _NAME == "torch":
     from keras_lsc.backend.torch import (
+        aside_from_random_draws,
         compiled,
         cos_and_sin,
         custom_gradient,
@@ -80,6 +83,7 @@ else:
     )
 
 __all__ = [
+    "aside_from_random_draws",
     "compiled",
     "cos_and_sin",
     "custom_gradient",

@@ -1,5 +1,6 @@
 """Differentiation primitives on JAX."""
 
+import contextlib
 import re
 from collections.abc import Callable
 from typing import Any
@@ -150,6 +151,11 @@ def first_non_finite_operation(function: Callable[[], Any]) -> str | None:
         named = re.search(r"encountered in ([\w-]+)", str(error))
         return named[1] if named else None
     return None
+
+
+def aside_from_random_draws() -> contextlib.AbstractContextManager[Any]:
+    """A scope whose draws leave those that follow as they would be: all are functions of seeds."""
+    return contextlib.nullcontext()
 
 
 def device_name() -> str:

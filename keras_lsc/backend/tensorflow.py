@@ -1,5 +1,6 @@
 """Differentiation primitives on TensorFlow."""
 
+import contextlib
 import re
 from collections.abc import Callable
 from typing import Any
@@ -171,6 +172,11 @@ def first_non_finite_operation(function: Callable[[], Any]) -> str | None:
     finally:
         tf.debugging.disable_check_numerics()
     return None
+
+
+def aside_from_random_draws() -> contextlib.AbstractContextManager[Any]:
+    """A scope whose draws leave those that follow as they would be: all are functions of seeds."""
+    return contextlib.nullcontext()
 
 
 def device_name() -> str:

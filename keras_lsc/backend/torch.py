@@ -1,5 +1,6 @@
 """Differentiation primitives on torch."""
 
+import contextlib
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -182,6 +183,12 @@ def first_non_finite_operation(function: Callable[[], Any]) -> str | None:
     with torch.no_grad(), Watch() as watch:
         function()
     return watch.found
+
+
+def aside_from_random_draws() -> contextlib.AbstractContextManager[Any]:
+    """A scope whose draws leave those that follow as they would be."""
+    # Keras' recurrent layers draw masks of dropout in inference too, from torch's own generator.
+    return torch.random.fork_rng()
 
 
 def device_name() -> str:

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import tree
 
-from keras_lsc import arguments
+from keras_lsc import arguments, backend
 from keras_lsc.diagnosis import thresholds
 from keras_lsc.diagnosis.checkup import Checkup, CheckupProbe
 from keras_lsc.diagnosis.findings import Finding, in_order
@@ -75,6 +75,13 @@ def diagnose(
         >>> keras_lsc.diagnose(model, x, radii=False).is_healthy
         True
     """
+    with backend.aside_from_random_draws():
+        return _diagnosed(model, x, y, samples, seed, radii)
+
+
+def _diagnosed(
+    model: keras.Model, x: Any, y: Any, samples: int, seed: int, radii: bool
+) -> Diagnosis:
     samples = arguments.positive_integer("samples", samples)
     seed = arguments.integer("seed", seed, at_least=0)
     arguments.flag("radii", radii)
@@ -110,8 +117,8 @@ def diagnose(
     forward = DifferenceProbe(model, taps, structure, (0,)).measure(rows, generator)
     findings = [
         *_of_data(rows, checkup),
-        *_of_activity(checkup, forward),
-        *_of_gradient(checkup),
+        *of_activity(checkup, forward),
+        *of_gradient(checkup),
         *_of_signal(checkup, forward),
     ]
     unseen = []
@@ -162,8 +169,15 @@ def _padding(array: Array) -> float:
     return float(np.mean(np.maximum(*shares)) / array.shape[1])
 
 
-def _of_activity(checkup: Checkup, forward: tuple[float, ...]) -> Iterator[Finding]:
-    told = (math.nan, *forward)
+def of_activity(checkup: Checkup, forward: tuple[float, ...] | None = None) -> Iterator[Finding]:
+    """What is wrong with what layers give out: the first that is dead, silent or saturated.
+
+    Args:
+        checkup: what was measured.
+        forward: energy of a small difference at every layer, where it was measured: a layer that
+            no difference reaches is not dead itself.
+    """
+    told = (math.nan, *(forward or (math.nan,) * len(checkup.layers)))
     for layer, below in zip(checkup.layers, told, strict=False):
         if layer.is_spiking:
             rate = layer.rms**2
@@ -191,7 +205,8 @@ def _of_activity(checkup: Checkup, forward: tuple[float, ...]) -> Iterator[Findi
             return
 
 
-def _of_gradient(checkup: Checkup) -> Iterator[Finding]:
+def of_gradient(checkup: Checkup) -> Iterator[Finding]:
+    """What is wrong with the gradient, in time and in depth."""
     yield from _in_time(checkup)
     stages = [layer for layer in checkup.layers if layer.is_stage]
     if len(stages) < 2:

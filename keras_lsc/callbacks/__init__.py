@@ -1,0 +1,21 @@
+"""Callbacks for pre-training, and for training on the tasks of `keras_lsc.datasets`."""
+
+from keras_lsc.callbacks.carried_states import ResetStates
+from keras_lsc.callbacks.curriculum import NCurriculum
+from keras_lsc.callbacks.firing_rates import FiringRateSchedule
+from keras_lsc.callbacks.monitor import StabilityMonitor, StabilityWarning
+from keras_lsc.callbacks.pretraining import StopWhenStable, UpdateCounter
+
+__all__ = [
+    "FiringRateSchedule",
+    "NCurriculum",
+    "ResetStates",
+    "StabilityMonitor",
+    "StabilityWarning",
+    "StopWhenStable",
+    "UpdateCounter",
+]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

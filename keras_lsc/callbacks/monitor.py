@@ -1,0 +1,228 @@
+"""Watches a network while it trains."""
+
+import math
+import warnings
+from collections.abc import Callable
+from typing import Any, Literal
+
+import keras
+import numpy as np
+
+from keras_lsc import backend
+from keras_lsc.arguments import flag, integer, positive_integer
+from keras_lsc.diagnosis.checkup import Checkup, CheckupProbe
+from keras_lsc.diagnosis.findings import Finding, in_order
+from keras_lsc.diagnosis.run import of_activity, of_gradient
+from keras_lsc.stability.accuracy import CHECK
+from keras_lsc.stability.energies import RandomFunctional, check_built, draw, first_of
+from keras_lsc.stability.measure import Probe
+from keras_lsc.stability.taps import Taps
+
+# By what factor the loss has to exceed that of the first update to be called diverging.
+LOSS_GROWTH = 10.0
+_ACTIONS = ("warn", "stop")
+
+
+class StabilityWarning(UserWarning):
+    """What `StabilityMonitor` warns of."""
+
+
+class StabilityMonitor(keras.callbacks.Callback):
+    """Measures a network while it trains, and tells before the loss is NaN.
+
+    Every so many updates it looks at a few sequences: the energy of the gradient and the share of
+    saturated and of constant units at every layer, the share of the gradient from early steps,
+    firing rates, radii and gains. They become part of `logs`, so that `History` and callbacks that
+    follow it, such as `keras.callbacks.TensorBoard`, have them. The training is the same with and
+    without it.
+
+    An alarm is what `keras_lsc.diagnose` would find and did not before the training, or a loss that
+    is ten times the first one or no number. Every kind is told once.
+
+    Args:
+        x: inputs of the model, as `keras_lsc.measure` takes them; some are drawn.
+        every: number of updates between two looks; the first is before the first update.
+        samples: number of sequences that are looked at.
+        radii: whether radii and gains are measured, where the model has transitions.
+        on_alarm: "warn", "stop" (which warns, and ends the training) or a function of a
+            `keras_lsc.diagnosis.Finding`.
+        seed: Integer, seed of what is drawn.
+
+    Attributes:
+        updates: number of updates seen.
+        history: a dictionary a look, with its "update".
+        alarms: pairs of an update and a `keras_lsc.diagnosis.Finding`.
+
+    Raises:
+        ValueError: an argument is of no use; or, as training begins, x does not fit the model.
+
+    Source: this project, `docs/guides/diagnosis.md`.
+
+    Example:
+        >>> import keras, keras_lsc, numpy as np
+        >>> model = keras.Sequential([keras.Input((20, 3)), keras.layers.GRU(8),
+        ...     keras.layers.Dense(1)])
+        >>> model.compile("adam", "mse")
+        >>> x, y = np.random.normal(size=(64, 20, 3)), np.zeros((64, 1))
+        >>> monitor = keras_lsc.callbacks.StabilityMonitor(x, every=2)
+        >>> history = model.fit(x, y, verbose=0, callbacks=[monitor])
+        >>> len(monitor.history), "energy/gru" in history.history
+        (2, True)
+    """
+
+    def __init__(
+        self,
+        x: Any,
+        every: int = 100,
+        *,
+        samples: int = 16,
+        radii: bool = True,
+        on_alarm: Literal["warn", "stop"] | Callable[[Finding], Any] = "warn",
+        seed: int = 0,
+    ):
+        super().__init__()
+        self.x = x
+        self.every = positive_integer("every", every)
+        self.samples = positive_integer("samples", samples)
+        self.radii = flag("radii", radii)
+        self.seed = integer("seed", seed, at_least=0)
+        if not callable(on_alarm) and on_alarm not in _ACTIONS:
+            raise ValueError(
+                'on_alarm must be "warn", "stop" or a function of a finding, got '
+                f"{on_alarm!r:.200}."
+            )
+        self.on_alarm = on_alarm
+        self.updates = 0
+        self.history: list[dict[str, float]] = []
+        self.alarms: list[tuple[int, Finding]] = []
+        self._known: set[str] = set()
+        self._first_loss: float | None = None
+        # Of the epoch: updates so far, and the sum of their losses.
+        self._seen, self._summed = 0, 0.0
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Looks for the first time; what is found now is no alarm."""
+        del logs
+        with backend.aside_from_random_draws():
+            self._watch = _Watch(self.model, self.x, self.samples, self.radii, self.seed)
+        self._known |= {finding.kind for finding in self._look()}
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """The mean of the loss starts anew."""
+        del epoch, logs
+        self._seen, self._summed = 0, 0.0
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Looks at the loss and, every so often, at the model."""
+        logs = {} if logs is None else logs
+        # An execution may be of several updates.
+        made = batch + 1 - self._seen
+        former, self.updates = self.updates, self.updates + made
+        self._look_at_loss(batch + 1, made, logs)
+        if self.updates // self.every > former // self.every:
+            for finding in self._look():
+                self._alarm(finding)
+        logs.update(self._shown())
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Adds what was seen last."""
+        del epoch
+        if logs is not None:
+            logs.update(self._shown())
+
+    def _look(self) -> list[Finding]:
+        with backend.aside_from_random_draws():
+            seen, findings = self._watch.look()
+        self.history.append({"update": self.updates, **seen})
+        return findings
+
+    def _shown(self) -> dict[str, float]:
+        return {name: value for name, value in self.history[-1].items() if name != "update"}
+
+    def _look_at_loss(self, seen: int, made: int, logs: dict[str, Any]) -> None:
+        if "loss" not in logs:
+            return
+        # Keras tells the mean of the epoch.
+        summed = float(logs["loss"]) * seen
+        loss = (summed - self._summed) / made
+        self._seen, self._summed = seen, summed
+        if not math.isfinite(loss):
+            self._alarm(Finding("overflow", None, f"The loss is {loss}."))
+        elif self._first_loss is None:
+            self._first_loss = abs(loss)
+        elif loss > LOSS_GROWTH * self._first_loss:
+            what = f"The loss is {loss:.3g}, after {self._first_loss:.3g} at first."
+            self._alarm(Finding("learning_rate", None, what))
+
+    def _alarm(self, finding: Finding) -> None:
+        if finding.kind in self._known:
+            return
+        self._known.add(finding.kind)
+        self.alarms.append((self.updates, finding))
+        if callable(self.on_alarm):
+            self.on_alarm(finding)
+            return
+        kind = finding.kind.replace("_", " ")
+        warnings.warn(
+            f"update {self.updates}: {kind}: {finding.what} {finding.advice}",
+            StabilityWarning,
+            stacklevel=2,
+        )
+        if self.on_alarm == "stop":
+            self.model.stop_training = True
+
+
+class _Watch:
+    """What looks at a model, compiled once."""
+
+    def __init__(self, model: keras.Model, x: Any, samples: int, radii: bool, seed: int):
+        check_built(model)
+        self._rows, structure = draw(model, x, samples, seed)
+        taps = Taps(model, first_of(self._rows, structure))
+        functional = RandomFunctional(taps)
+        noise = functional.draw(len(self._rows[0]), np.random.default_rng([seed, 8]))
+        self._others = noise
+        self._checkup = CheckupProbe(model, taps, structure, functional)
+        self._probe = _probe(model) if radii else None
+
+    def look(self) -> tuple[dict[str, float], list[Finding]]:
+        """What is seen now, and what is wrong with it."""
+        checkup = self._checkup.look(self._rows, self._others)
+        seen = _of_layers(checkup)
+        if self._probe is not None:
+            report = self._probe.report(self._rows, len(self._rows[0]), 0)
+            for row in report.transitions:
+                seen[f"radius/{row.name}"] = row.radius
+                seen[f"gain/{row.name}"] = row.gain
+        broken = [layer.name for layer in checkup.layers if not math.isfinite(layer.rms)]
+        if broken:
+            what = f"{broken[0]!r} is the first layer to give out NaN or infinity."
+            return seen, [Finding("overflow", broken[0], what)]
+        return seen, list(in_order([*of_activity(checkup), *of_gradient(checkup)]))
+
+
+def _probe(model: keras.Model) -> Probe | None:
+    """What measures the radii of a model; None of one that has none."""
+    try:
+        return Probe(model, accuracy=CHECK)
+    except (TypeError, ValueError):
+        return None
+
+
+def _of_layers(checkup: Checkup) -> dict[str, float]:
+    seen: dict[str, float] = {}
+    stages = [layer for layer in checkup.layers if layer.is_stage]
+    for layer in stages:
+        seen[f"energy/{layer.name}"] = layer.energy
+        seen[f"constant/{layer.name}"] = layer.constant
+        if layer.saturated is not None:
+            seen[f"saturated/{layer.name}"] = layer.saturated
+        if layer.gates is not None:
+            seen[f"saturated_gates/{layer.name}"] = layer.gates
+        if layer.is_spiking:
+            seen[f"rate/{layer.name}"] = layer.rms**2
+    for name in ("early", "memory"):
+        value = getattr(checkup, name)
+        if value is not None:
+            seen[f"gradient/{name}"] = value
+    return seen
