@@ -132,7 +132,7 @@ class StabilityMonitor(keras.callbacks.Callback):
 
     def _look(self) -> list[Finding]:
         with backend.aside_from_random_draws():
-            seen, findings = self._watch.look()
+            seen, findings = self._watch.look(self.model)
         self.history.append({"update": self.updates, **seen})
         return findings
 
@@ -185,8 +185,14 @@ class _Watch:
         self._checkup = CheckupProbe(model, taps, structure, functional)
         self._probe = _probe(model) if radii else None
 
-    def look(self) -> tuple[dict[str, float], list[Finding]]:
-        """What is seen now, and what is wrong with it."""
+    def look(self, model: keras.Model) -> tuple[dict[str, float], list[Finding]]:
+        """What is seen now, and what is wrong with it.
+
+        Args:
+            model: `self.model` of the callback, which on JAX has the weights for whoever asks for
+                it in the course of a training.
+        """
+        del model
         checkup = self._checkup.look(self._rows, self._others)
         seen = _of_layers(checkup)
         if self._probe is not None:
