@@ -2,6 +2,7 @@
 
 from keras_lsc import callbacks, comparison, datasets, layers, plot, stability, zoo
 from keras_lsc.diagnosis import Diagnosis, diagnose
+from keras_lsc.flossing import NotFlossedError
 from keras_lsc.levelling import NotLevelledError
 from keras_lsc.pretrainer import LSCPretrainer
 from keras_lsc.stability.eigenvalues import Spectrum, eigenvalues
@@ -19,6 +20,7 @@ __all__ = [
     "GradientGrid",
     "LSCPretrainer",
     "LyapunovExponents",
+    "NotFlossedError",
     "NotLevelledError",
     "NotStabilizedError",
     "Spectrum",

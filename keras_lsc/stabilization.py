@@ -11,6 +11,7 @@ import numpy as np
 from keras_lsc import arguments
 from keras_lsc.arguments import integer, number, one_of, positive_integer
 from keras_lsc.callbacks import StopWhenStable
+from keras_lsc.flossing import floss
 from keras_lsc.levelling import level
 from keras_lsc.pretrainer import LSCPretrainer, State
 from keras_lsc.progress import Progress
@@ -24,8 +25,10 @@ from keras_lsc.stability.report import SILENT_RATE, StabilityReport, TransitionS
 from keras_lsc.stability.targets import Target
 
 _MOST_SAMPLES = 2048
-Method = Literal["lsc", "level"]
-_TOLERANCE = {"lsc": 0.02, "level": 0.05}
+Method = Literal["lsc", "level", "flossing"]
+_TOLERANCE = {"lsc": 0.02, "level": 0.05, "flossing": 0.05}
+# Of flossing, without others: number of exponents, and learning rate.
+_EXPONENTS, _FLOSSING_RATE = 4, 0.003
 _SAMPLES = 256
 # What only pre-training takes, as it is where it is not given.
 _OF_LSC = {
@@ -65,6 +68,7 @@ def stabilize(
     *,
     method: Method = "lsc",
     growth: float | None = None,
+    exponents: int | None = None,
     tolerance: float | None = None,
     mode: Mode = "scales",
     radius: RadiusKind = "spectral",
@@ -83,7 +87,9 @@ def stabilize(
     Method "lsc", of the paper, pre-trains until every transition has its target radius. Method
     "level" gives every layer one scale, on the weights through which it reads the layer below, so
     that the gradient has the same energy at every layer, and leaves the dynamics in time alone. It
-    takes a few backward passes, and any Keras model. What follows is of "lsc".
+    takes a few backward passes, and any Keras model. Method "flossing" drives the leading Lyapunov
+    exponents of recurrent layers to zero, for dependencies over many steps. What follows is of
+    "lsc".
 
     Spiking layers that are silent or saturated are given a firing rate first, by their biases.
     A third of the sequences is held out. The radii are measured there, and before they are accepted
@@ -102,9 +108,12 @@ def stabilize(
         method: "lsc" or "level".
         growth: of method "level", by how much the energy of the gradient grows from a layer to the
             one below; 1 without it.
+        exponents: of method "flossing", number of leading exponents of every recurrent layer; 4
+            without it.
         tolerance: largest |mean radius - target| to accept, for every transition, 0.02 without it;
             of method "level" the largest relative distance of an energy from the middle of all,
-            0.05 (twice that after the last of 25 passes, when most of what is left is noise).
+            0.05 (twice that after the last of 25 passes, when most of what is left is noise); of
+            method "flossing" the largest distance of an exponent from zero, 0.05.
         mode: "scales" or "weights", see `LSCPretrainer`.
         radius: "spectral", "rms" or "norm".
         include_input: whether the input transitions are driven to their target as well.
@@ -157,22 +166,38 @@ def stabilize(
     seed = integer("seed", seed, at_least=0)
     one_of("verbose", verbose, ("auto", 0, 1, 2))
     watchers = arguments.callbacks(callbacks)
-    if method == "level":
-        _refuse_of_lsc(
-            target=target,
-            mode=mode,
-            radius=radius,
-            include_input=include_input,
-            max_updates=max_updates,
-            batch_size=batch_size,
-            optimizer=optimizer,
-            learning_rate=learning_rate,
-            callbacks=tuple(watchers),
+    of_pretraining = {
+        "target": target,
+        "mode": mode,
+        "radius": radius,
+        "include_input": include_input,
+        "optimizer": optimizer,
+        "callbacks": tuple(watchers),
+    }
+    of_updates = {
+        "max_updates": max_updates,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+    }
+    if method != "level" and growth is not None:
+        raise ValueError(f'growth={growth!r} is of method="level". Give that, or leave it out.')
+    if method != "flossing" and exponents is not None:
+        raise ValueError(
+            f'exponents={exponents!r} is of method="flossing". Give that, or leave it out.'
         )
+    if method == "level":
+        _refuse_of_lsc(method, **of_pretraining, **of_updates)
         growth = 1.0 if growth is None else number("growth", growth, above=0)
         return level(model, x, growth, tolerance, samples, seed, verbose)
-    if growth is not None:
-        raise ValueError(f'growth={growth!r} is of method="level". Give that, or leave it out.')
+    if method == "flossing":
+        _refuse_of_lsc(method, **of_pretraining)
+        k = _EXPONENTS if exponents is None else positive_integer("exponents", exponents)
+        rate = (
+            _FLOSSING_RATE
+            if learning_rate is None
+            else number("learning_rate", learning_rate, above=0)
+        )
+        return floss(model, x, k, tolerance, max_updates, batch_size, rate, samples, seed, verbose)
     samples = samples or _SAMPLES
     pretrainer = LSCPretrainer(model, target, mode, radius, include_input=include_input, seed=seed)
     halving = max(60, _HALVING[mode] * max_updates)
@@ -219,13 +244,18 @@ def stabilize(
         raise
 
 
-def _refuse_of_lsc(**given: Any) -> None:
-    """Raises ValueError if an argument is given that means nothing to method "level"."""
+def _refuse_of_lsc(method: Method, **given: Any) -> None:
+    """Raises ValueError if an argument is given that means nothing to the method."""
+    takes = {
+        "level": "growth and tolerance, samples, seed and verbose",
+        "flossing": "exponents, tolerance, max_updates, batch_size, learning_rate, samples, seed "
+        "and verbose",
+    }
     for name, value in given.items():
         if not (isinstance(value, type(_OF_LSC[name])) and value == _OF_LSC[name]):
             raise ValueError(
-                f'{name}={value!r} is of method="lsc"; method="level" takes growth and tolerance, '
-                "samples, seed and verbose. Leave it out."
+                f'{name}={value!r} is of method="lsc"; method="{method}" takes {takes[method]}. '
+                "Leave it out."
             )
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 CELLS = ("sigmoid", "tanh", "relu", "lstm", "gru")
 RADII = ("spectral", "rms", "norm")
-METHODS = ("lsc", "level")
+METHODS = ("lsc", "level", "flossing")
 
 
 def demo(

@@ -21,7 +21,7 @@ ROOMS = (
     "layers datasets",
     "stability",
     "pretrainer",
-    "levelling",
+    "levelling flossing",
     "diagnosis",
     "callbacks",
     "stabilization",

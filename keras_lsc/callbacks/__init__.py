@@ -5,10 +5,12 @@ from keras_lsc.callbacks.curriculum import NCurriculum
 from keras_lsc.callbacks.firing_rates import FiringRateSchedule
 from keras_lsc.callbacks.monitor import StabilityMonitor, StabilityWarning
 from keras_lsc.callbacks.pretraining import StopWhenStable, UpdateCounter
+from keras_lsc.callbacks.radius_regularizer import RadiusRegularizer
 
 __all__ = [
     "FiringRateSchedule",
     "NCurriculum",
+    "RadiusRegularizer",
     "ResetStates",
     "StabilityMonitor",
     "StabilityWarning",

@@ -12,7 +12,7 @@ above. Its exponents are those of the layers, all together.
 
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,6 +83,23 @@ class LyapunovExponents:
             "sequences": self.sequences,
             "steps": self.steps,
         }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "LyapunovExponents":
+        """Returns the exponents of which `values` is the dictionary, as `to_dict` gives it."""
+
+        def numbers(name: str, lost: float) -> tuple[tuple[float, ...], ...]:
+            rows = values[name]
+            return tuple(tuple(lost if v is None else float(v) for v in row) for row in rows)
+
+        return cls(
+            tuple(values["layers"]),
+            tuple(values["sizes"]),
+            numbers("exponents", -math.inf),
+            numbers("errors", math.nan),
+            values["sequences"],
+            values["steps"],
+        )
 
     @property
     def rows(self) -> list[tuple[str, ...]]:
@@ -170,10 +187,9 @@ def lyapunov(
         )
     refuse_non_finite_weights(model)
     rows = draw_rows(x, samples, seed, input_structure(model))
-    probe = _ExponentProbe(transition_map, k)
+    probe = ExponentProbe(transition_map, k)
     generator = np.random.default_rng([seed, 6])
-    directions = [_orthonormal(len(rows[0]), *shape, generator) for shape in probe.shapes]
-    found = probe.predict_on_batch([*rows, *directions])
+    found = probe.predict_on_batch([*rows, *probe.draw(len(rows[0]), generator)])
     exponents, errors, counted = [], [], []
     for part in found:
         stretches, valid = (np.asarray(part[of], "float64") for of in ("stretches", "valid"))
@@ -209,14 +225,27 @@ class _Cell:
         return self.owner.cells[self.index]
 
 
-class _ExponentProbe(ModelProbe):
-    """A model whose output are logarithms of stretches in another."""
+class ExponentProbe(ModelProbe):
+    """A model whose output are logarithms of stretches in another.
+
+    Args:
+        transition_map: of the model to look at.
+        k: number of directions of a state that are followed.
+
+    Attributes:
+        cells: what runs along time, a row each of what is returned.
+        shapes: size of the state of each, and number of its directions.
+    """
 
     def __init__(self, transition_map: TransitionMap, k: int):
         super().__init__(transition_map.model, "exponent_probe", dtype="float32")
         self._map = transition_map
         self.cells = list(_cells(transition_map))
         self.shapes = [(size, min(size, k)) for size in map(_size, self.cells)]
+
+    def draw(self, rows: int, generator: np.random.Generator) -> list[Array]:
+        """Draws the first directions, for so many sequences, `(rows, size, k)` of every cell."""
+        return [_orthonormal(rows, *shape, generator) for shape in self.shapes]
 
     def call(self, inputs: list[Tensor]) -> list[dict[str, Tensor]]:
         """Returns of every cell "stretches", `(rows, steps, k)`, and "valid", `(rows, steps)`."""

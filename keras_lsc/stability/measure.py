@@ -14,6 +14,7 @@ from keras_lsc.stability.accuracy import MEASURE, Accuracy
 from keras_lsc.stability.data import draw_rows, input_structure
 from keras_lsc.stability.finite import refuse_non_finite_weights
 from keras_lsc.stability.jacobians import JacobianProbe
+from keras_lsc.stability.lyapunov import lyapunov
 from keras_lsc.stability.probe import ModelProbe
 from keras_lsc.stability.radius import (
     RadiusKind,
@@ -295,6 +296,7 @@ def measure(
     seed: int = 0,
     radius: RadiusKind = "spectral",
     gradient: bool = True,
+    exponents: int = 0,
 ) -> StabilityReport:
     """Measures radius and RMS gain of every local transition of a model, in time and depth.
 
@@ -315,6 +317,8 @@ def measure(
         radius: "spectral" (largest modulus of an eigenvalue), "norm" (largest singular value) or
             "rms" (the RMS gain).
         gradient: whether to measure the energy of the gradient as well.
+        exponents: number of leading Lyapunov exponents of every recurrent layer to measure as well,
+            what many steps do where a radius says what one does; see `keras_lsc.lyapunov`.
 
     Returns:
         A `StabilityReport`; print it for a table.
@@ -338,6 +342,7 @@ def measure(
     arguments.one_of("radius", radius, get_args(RadiusKind))
     samples, seed = check_points(samples, seed)
     arguments.flag("gradient", gradient)
+    arguments.integer("exponents", exponents, at_least=0)
     probe = Probe(model, radius)
     refuse_non_finite_weights(model)
     rows = draw_rows(x, samples, seed, input_structure(model))
@@ -350,6 +355,8 @@ def measure(
             f"{first.gain}): states or derivatives overflow, though every weight is finite. Scale "
             "the weights or the inputs down, or compute in a wider dtype."
         )
+    if exponents:
+        report = replace(report, exponents=lyapunov(model, x, exponents, seed=seed))
     if not gradient or not has_stages(model):
         return report
     few = [array[:ROWS] for array in rows]

@@ -26,6 +26,10 @@ _SAFE_SIZES = (2.0**-10, 2.0**10)
 # By what: XLA divides by multiplying with the reciprocal, which would be flushed of larger ones.
 _SCALES = (1e-37, 1e37)
 _PROBES = 3
+# By how much, relative to a radius, rounding may move it; and the largest growth of a power beside
+# that of the radius, as a logarithm, that is told from others.
+_HARMLESS = 2e-4
+_MOST_GROWTH = 30.0
 # How far from commuting with its transpose, relative to its square, a matrix is normal.
 _NORMAL = 1e-4
 
@@ -101,21 +105,26 @@ def powers(matrices: Tensor, squarings: int, certify: bool = False) -> Powers:
     nothing = ops.zeros_like(matrices[..., 0, 0])
 
     def body(_: Tensor, carry: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        unit, *state = _at_size(ops.matmul(carry[-1], carry[-1]), carry[:-1])
-        return (*state, unit)
+        *state, rates, unit = carry
+        unit, *state = _at_size(ops.matmul(unit, unit), state)
+        # Those of all powers, in their order: the last ones of so many.
+        rates = ops.concatenate([rates[1:], state[1][None]])
+        return (*state, rates, unit)
 
     # The exponent, the rates of the last power and of the one before, the lower bound, and
     # whether nothing is left of the powers.
     start = (ops.ones((), dtype), nothing, nothing, nothing - np.inf, nothing > 0.0)
     unit, *first = _at_size(matrices * _SIZE**2, start)
-    carry = ops.fori_loop(0, squarings, body, (*first, unit))
-    _, rate, former, lower, is_gone, unit = carry
+    rates = ops.stack([first[1]] * (squarings + 1))
+    carry = ops.fori_loop(0, squarings, body, (*first, rates, unit))
+    _, rate, former, lower, is_gone, rates, unit = carry
     unit = unit / _SIZE
     value = ops.exp(ops.where(is_gone, lower, 2.0 * rate - former))
     certain = None
     if certify:
         certain = _bounds_are_close(unit, rate, value, 2.0**squarings)
-        certain = ops.logical_and(certain, _is_normal(matrices))
+        is_harmless = ops.logical_or(_is_normal(matrices), _rounding_is_small(rates, value))
+        certain = ops.logical_and(certain, is_harmless)
         certain = ops.logical_or(is_zero, ops.logical_and(certain, ops.logical_not(is_gone)))
     probes = _probes(n, dtype)
     return Powers(
@@ -173,6 +182,28 @@ def _is_normal(matrices: Tensor) -> Tensor:
     forward = ops.matmul(matrices, ops.matmul(transposed, probes))
     apart, size = (ops.sum(ops.square(x), axis=(-2, -1)) for x in (backward - forward, backward))
     return apart <= _NORMAL**2 * size
+
+
+def _rounding_is_small(rates: Tensor, value: Tensor) -> Tensor:
+    """Whether what rounding makes of every power moves the radius by next to nothing.
+
+    The square of M^k is rounded by eps |M^k|^2. Relative to r^2k, r the radius, that moves its
+    leading eigenvalues by eps (|M^k|/r^k)^2 times the norm of their projection, which is that of
+    the last power, and their 2k-th root by a 2k-th of it. Projections of eigenvalues that are
+    defective, or nearly, are large; those of one that is repeated are not, though no single vector
+    stands for it.
+
+    Args:
+        rates: Logarithms of |M^k| over k, for k = 1, 2, 4, ...; `(exponents, ...)`.
+        value: r, `(...,)`.
+    """
+    exponents = np.reshape(2.0 ** np.arange(rates.shape[0]), (-1,) + (1,) * len(value.shape))
+    exponents = ops.convert_to_tensor(exponents, dtype=ops.dtype(rates))
+    logarithm = ops.log(ops.where(value > 0.0, value, 1.0))
+    growth = ops.exp(ops.minimum(exponents * (rates - logarithm), _MOST_GROWTH))
+    eps = float(np.finfo(ops.dtype(rates)).eps) / 2
+    moved = ops.sum(eps * ops.square(growth[:-1]) / (2.0 * exponents[:-1]), axis=0) * growth[-1]
+    return ops.logical_and(value > 0.0, moved < _HARMLESS)
 
 
 def _bounds_are_close(unit: Tensor, rate: Tensor, value: Tensor, exponent: float) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from keras_lsc import plot
+from keras_lsc.stability.lyapunov import LYAPUNOV_HEADER, LyapunovExponents
 from keras_lsc.stability.tables import html_table, text_table
 from keras_lsc.stability.targets import Target, resolve
 
@@ -17,7 +18,7 @@ HEADER = ("transition", "of", "shape", "radius", "std", "gain", "isotropy")
 GRADIENT_HEADER = ("layer", "energy", "reach", "forward")
 # The columns of words; those of numbers stand to the right.
 _TEXTS = 3
-_OPTIONAL = ("gradient", "unmeasured", "not_levelled")
+_OPTIONAL = ("gradient", "exponents", "unmeasured", "not_levelled")
 # What the energy sum says, below its largest value.
 _ENERGY_MEANS = (
     (0.25, "gradients vanish fast, stabilize before training"),
@@ -177,6 +178,8 @@ class StabilityReport:
         firing_rates: mean spikes a step and neuron of every spiking layer, by name; of a layer
             that is called again also as "name[2]", ...
         gradient: `GradientEnergies` of the layers below the head; None where it was not measured.
+        exponents: `LyapunovExponents` of the recurrent layers, what many steps do; None where they
+            were not asked for.
         unmeasured: why there are no transitions, where radii cannot be measured; else None.
         not_levelled: layers whose scale levelling left, because it is frozen or not known.
     """
@@ -190,6 +193,7 @@ class StabilityReport:
     radius_kind: str = "spectral"
     firing_rates: Mapping[str, float] = field(default_factory=dict)
     gradient: GradientEnergies | None = None
+    exponents: LyapunovExponents | None = None
     unmeasured: str | None = None
     not_levelled: tuple[str, ...] = ()
 
@@ -317,6 +321,7 @@ class StabilityReport:
             **asdict(self),
             "transitions": rows,
             "gradient": None if self.gradient is None else self.gradient.to_dict(),
+            "exponents": None if self.exponents is None else self.exponents.to_dict(),
             "not_levelled": list(self.not_levelled),
         }
         # Of what was not measured a report says nothing.
@@ -332,14 +337,21 @@ class StabilityReport:
         gradient = values.get("gradient")
         if gradient is not None:
             gradient = GradientEnergies.from_dict(gradient)
-        held = tuple(values.get("not_levelled", ()))
-        parts = {"transitions": tuple(rows), "gradient": gradient, "not_levelled": held}
+        exponents = values.get("exponents")
+        parts = {
+            "transitions": tuple(rows),
+            "gradient": gradient,
+            "exponents": None if exponents is None else LyapunovExponents.from_dict(exponents),
+            "not_levelled": tuple(values.get("not_levelled", ())),
+        }
         return cls(**{**values, **parts})
 
     def __str__(self) -> str:
         parts = [text_table(HEADER, self.rows, _TEXTS)] if self.transitions else []
         if self.gradient is not None:
             parts.append(text_table(GRADIENT_HEADER, self.gradient.rows, 1))
+        if self.exponents is not None:
+            parts.append(text_table(LYAPUNOV_HEADER, self.exponents.rows, 1))
         return "\n".join([*parts, *self.notes])
 
     def _repr_html_(self) -> str:
@@ -347,6 +359,8 @@ class StabilityReport:
         tables = html_table(self.model, HEADER, self.rows, _TEXTS) if self.transitions else ""
         if self.gradient is not None:
             tables += html_table("gradient", GRADIENT_HEADER, self.gradient.rows, 1)
+        if self.exponents is not None:
+            tables += html_table("exponents", LYAPUNOV_HEADER, self.exponents.rows, 1)
         notes = "<br>".join(html.escape(note) for note in self.notes)
         return f"{tables}<p>{notes}</p>"
 
@@ -401,6 +415,8 @@ class StabilityReport:
             notes.append(f"no radii: {self.unmeasured}")
         if self.gradient is not None:
             notes.append(self.gradient.note)
+        if self.exponents is not None:
+            notes.extend(self.exponents.notes)
         if self.not_levelled:
             notes.append(
                 f"not levelled, frozen or of unknown weights: {', '.join(self.not_levelled)}"
