@@ -28,7 +28,7 @@ _MOST_SAMPLES = 2048
 Method = Literal["lsc", "level", "flossing"]
 _TOLERANCE = {"lsc": 0.02, "level": 0.05, "flossing": 0.05}
 # Of flossing, without others: number of exponents, and learning rate.
-_EXPONENTS, _FLOSSING_RATE = 4, 0.003
+_EXPONENTS, _FLOSSING_RATE = 4, 0.01
 _SAMPLES = 256
 # What only pre-training takes, as it is where it is not given.
 _OF_LSC = {

@@ -29,13 +29,15 @@ def network(scale, layer=layers.SimpleRNN, depth=1):
     return model
 
 
-@pytest.mark.parametrize("scale", [0.5, 4.0])
-def test_exponents_go_to_zero(scale):
+@pytest.mark.parametrize(("scale", "k", "rate"), [(0.5, 3, 0.01), (4.0, 1, 0.02)])
+def test_exponents_go_to_zero(scale, k, rate):
     model = network(scale)
     head = to_numpy(model.layers[-1].kernel)
-    before = keras_lsc.lyapunov(model, sequences(seed=1), k=3).exponents[0]
-    report = keras_lsc.stabilize(model, sequences(), method="flossing", exponents=3)
-    after = keras_lsc.lyapunov(model, sequences(seed=1), k=3).exponents[0]
+    before = keras_lsc.lyapunov(model, sequences(seed=1), k).exponents[0]
+    report = keras_lsc.stabilize(
+        model, sequences(), method="flossing", exponents=k, learning_rate=rate
+    )
+    after = keras_lsc.lyapunov(model, sequences(seed=1), k).exponents[0]
     assert np.abs(after).max() < 0.1 < np.abs(before).max()
     np.testing.assert_allclose(report.exponents.exponents[0], after, atol=0.05)
     np.testing.assert_array_equal(to_numpy(model.layers[-1].kernel), head)
