@@ -2,10 +2,11 @@
 
 Where they are zero, gradients of many steps neither explode nor vanish along the directions that
 lead. The exponents are means of logarithms along real sequences (`stability.lyapunov`), and weights
-are moved by the gradient of their squares through the QR decompositions of every step, at the states
-that the sequences went through: through the states themselves, of a chaotic network, gradients explode.
+are moved by the gradient of their squares through the QR decompositions of every step, at the
+states that the sequences went through: through the states themselves, gradients of a chaotic
+network explode.
 
-Source: Engelken, "Gradient Flossing" (2023), arXiv 2312.17306.
+Source: Engelken 2023, "Gradient Flossing".
 """
 
 import math
