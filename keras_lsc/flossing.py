@@ -6,7 +6,7 @@ are moved by the gradient of their squares through the QR decompositions of ever
 states that the sequences went through: through the states themselves, gradients of a chaotic
 network explode.
 
-Source: Engelken 2023, "Gradient Flossing".
+Source: Engelken 2023, "Gradient Flossing", arXiv 2312.17306.
 """
 
 import math
@@ -32,7 +32,7 @@ Array = np.ndarray
 
 # Updates between two looks at sequences that are held out, and sequences of a look.
 _ROUND = 20
-_LOOKED_AT = 64
+_LOOKED_AT = 256
 # A direction that is lost in one step has a logarithm of -69; what it is pulled by is bounded.
 _FLOOR = -5.0
 
@@ -67,7 +67,8 @@ def floss(
         model: a built Sequential or functional `keras.Model` with recurrent layers.
         x: its inputs.
         k: number of leading exponents of every layer.
-        tolerance: largest distance of one from zero that is accepted.
+        tolerance: largest distance of one from zero that is accepted; while there are updates left
+            its standard error counts as well.
         max_updates: number of updates after which it gives up.
         batch_size: sequences in an update.
         learning_rate: of Adam.
@@ -101,7 +102,7 @@ def floss(
                 continue
             refuse_non_finite_weights(model)
             found = lyapunov(model, _nested(model, looked_at), k, samples=_LOOKED_AT, seed=seed)
-            farthest = float(np.abs(np.concatenate(found.exponents)).max())
+            farthest = _farthest(found, 0.0 if update == max_updates else 1.0)
             if farthest <= tolerance:
                 progress.end(farthest)
                 return replace(_report(flosser, held_out, samples, seed), exponents=found)
@@ -118,6 +119,14 @@ def floss(
         before.restore()
         progress.leave()
         raise
+
+
+def _farthest(found: LyapunovExponents, standard_errors: float) -> float:
+    """The largest distance of an exponent from zero, with so many standard errors."""
+    distances = np.abs(np.concatenate(found.exponents))
+    # Of a single block there is none.
+    errors = np.nan_to_num(np.concatenate(found.errors))
+    return float((distances + standard_errors * errors).max())
 
 
 def _compiles() -> bool:

@@ -12,7 +12,7 @@ from keras_lsc.zoo.networks import orthogonal
 STEPS, UNITS = 30, 12
 
 
-def sequences(rows=256, seed=0):
+def sequences(rows=768, seed=0):
     noise = np.random.default_rng(seed).standard_normal((rows, STEPS, 3))
     return 0.3 * noise.astype("float32")
 
@@ -33,13 +33,15 @@ def network(scale, layer=layers.SimpleRNN, depth=1):
 def test_exponents_go_to_zero(scale, k, rate):
     model = network(scale)
     head = to_numpy(model.layers[-1].kernel)
-    before = keras_lsc.lyapunov(model, sequences(seed=1), k).exponents[0]
-    report = keras_lsc.stabilize(
-        model, sequences(), method="flossing", exponents=k, learning_rate=rate
-    )
-    after = keras_lsc.lyapunov(model, sequences(seed=1), k).exponents[0]
+    # What 64 sequences tell of chaos differs by some hundredths from what 64 others tell.
+    fresh = sequences(seed=1)
+    before = keras_lsc.lyapunov(model, fresh, k, samples=256).exponents[0]
+    options = {"exponents": k, "learning_rate": rate, "max_updates": 1500}
+    report = keras_lsc.stabilize(model, sequences(), method="flossing", **options)
+    found = keras_lsc.lyapunov(model, fresh, k, samples=256)
+    after, error = found.exponents[0], max(found.errors[0])
     assert np.abs(after).max() < 0.1 < np.abs(before).max()
-    np.testing.assert_allclose(report.exponents.exponents[0], after, atol=0.05)
+    np.testing.assert_allclose(report.exponents.exponents[0], after, atol=4 * max(error, 0.005))
     np.testing.assert_array_equal(to_numpy(model.layers[-1].kernel), head)
 
 
