@@ -259,7 +259,14 @@ FUNCTIONS = (
         "measure",
         keras_lsc.measure,
         lambda: {"model": _model(), "x": _x(), "samples": 2},
-        {**_MEASURED, "radius": _RADII, "gradient": FLAG},
+        {**_MEASURED, "radius": _RADII, "gradient": FLAG, "exponents": NATURAL},
+        (TypeError,),
+    ),
+    Function(
+        "diagnose",
+        keras_lsc.diagnose,
+        lambda: {"model": _model(), "x": _x(), "samples": 2, "radii": False},
+        {"samples": COUNT, "seed": SEED, "x": _inputs, "radii": FLAG},
         (TypeError,),
     ),
     Function(
@@ -289,6 +296,22 @@ FUNCTIONS = (
             "tolerance": Sort((None, 1.5), _but_none(POSITIVE.wrong), POSITIVE.unclear),
         },
         (TypeError, FloatingPointError, keras_lsc.NotLevelledError),
+    ),
+    Function(
+        "stabilize(method='flossing')",
+        lambda **given: keras_lsc.stabilize(
+            **{"model": _copy_of_model(), "method": "flossing", **given}
+        ),
+        lambda: {"x": _x(), "tolerance": 20.0, "max_updates": 1, "batch_size": 2, "verbose": 0},
+        {
+            "samples": COUNT_OR_NONE,
+            "seed": SEED,
+            "exponents": COUNT_OR_NONE,
+            "max_updates": COUNT,
+            "batch_size": COUNT,
+            "learning_rate": Sort((None, 0.01), _but_none(POSITIVE.wrong)),
+        },
+        (TypeError, FloatingPointError, keras_lsc.NotFlossedError),
     ),
     Function(
         "eigenvalues",
@@ -616,6 +639,32 @@ FUNCTIONS = (
         {
             "begin": Sort((0, 0.5), (-0.1, 0.6, 1, _NAN, _INF, True, *_NO_NUMBERS)),
             "end": Sort((1, 0.5), (0, 0.2, 1.5, _NAN, _INF, True, *_NO_NUMBERS)),
+        },
+    ),
+    Function(
+        "callbacks.StabilityMonitor",
+        callbacks.StabilityMonitor,
+        lambda: {"x": _x()},
+        {
+            "every": COUNT,
+            "samples": COUNT,
+            "radii": FLAG,
+            "seed": SEED,
+            "on_alarm": Sort(("warn", "stop", print), ("", "x", None, 1, True, [], {}, _NAN)),
+        },
+    ),
+    Function(
+        "callbacks.RadiusRegularizer",
+        callbacks.RadiusRegularizer,
+        lambda: {"x": _x()},
+        {
+            "target": TARGET,
+            "strength": Sort((None, *POSITIVE.right), _but_none(POSITIVE.wrong), POSITIVE.unclear),
+            "every": COUNT,
+            "batch_size": COUNT,
+            "seed": SEED,
+            "mode": choice("scales", "weights"),
+            "radius": _RADII,
         },
     ),
     Function(

@@ -5,6 +5,7 @@ from keras_lsc.diagnosis import Diagnosis, diagnose
 from keras_lsc.flossing import NotFlossedError
 from keras_lsc.levelling import NotLevelledError
 from keras_lsc.pretrainer import LSCPretrainer
+from keras_lsc.race import StartRace, best_start
 from keras_lsc.stability.eigenvalues import Spectrum, eigenvalues
 from keras_lsc.stability.energies import gradient_energies
 from keras_lsc.stability.gradients import GradientGrid, gradient_grid
@@ -25,7 +26,9 @@ __all__ = [
     "NotStabilizedError",
     "Spectrum",
     "StabilityReport",
+    "StartRace",
     "__version__",
+    "best_start",
     "callbacks",
     "comparison",
     "datasets",

@@ -25,6 +25,7 @@ ROOMS = (
     "diagnosis",
     "callbacks",
     "stabilization",
+    "race",
     "zoo",
     "comparison",
     "demo",

@@ -12,7 +12,7 @@ from keras_lsc import backend
 from keras_lsc.arguments import flag, integer, positive_integer
 from keras_lsc.diagnosis.checkup import Checkup, CheckupProbe
 from keras_lsc.diagnosis.findings import Finding, in_order
-from keras_lsc.diagnosis.run import of_activity, of_gradient
+from keras_lsc.diagnosis.judging import of_activity, of_gradient
 from keras_lsc.stability.accuracy import CHECK
 from keras_lsc.stability.energies import RandomFunctional, check_built, draw, first_of
 from keras_lsc.stability.measure import Probe
@@ -131,8 +131,10 @@ class StabilityMonitor(keras.callbacks.Callback):
             logs.update(self._shown())
 
     def _look(self) -> list[Finding]:
+        # In the course of a training JAX has the weights elsewhere, until the model is asked for.
+        assert self._watch.model is self.model
         with backend.aside_from_random_draws():
-            seen, findings = self._watch.look(self.model)
+            seen, findings = self._watch.look()
         self.history.append({"update": self.updates, **seen})
         return findings
 
@@ -177,6 +179,7 @@ class _Watch:
 
     def __init__(self, model: keras.Model, x: Any, samples: int, radii: bool, seed: int):
         check_built(model)
+        self.model = model
         self._rows, structure = draw(model, x, samples, seed)
         taps = Taps(model, first_of(self._rows, structure))
         functional = RandomFunctional(taps)
@@ -185,14 +188,8 @@ class _Watch:
         self._checkup = CheckupProbe(model, taps, structure, functional)
         self._probe = _probe(model) if radii else None
 
-    def look(self, model: keras.Model) -> tuple[dict[str, float], list[Finding]]:
-        """What is seen now, and what is wrong with it.
-
-        Args:
-            model: `self.model` of the callback, which on JAX has the weights for whoever asks for
-                it in the course of a training.
-        """
-        del model
+    def look(self) -> tuple[dict[str, float], list[Finding]]:
+        """What is seen now, and what is wrong with it."""
         checkup = self._checkup.look(self._rows, self._others)
         seen = _of_layers(checkup)
         if self._probe is not None:

@@ -95,7 +95,7 @@ class RadiusRegularizer(keras.callbacks.Callback):
         del batch
         self._updates += 1
         if self._updates % self.every == 0:
-            # On JAX the weights are there for whoever asks for the model.
+            # In a training JAX has the weights elsewhere, until the model is asked for.
             assert self._pretrainer.model is self.model
             size = min(self.batch_size, len(self._rows[0]))
             chosen = self._generator.choice(len(self._rows[0]), size, replace=False)

@@ -1,0 +1,166 @@
+"""A race of starts is fair, keeps to its budget, and is taken up where it stopped."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from harness import to_numpy
+from keras import layers
+
+import keras_lsc
+
+STEPS, ROWS = 12, 96
+
+
+def data():
+    generator = np.random.default_rng(0)
+    x = generator.standard_normal((ROWS, STEPS, 3)).astype("float32")
+    return x, x[:, :2].mean(axis=(1, 2))[:, None]
+
+
+def network(rate=0.01, **options):
+    keras.utils.set_random_seed(0)
+    stack = [layers.SimpleRNN(8, return_sequences=k < 1) for k in range(2)]
+    model = keras.Sequential([keras.Input((STEPS, 3)), *stack, layers.Dense(1)])
+    model.compile(keras.optimizers.Adam(rate), "mse", **options)
+    return model
+
+
+def race(model, **options):
+    x, y = data()
+    given = {"starts": ["level"], "learning_rates": [0.003, 0.03], "epochs": 4, "batch_size": 16}
+    return keras_lsc.best_start(
+        model, x[:64], y[:64], validation_data=(x[64:], y[64:]), **{**given, **options}
+    )
+
+
+def test_the_winner_is_the_start_that_trained_best():
+    model = network()
+    before = model.get_weights()
+    found = race(model)
+    assert {entrant.start for entrant in found.entrants} == {"default", "level"}
+    furthest = max(entrant.steps for entrant in found.entrants)
+    finalists = [entrant for entrant in found.entrants if entrant.steps == furthest]
+    assert found.winner.score == min(entrant.score for entrant in finalists)
+    assert any(entrant.start == "default" for entrant in finalists)
+    # At most three trainings of 4 epochs of 4 steps.
+    assert found.steps <= 3 * 16
+    assert found.steps == sum(entrant.steps for entrant in found.entrants)
+    assert float(to_numpy(model.optimizer.learning_rate)) == pytest.approx(
+        found.winner.learning_rate
+    )
+    assert int(to_numpy(model.optimizer.iterations)) == 0
+    same = all(np.array_equal(a, b) for a, b in zip(model.get_weights(), before, strict=True))
+    assert same == (found.winner.start == "default")
+    # Trained as in the race, the winner comes to its score.
+    x, y = data()
+    order = [np.random.default_rng([0, 11, epoch]).permutation(64) for epoch in range(9)]
+    rows = np.concatenate(order)[: 16 * furthest]
+    model.fit(x[rows], y[rows], batch_size=16, shuffle=False, verbose=0)
+    assert model.evaluate(x[64:], y[64:], verbose=0) == pytest.approx(found.winner.score, rel=1e-3)
+
+
+@pytest.mark.once
+def test_a_rate_that_diverges_loses():
+    model = network()
+    found = race(model, starts=[], learning_rates=[1e6, 0.01])
+    assert found.winner.learning_rate == 0.01
+    assert found.entrants[-1].learning_rate == 1e6
+
+
+@pytest.mark.once
+def test_a_start_that_cannot_be_made_is_told_and_the_race_goes_on():
+    model = network()
+    for layer in model.layers[:2]:
+        layer.trainable = False
+    model.compile(keras.optimizers.Adam(0.01), "mse")
+    found = race(model, starts=["level", 1.0])
+    assert found.winner.start == "default"
+    problems = {entrant.start: entrant.problem for entrant in found.entrants}
+    assert "frozen" in problems["level"]
+    assert problems["1.0"]
+    assert problems["default"] is None
+
+
+@pytest.mark.once
+def test_an_interrupted_race_goes_on(tmp_path, monkeypatch):
+    whole = race(network())
+    fit, calls = keras.Sequential.fit, []
+
+    def interrupted(self, *args, **kwargs):
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return fit(self, *args, **kwargs)
+
+    model = network()
+    before = model.get_weights()
+    monkeypatch.setattr(keras.Sequential, "fit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        race(model, folder=tmp_path)
+    for one, other in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(one, other)
+    monkeypatch.setattr(keras.Sequential, "fit", fit)
+    again = race(model, folder=tmp_path)
+    for one, other in zip(again.entrants, whole.entrants, strict=True):
+        assert (one.start, one.learning_rate, one.steps) == (
+            other.start,
+            other.learning_rate,
+            other.steps,
+        )
+        assert one.score == pytest.approx(other.score, rel=1e-5)
+    with pytest.raises(ValueError, match="other arguments"):
+        race(network(), folder=tmp_path, epochs=5)
+
+
+@pytest.mark.once
+def test_a_metric_decides_and_the_table_says_so():
+    model = network(metrics=["mae"])
+    found = race(model, monitor="mae", higher_is_better=False)
+    assert found.monitor == "mae"
+    assert json.loads(json.dumps(found.to_dict()))["entrants"][0]["start"] == found.winner.start
+    for text in (str(found), found._repr_html_()):
+        assert "minus default" in text
+        assert "mae on the validation data" in text
+    with pytest.raises(ValueError, match="monitor='accuracy'"):
+        race(network(), monitor="accuracy")
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"starts": "level"}, "starts"),
+        ({"starts": ["high"]}, "high"),
+        ({"learning_rates": []}, "learning_rates"),
+        ({"learning_rates": [0.0]}, "learning_rates"),
+        ({"epochs": 0}, "epochs"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"budget": 0}, "budget"),
+        ({"seed": -1}, "seed"),
+        ({"monitor": 3}, "monitor"),
+        ({"higher_is_better": "yes"}, "higher_is_better"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
+)
+def test_refused(options, match):
+    with pytest.raises(ValueError, match=match):
+        race(network(), **options)
+
+
+@pytest.mark.once
+def test_models_and_data_of_no_use_are_refused():
+    x, y = data()
+    with pytest.raises(TypeError, match=r"keras\.Model"):
+        keras_lsc.best_start("model", x, y, validation_data=(x, y))
+    with pytest.raises(ValueError, match="compiled"):
+        keras_lsc.best_start(
+            keras.Sequential([keras.Input((3,)), layers.Dense(1)]), x, y, validation_data=(x, y)
+        )
+    schedule = keras.optimizers.schedules.ExponentialDecay(0.01, 10, 0.9)
+    with pytest.raises(ValueError, match="schedule"):
+        race(network(schedule))
+    for pair in (x, (x,), (x, y[:3]), (x.tolist(), y)):
+        with pytest.raises(ValueError, match="validation_data"):
+            keras_lsc.best_start(network(), x, y, validation_data=pair)
