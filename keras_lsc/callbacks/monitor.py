@@ -60,7 +60,7 @@ class StabilityMonitor(keras.callbacks.Callback):
 
     Example:
         >>> import keras, keras_lsc, numpy as np
-        >>> model = keras.Sequential([keras.Input((20, 3)), keras.layers.GRU(8),
+        >>> model = keras.Sequential([keras.Input((20, 3)), keras.layers.GRU(8, name="gru"),
         ...     keras.layers.Dense(1)])
         >>> model.compile("adam", "mse")
         >>> x, y = np.random.normal(size=(64, 20, 3)), np.zeros((64, 1))
