@@ -162,6 +162,15 @@ def healthy_masked() -> Patient:
     return Patient(model, x, None, None)
 
 
+def healthy_on_sparse_data() -> Patient:
+    """Three of four features are nothing but zero, and so is what a layer makes of them."""
+    parts = [layers.Rescaling(2.0), layers.BatchNormalization(), layers.GRU(UNITS)]
+    model = start(keras.Sequential([keras.Input((STEPS, FEATURES)), *parts, layers.Dense(2)]))
+    x = noise()
+    x[..., 1:] = 0.0
+    return Patient(model, x, None, None)
+
+
 def shuffled_labels() -> Patient:
     x = noise()
     x[:, 0, 0] += 3 * labels()  # they told the class, before they were shuffled
@@ -338,6 +347,7 @@ HEALTHY = (
     healthy_state_space,
     healthy_tokens,
     healthy_masked,
+    healthy_on_sparse_data,
     shuffled_labels,
 )
 BROKEN = (

@@ -19,6 +19,13 @@ from keras_lsc.stability.taps import Run, Tap, Taps, TapsProbe, flat
 Tensor = Any
 Array = np.ndarray
 
+_ACTIVATIONS = (
+    keras.layers.Activation,
+    keras.layers.ELU,
+    keras.layers.LeakyReLU,
+    keras.layers.PReLU,
+    keras.layers.ReLU,
+)
 _BOUNDS = {
     "tanh": (-1.0, 1.0),
     "softsign": (-1.0, 1.0),
@@ -36,6 +43,8 @@ class LayerCheckup:
         name: of the call.
         is_stage: whether it is recurrent or reads others through weights, and is not the head.
         is_head: whether it is the last call.
+        has_units: whether its outputs are units of its own, by weights or an activation, and not
+            those of its input in another form.
         is_spiking: whether its outputs are spikes.
         rms: root mean square of its outputs.
         constant: share of its units that give out the same at every step of every sequence.
@@ -48,6 +57,7 @@ class LayerCheckup:
     name: str
     is_stage: bool
     is_head: bool
+    has_units: bool
     is_spiking: bool
     rms: float
     constant: float
@@ -180,6 +190,7 @@ class CheckupProbe(TapsProbe):
                     call.name,
                     is_stage=k in self._stages,
                     is_head=k == len(self.taps.calls) - 1,
+                    has_units=has_units(call.layer),
                     is_spiking=is_recurrent(call.layer) and is_spiking(call.layer),
                     rms=float(np.sqrt(activity["square"].mean())),
                     constant=float(is_constant.mean()),
@@ -217,6 +228,11 @@ def stages_of(taps: Taps) -> list[int]:
     if len(found) > 1 and not is_recurrent(taps.calls[found[-1]].layer):
         found.pop()
     return found
+
+
+def has_units(layer: keras.Layer) -> bool:
+    """Whether what a layer gives out are units that could be dead."""
+    return is_recurrent(layer) or bool(read_through(layer)) or isinstance(layer, _ACTIVATIONS)
 
 
 def bounds_of(layer: keras.Layer) -> tuple[float, float] | None:

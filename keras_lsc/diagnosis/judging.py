@@ -62,7 +62,11 @@ def of_activity(checkup: Checkup, forward: tuple[float, ...] | None = None) -> I
                 what = f"Neurons of {layer.name!r} fire in {rate:.0%} of the steps."
                 yield Finding("saturated_spikes", layer.name, what)
                 return
-        elif layer.constant >= thresholds.DEAD_SHARE and not below < 1 / thresholds.FORWARD_RATIO:
+        elif (
+            layer.has_units
+            and layer.constant >= thresholds.DEAD_SHARE
+            and not below < 1 / thresholds.FORWARD_RATIO
+        ):
             what = f"{layer.constant:.0%} of the units of {layer.name!r} give out the same always."
             yield Finding("dead_units", layer.name, what)
             return
