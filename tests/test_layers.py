@@ -58,6 +58,7 @@ np.savez(sys.argv[3], *model.predict(np.load(sys.argv[2]), verbose=0))
 """
 
 
+@pytest.mark.once
 def test_saved_models_give_the_same_on_every_backend(rng, tmp_path):
     model = every_layer_in_one_model()
     x = harness.sequences(rng, batch=3, steps=12, features=UNITS)

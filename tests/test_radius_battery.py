@@ -82,6 +82,7 @@ def _measured(matrices, accuracy):
     return to_numpy(certain), to_numpy(radius)
 
 
+@pytest.mark.once
 def test_an_update_asks_for_no_certainty():
     matrices = np.stack([np.eye(5, dtype="float32")])
     given = ops.convert_to_tensor(matrices)
