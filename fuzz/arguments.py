@@ -266,7 +266,7 @@ FUNCTIONS = (
         "diagnose",
         keras_lsc.diagnose,
         lambda: {"model": _model(), "x": _x(), "samples": 2, "radii": False},
-        {"samples": COUNT, "seed": SEED, "x": _inputs, "radii": FLAG},
+        {"samples": COUNT, "seed": SEED, "radii": FLAG},
         (TypeError,),
     ),
     Function(

@@ -587,6 +587,17 @@ def linear_rnn(recurrent):
     return model
 
 
+@pytest.mark.once
+def test_lists_of_numbers_are_arrays(rng):
+    stack = [layers.SimpleRNN(4, return_sequences=True) for _ in range(2)]
+    model = keras.Sequential([keras.Input((5, 3)), *stack])
+    x = rng.standard_normal((6, 5, 3)).astype("float32")
+    listed = keras_lsc.measure(model, x.tolist(), samples=4)
+    np.testing.assert_allclose(listed.time, keras_lsc.measure(model, x, samples=4).time, rtol=1e-5)
+    with pytest.raises(ValueError, match="unequal lengths"):
+        keras_lsc.measure(model, [x[0].tolist(), x[0, :2].tolist()])
+
+
 def test_outlier_spectrum_is_flagged(rng):
     n = 20
     outlier = 0.05 * np.linalg.qr(rng.standard_normal((n, n)))[0]

@@ -97,7 +97,14 @@ def in_order(data: Any, inputs: Any) -> list[Any]:
         if is_nest and len(data) == len(inputs):
             pairs = zip(data, inputs, strict=True)
             return [leaf for part, symbolic in pairs for leaf in in_order(part, symbolic)]
-        return tree.flatten(data)
+        leaves = tree.flatten(data)
+        if (
+            leaves
+            and isinstance(data, list)
+            and all(isinstance(leaf, int | float) for leaf in leaves)
+        ):
+            return [_of_numbers(data)]
+        return leaves
     if isinstance(inputs, dict) and set(inputs) <= set(data):
         # Sorted, as Keras flattens dictionaries.
         return [leaf for key in sorted(inputs) for leaf in in_order(data[key], inputs[key])]
@@ -109,6 +116,16 @@ def in_order(data: Any, inputs: Any) -> list[Any]:
         f"x is a dict with the keys {sorted(data, key=str)}, but the inputs of the model are named "
         f"{wanted}."
     )
+
+
+def _of_numbers(rows: list[Any]) -> np.ndarray:
+    try:
+        return np.asarray(rows)
+    except ValueError as error:
+        raise ValueError(
+            "The input x is a list of lists of unequal lengths. Pad the sequences to one length, "
+            "and mask the padding."
+        ) from error
 
 
 def is_batched(data: Any) -> bool:
