@@ -186,6 +186,7 @@ def test_what_was_not_looked_at_is_said():
         ({"x": np.zeros((32, 3), "float32")}, "rows of shape"),
         ({"x": np.array(["a"])}, "not numeric"),
         ({"y": np.zeros(3)}, "rows"),
+        ({"y": np.zeros((32, 5, 2))}, "cannot compare with its outputs"),
         ({"samples": 0}, "samples"),
         ({"seed": -1}, "seed"),
         ({"radii": "yes"}, "radii"),

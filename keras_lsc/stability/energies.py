@@ -14,6 +14,7 @@ from keras_lsc.stability.data import draw_rows, input_structure, is_batched
 from keras_lsc.stability.differences import DifferenceProbe
 from keras_lsc.stability.finite import refuse_non_finite_weights
 from keras_lsc.stability.graph import is_graph_model
+from keras_lsc.stability.layers import call_in_inference
 from keras_lsc.stability.report import GradientEnergies
 from keras_lsc.stability.taps import ROWS, Run, Taps, TapsProbe, flat
 
@@ -157,7 +158,26 @@ def draw_with_targets(
     )
     given = x if isinstance(x, list | tuple) and len(tree.flatten(structure)) > 1 else [x]
     flat = [*tree.flatten(given), targets]
-    return draw_rows(flat, samples, seed, [*tree.flatten(structure), like]), structure
+    rows = draw_rows(flat, samples, seed, [*tree.flatten(structure), like])
+    _check_loss(model, first_of(rows[:-1], structure), rows[-1][:2])
+    return rows, structure
+
+
+def _check_loss(model: keras.Model, given: Any, targets: Array) -> None:
+    """Raises ValueError if the loss of a model cannot be computed of targets."""
+    given = tree.map_structure(ops.convert_to_tensor, given)
+    with keras.StatelessScope():
+        outputs = call_in_inference(model, given)
+        try:
+            model.compute_loss(given, ops.convert_to_tensor(targets), outputs, training=False)
+        # Every backend, and every loss, has errors of its own.
+        except Exception as error:
+            shapes = [tuple(output.shape[1:]) for output in tree.flatten(outputs)]
+            raise ValueError(
+                f"y has rows of shape {targets.shape[1:]} and dtype {targets.dtype}, which the "
+                f"loss of model {model.name!r} cannot compare with its outputs, of shape "
+                f"{', '.join(map(str, shapes))}: {str(error).splitlines()[0]}"
+            ) from error
 
 
 class RandomFunctional:
