@@ -22,9 +22,10 @@ from keras_lsc.progress import Progress
 from keras_lsc.stability.data import draw_rows, hold_out, input_structure, rows_to_draw
 from keras_lsc.stability.finite import refuse_non_finite_weights
 from keras_lsc.stability.frozen import frozen_variables
-from keras_lsc.stability.lyapunov import ExponentProbe, LyapunovExponents, lyapunov
+from keras_lsc.stability.lyapunov import ExponentProbe, LyapunovExponents, exponents_of
 from keras_lsc.stability.measure import Probe
 from keras_lsc.stability.report import StabilityReport
+from keras_lsc.stability.trains_chosen import TrainsChosen
 from keras_lsc.stability.transitions import TransitionMap
 
 Tensor = Any
@@ -101,7 +102,7 @@ def floss(
             if update % _ROUND and update < max_updates:
                 continue
             refuse_non_finite_weights(model)
-            found = lyapunov(model, _nested(model, looked_at), k, samples=_LOOKED_AT, seed=seed)
+            found = exponents_of(flosser.probe, looked_at, None, seed)
             farthest = _farthest(found, 0.0 if update == max_updates else 1.0)
             if farthest <= tolerance:
                 progress.end(farthest)
@@ -134,27 +135,18 @@ def _compiles() -> bool:
     return keras.backend.backend() == "jax"
 
 
-def _nested(model: keras.Model, rows: list[Array]) -> Any:
-    return keras.tree.pack_sequence_as(input_structure(model), rows)
-
-
 def _report(
     flosser: "Flosser", rows: list[Array], samples: int | None, seed: int
 ) -> StabilityReport:
     if samples is None:
-        return StabilityReport(
-            model=flosser.model.name,
-            transitions=(),
-            layers=flosser.transition_map.depth,
-            steps=flosser.transition_map.steps(rows),
-            samples=0,
-            seed=seed,
-            unmeasured="flossing does not go by them; give samples=64, or measure(model, x)",
-        )
+        why = "flossing does not go by them; give samples=64, or measure(model, x)"
+        found = StabilityReport.without_radii(flosser.model.name, why, seed)
+        depth, steps = flosser.transition_map.depth, flosser.transition_map.steps(rows)
+        return replace(found, layers=depth, steps=steps)
     return Probe(flosser.model, transition_map=flosser.transition_map).report(rows, samples, seed)
 
 
-class Flosser(keras.Model):
+class Flosser(TrainsChosen):
     """A model that is trained in place of another, until leading exponents are zero.
 
     Args:
@@ -195,23 +187,6 @@ class Flosser(keras.Model):
     def trainable_variables(self) -> list[Any]:
         """The weights of the recurrent layers."""
         return self._trained
-
-    @property
-    def non_trainable_variables(self) -> list[Any]:
-        """All other variables."""
-        trained = {id(variable) for variable in self._trained}
-        return [variable for variable in self.variables if id(variable) not in trained]
-
-    @property
-    def trainable_weights(self) -> list[Any]:
-        """The same as `trainable_variables`."""
-        return self._trained
-
-    @property
-    def non_trainable_weights(self) -> list[Any]:
-        """Other weights."""
-        trained = {id(variable) for variable in self._trained}
-        return [weight for weight in self.weights if id(weight) not in trained]
 
     def call(self, inputs: list[Tensor], training: bool = False) -> list[Tensor]:
         """Returns of every cell its exponents on the batch, `(k,)`."""

@@ -121,15 +121,7 @@ def _report(
             return Probe(model).report(rows, samples, seed)
         except (TypeError, ValueError) as error:
             why = str(error)
-    return StabilityReport(
-        model=model.name,
-        transitions=(),
-        layers=0,
-        steps=0,
-        samples=samples or 0,
-        seed=seed,
-        unmeasured=why,
-    )
+    return StabilityReport.without_radii(model.name, why, seed, samples or 0)
 
 
 class Leveller:

@@ -19,6 +19,7 @@ from keras_lsc.stability.frozen import frozen_variables
 from keras_lsc.stability.parametrization import Mode, Parametrization
 from keras_lsc.stability.radius import RadiusKind, check_radius_kind, radii_and_gains
 from keras_lsc.stability.targets import Target, checked, resolve
+from keras_lsc.stability.trains_chosen import TrainsChosen
 from keras_lsc.stability.transitions import TransitionMap, mean_over_points
 
 Tensor = Any
@@ -36,7 +37,7 @@ _VIOLATION_COST = 1.0
 
 
 @keras.saving.register_keras_serializable(package="keras_lsc")
-class LSCPretrainer(keras.Model):
+class LSCPretrainer(TrainsChosen):
     """Trains a model until every local transition, in time and depth, has its target radius.
 
     An ordinary Keras model around the one to stabilise: its output are the mean radii and gains
@@ -147,23 +148,6 @@ class LSCPretrainer(keras.Model):
         if not self.trainable:
             return []
         return self._parametrization.trained
-
-    @property
-    def non_trainable_variables(self) -> list[Any]:
-        """All other variables, those of the wrapped model included."""
-        trained = {id(variable) for variable in self.trainable_variables}
-        return [variable for variable in self.variables if id(variable) not in trained]
-
-    @property
-    def trainable_weights(self) -> list[Any]:
-        """The same as `trainable_variables`."""
-        return self.trainable_variables
-
-    @property
-    def non_trainable_weights(self) -> list[Any]:
-        """`non_trainable_variables` that are weights."""
-        trained = {id(variable) for variable in self.trainable_variables}
-        return [weight for weight in self.weights if id(weight) not in trained]
 
     @property
     def holds_frozen_weights(self) -> bool:

@@ -10,13 +10,13 @@ import numpy as np
 
 from keras_lsc import backend
 from keras_lsc.arguments import flag, integer, positive_integer
+from keras_lsc.callbacks.weights import bring_weights
 from keras_lsc.diagnosis.checkup import Checkup, CheckupProbe
 from keras_lsc.diagnosis.findings import Finding, in_order
 from keras_lsc.diagnosis.judging import of_activity, of_gradient
 from keras_lsc.stability.accuracy import CHECK
-from keras_lsc.stability.energies import RandomFunctional, check_built, draw, first_of
+from keras_lsc.stability.energies import check_built, draw_tapped
 from keras_lsc.stability.measure import Probe
-from keras_lsc.stability.taps import Taps
 
 # By what factor the loss has to exceed that of the first update to be called diverging.
 LOSS_GROWTH = 10.0
@@ -131,8 +131,7 @@ class StabilityMonitor(keras.callbacks.Callback):
             logs.update(self._shown())
 
     def _look(self) -> list[Finding]:
-        # In the course of a training JAX has the weights elsewhere, until the model is asked for.
-        assert self._watch.model is self.model
+        bring_weights(self)
         with backend.aside_from_random_draws():
             seen, findings = self._watch.look()
         self.history.append({"update": self.updates, **seen})
@@ -164,12 +163,7 @@ class StabilityMonitor(keras.callbacks.Callback):
         if callable(self.on_alarm):
             self.on_alarm(finding)
             return
-        kind = finding.kind.replace("_", " ")
-        warnings.warn(
-            f"update {self.updates}: {kind}: {finding.what} {finding.advice}",
-            StabilityWarning,
-            stacklevel=2,
-        )
+        warnings.warn(f"update {self.updates}: {finding}", StabilityWarning, stacklevel=2)
         if self.on_alarm == "stop":
             self.model.stop_training = True
 
@@ -179,13 +173,10 @@ class _Watch:
 
     def __init__(self, model: keras.Model, x: Any, samples: int, radii: bool, seed: int):
         check_built(model)
-        self.model = model
-        self._rows, structure = draw(model, x, samples, seed)
-        taps = Taps(model, first_of(self._rows, structure))
-        functional = RandomFunctional(taps)
-        noise = functional.draw(len(self._rows[0]), np.random.default_rng([seed, 8]))
-        self._others = noise
-        self._checkup = CheckupProbe(model, taps, structure, functional)
+        generator = np.random.default_rng([seed, 8])
+        drawn = draw_tapped(model, x, None, samples, seed, generator)
+        self._rows, self._others = drawn.rows, drawn.others
+        self._checkup = CheckupProbe(model, drawn.taps, drawn.structure, drawn.functional)
         self._probe = _probe(model) if radii else None
 
     def look(self) -> tuple[dict[str, float], list[Finding]]:
@@ -214,8 +205,7 @@ def _probe(model: keras.Model) -> Probe | None:
 
 def _of_layers(checkup: Checkup) -> dict[str, float]:
     seen: dict[str, float] = {}
-    stages = [layer for layer in checkup.layers if layer.is_stage]
-    for layer in stages:
+    for layer in checkup.stages:
         seen[f"energy/{layer.name}"] = layer.energy
         seen[f"constant/{layer.name}"] = layer.constant
         if layer.saturated is not None:

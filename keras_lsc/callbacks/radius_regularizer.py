@@ -7,6 +7,7 @@ import numpy as np
 
 from keras_lsc import backend
 from keras_lsc.arguments import integer, number, one_of, positive_integer
+from keras_lsc.callbacks.weights import bring_weights
 from keras_lsc.pretrainer import LSCPretrainer
 from keras_lsc.stability.data import draw_rows, input_structure, rows_to_draw
 from keras_lsc.stability.parametrization import Mode
@@ -95,8 +96,7 @@ class RadiusRegularizer(keras.callbacks.Callback):
         del batch
         self._updates += 1
         if self._updates % self.every == 0:
-            # In a training JAX has the weights elsewhere, until the model is asked for.
-            assert self._pretrainer.model is self.model
+            bring_weights(self)
             size = min(self.batch_size, len(self._rows[0]))
             chosen = self._generator.choice(len(self._rows[0]), size, replace=False)
             with backend.aside_from_random_draws():

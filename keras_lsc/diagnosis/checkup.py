@@ -10,11 +10,11 @@ import numpy as np
 from keras import ops, tree
 
 from keras_lsc.diagnosis import thresholds
-from keras_lsc.stability.energies import Functional, squared_gradients
+from keras_lsc.stability.energies import Functional, GradientProbe, squared_gradients
 from keras_lsc.stability.layers import is_recurrent
 from keras_lsc.stability.levers import read_through
 from keras_lsc.stability.recorder import is_spiking
-from keras_lsc.stability.taps import Run, Tap, Taps, TapsProbe, flat
+from keras_lsc.stability.taps import Run, Tap, Taps, flat
 
 Tensor = Any
 Array = np.ndarray
@@ -90,20 +90,17 @@ class Checkup:
     steps: float | None
     sequences: int
 
+    @property
+    def stages(self) -> list[LayerCheckup]:
+        """The layers that the gradient is followed through."""
+        return [layer for layer in self.layers if layer.is_stage]
 
-class CheckupProbe(TapsProbe):
-    """A model whose output is what there is to know of another, so `predict` compiles and runs it.
 
-    Args:
-        model: the model to look at.
-        taps: its layer calls.
-        structure: a nest of the inputs that the model takes.
-        functional: whose gradient is taken.
-    """
+class CheckupProbe(GradientProbe):
+    """A model whose output is what there is to know of another, so `predict` compiles it."""
 
     def __init__(self, model: keras.Model, taps: Taps, structure: Any, functional: Functional):
-        super().__init__(model, taps, structure, "checkup")
-        self._functional = functional
+        super().__init__(model, taps, structure, functional)
         # Steps are those of the first input of floats, or of what the first layer makes of numbers.
         self._inputs = [
             k
@@ -117,12 +114,8 @@ class CheckupProbe(TapsProbe):
     def call(self, inputs: list[Tensor]) -> dict[str, Any]:
         """Returns numbers a sequence, `(rows, ...)`, of the model's inputs and the functional's."""
         given, others = self.parted(inputs)
-        zeros = [
-            ops.zeros((ops.shape(inputs[0])[0], *call.shape), dtype="float32")
-            for call in self.taps.calls
-        ]
-        with self.untouched():
-            ran = self.taps.run(given, zeros)
+        with self.taps.untouched():
+            ran = self.taps.run(given, self.taps.nothing(ops.shape(inputs[0])[0]))
         activities = [
             self._activity(call, argument, ops.cast(output, "float32"))
             for call, argument, output in zip(

@@ -129,6 +129,9 @@ class Finding:
         """What the advice rests on."""
         return FAULTS[self.kind].evidence
 
+    def __str__(self) -> str:
+        return f"{self.kind.replace('_', ' ')}: {self.what} {self.advice}"
+
     def to_dict(self) -> dict[str, Any]:
         """Returns the finding as a dictionary of JSON types, advice and evidence included."""
         return {**asdict(self), "advice": self.advice, "evidence": self.evidence}

@@ -85,10 +85,9 @@ def of_activity(checkup: Checkup, forward: tuple[float, ...] | None = None) -> I
 def of_gradient(checkup: Checkup) -> Iterator[Finding]:
     """What is wrong with the gradient, in time and in depth."""
     yield from _in_time(checkup)
-    stages = [layer for layer in checkup.layers if layer.is_stage]
-    if len(stages) < 2:
+    if len(checkup.stages) < 2:
         return
-    *below, top = stages
+    *below, top = checkup.stages
     sizes = [math.sqrt(layer.energy / top.energy) if top.energy > 0 else 0.0 for layer in below]
     limit = math.sqrt(thresholds.DEPTH_RATIO)
     large = [k for k, size in enumerate(sizes) if size > limit]

@@ -51,8 +51,7 @@ class Diagnosis:
     def verdict(self) -> str:
         """What is to be said first."""
         if self.findings:
-            first = self.findings[0]
-            return f"{first.kind.replace('_', ' ')}: {first.what} {first.advice}"
+            return str(self.findings[0])
         return (
             "healthy: signals and gradients arrive at every layer and no unit is stuck. Leave this "
             "start alone; if it does not learn, look at the data, the loss and the metric."
@@ -61,12 +60,10 @@ class Diagnosis:
     @property
     def gradient(self) -> GradientEnergies | None:
         """The energies of the gradient at the layers below the head, or None."""
-        stages = [layer for layer in self.checkup.layers if layer.is_stage] if self.checkup else []
-        if not stages:
+        if self.checkup is None or not self.checkup.stages:
             return None
-        energies = tuple(layer.energy for layer in stages)
-        names = tuple(layer.name for layer in stages)
-        assert self.checkup is not None
+        energies = tuple(layer.energy for layer in self.checkup.stages)
+        names = tuple(layer.name for layer in self.checkup.stages)
         return GradientEnergies(names, energies, (None,) * len(names), self.checkup.sequences)
 
     @property
@@ -128,7 +125,7 @@ class Diagnosis:
         if self.findings:
             lines.append(f"  because: {self.findings[0].evidence}")
         for finding in self.findings[1:]:
-            lines.append(f"also {finding.kind.replace('_', ' ')}: {finding.what} {finding.advice}")
+            lines.append(f"also {finding}")
         if self.rows:
             lines.extend(["", text_table(HEADER, self.rows, 1)])
         return "\n".join([*lines, *self.notes])
@@ -139,8 +136,7 @@ class Diagnosis:
         if self.findings:
             parts.append(f"<p>because: {html.escape(self.findings[0].evidence)}</p>")
         for finding in self.findings[1:]:
-            text = f"also {finding.kind.replace('_', ' ')}: {finding.what} {finding.advice}"
-            parts.append(f"<p>{html.escape(text)}</p>")
+            parts.append(f"<p>{html.escape(f'also {finding}')}</p>")
         if self.rows:
             parts.append(html_table(self.model, HEADER, self.rows, 1))
         notes = "<br>".join(html.escape(note) for note in self.notes)

@@ -14,18 +14,10 @@ from keras_lsc.diagnosis.non_finite import bad_input, bad_weight, overflow
 from keras_lsc.diagnosis.page import Diagnosis
 from keras_lsc.diagnosis.trial import try_rates
 from keras_lsc.stability.differences import DifferenceProbe
-from keras_lsc.stability.energies import (
-    Functional,
-    LossFunctional,
-    RandomFunctional,
-    check_built,
-    draw,
-    draw_with_targets,
-    first_of,
-)
+from keras_lsc.stability.energies import check_built, check_compiled, draw_tapped
 from keras_lsc.stability.measure import measure
 from keras_lsc.stability.report import StabilityReport
-from keras_lsc.stability.taps import ROWS, Taps
+from keras_lsc.stability.taps import ROWS
 
 Array = np.ndarray
 
@@ -84,33 +76,15 @@ def _diagnosed(
     seed = arguments.integer("seed", seed, at_least=0)
     arguments.flag("radii", radii)
     check_built(model)
-    if y is not None and not getattr(model, "compiled", False):
-        raise ValueError(
-            f"y is given, but model {model.name!r} is not compiled. Call model.compile(loss=...) "
-            "first, or leave y out."
-        )
+    check_compiled(model, y)
     found = bad_input(_arrays(x) + _arrays(y)) or bad_weight(model)
     if found is not None:
         return Diagnosis(model.name, (found,))
-    targets: list[Array] = []
-    if y is None:
-        rows, structure = draw(model, x, samples, seed)
-    else:
-        (*rows, aims), structure = draw_with_targets(model, x, y, samples, seed)
-        targets = [aims]
-    taps = Taps(model, first_of(rows, structure))
-    if not taps.calls:
-        raise ValueError(f"Model {model.name!r} calls no layer whose output is a float tensor.")
-    found = overflow(model, taps, rows, structure)
+    generator = np.random.default_rng([seed, 7])
+    rows, structure, taps, functional, others = draw_tapped(model, x, y, samples, seed, generator)
+    found = overflow(taps, rows, structure)
     if found is not None:
         return Diagnosis(model.name, (found,))
-    generator = np.random.default_rng([seed, 7])
-    functional: Functional
-    if targets:
-        functional, others = LossFunctional(model), targets
-    else:
-        functional = RandomFunctional(taps)
-        others = functional.draw(len(rows[0]), generator)
     checkup = CheckupProbe(model, taps, structure, functional).look(rows, others)
     forward = DifferenceProbe(model, taps, structure, (0,)).measure(rows, generator)
     findings = [
@@ -121,8 +95,8 @@ def _diagnosed(
     ]
     unseen = []
     trial = None
-    if targets and getattr(model, "optimizer", None) is not None:
-        trial = try_rates(model, structure, rows, targets[0])
+    if y is not None and getattr(model, "optimizer", None) is not None:
+        trial = try_rates(model, structure, rows, others[0])
         findings.extend(of_trial(trial))
     else:
         unseen.append("the learning rate; give y, and compile the model with an optimizer")
@@ -135,7 +109,7 @@ def _diagnosed(
 
 def _arrays(x: Any) -> list[Array]:
     """The arrays of a nest; of a dataset of batches, which is checked as it is drawn, none."""
-    return [np.asarray(leaf) for leaf in tree.flatten(x) if isinstance(leaf, np.ndarray)]
+    return [leaf for leaf in tree.flatten(x) if isinstance(leaf, np.ndarray)]
 
 
 def _radii(model: keras.Model, x: Any, seed: int) -> tuple[StabilityReport | None, list[str]]:

@@ -40,8 +40,8 @@ class DifferenceProbe(TapsProbe):
         given, others = self.parted(inputs)
         noise = dict(zip(self._sources, others, strict=True))
         rows = ops.shape(inputs[0])[0]
-        nothing = [ops.zeros((rows, *call.shape), dtype="float32") for call in self.taps.calls]
-        with self.untouched():
+        nothing = self.taps.nothing(rows)
+        with self.taps.untouched():
             outputs = [ops.cast(x, "float32") for x in self.taps.run(given, nothing).outputs]
             added = list(nothing)
             for k, what in noise.items():

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -63,28 +63,22 @@ def gradient_energies(
     samples = arguments.positive_integer("samples", samples)
     seed = arguments.integer("seed", seed, at_least=0)
     check_model(model)
+    check_compiled(model, y)
+    generator = np.random.default_rng([seed, 5])
+    drawn = draw_tapped(model, x, y, samples, seed, generator)
+    probe = EnergyProbe(model, drawn.taps, drawn.structure, drawn.functional)
+    found = probe.measure(drawn.rows, drawn.others)
+    differences = DifferenceProbe(model, drawn.taps, drawn.structure, (0,))
+    return replace(found, forward=differences.measure(drawn.rows, generator))
+
+
+def check_compiled(model: keras.Model, y: Any) -> None:
+    """Raises ValueError if targets are given of a model without a loss."""
     if y is not None and not getattr(model, "compiled", False):
         raise ValueError(
             f"y is given, but model {model.name!r} is not compiled. Call model.compile(loss=...) "
             "first, or leave y out."
         )
-    if y is None:
-        rows, structure = draw(model, x, samples, seed)
-    else:
-        (*rows, targets), structure = draw_with_targets(model, x, y, samples, seed)
-    taps = Taps(model, first_of(rows, structure))
-    if not taps.calls:
-        raise ValueError(f"Model {model.name!r} calls no layer whose output is a float tensor.")
-    generator = np.random.default_rng([seed, 5])
-    functional: Functional
-    if y is None:
-        functional = RandomFunctional(taps)
-        others = functional.draw(len(rows[0]), generator)
-    else:
-        functional, others = LossFunctional(model), [targets]
-    found = EnergyProbe(model, taps, structure, functional).measure(rows, others)
-    forward = DifferenceProbe(model, taps, structure, (0,)).measure(rows, generator)
-    return replace(found, forward=forward)
 
 
 def check_model(model: Any) -> None:
@@ -231,8 +225,52 @@ class LossFunctional:
 Functional = RandomFunctional | LossFunctional
 
 
-class EnergyProbe(TapsProbe):
-    """A model whose output are gradient energies of another, so `predict` compiles and runs it.
+class Drawn(NamedTuple):
+    """Sequences of a model, and the functional whose gradient is taken on them.
+
+    Attributes:
+        rows: one array an input, flat.
+        structure: a nest of the inputs that the model takes.
+        taps: the calls of its layers.
+        functional: the loss where there are targets, else a random one.
+        others: what the functional needs: the targets, or noise.
+    """
+
+    rows: list[Array]
+    structure: Any
+    taps: Taps
+    functional: Functional
+    others: list[Array]
+
+
+def draw_tapped(
+    model: keras.Model, x: Any, y: Any, samples: int, seed: int, generator: np.random.Generator
+) -> Drawn:
+    """Draws sequences, and looks at the calls that a model makes on them.
+
+    Args:
+        model: built, and with targets compiled.
+        x: its inputs.
+        y: targets, or None.
+        samples: number of sequences.
+        seed: of the draw of the sequences.
+        generator: of a random functional.
+    """
+    if y is None:
+        rows, structure = draw(model, x, samples, seed)
+    else:
+        (*rows, targets), structure = draw_with_targets(model, x, y, samples, seed)
+    taps = Taps(model, first_of(rows, structure))
+    if not taps.calls:
+        raise ValueError(f"Model {model.name!r} calls no layer whose output is a float tensor.")
+    if y is not None:
+        return Drawn(rows, structure, taps, LossFunctional(model), [targets])
+    functional = RandomFunctional(taps)
+    return Drawn(rows, structure, taps, functional, functional.draw(len(rows[0]), generator))
+
+
+class GradientProbe(TapsProbe):
+    """A model that looks at the gradient of a functional of another one.
 
     Args:
         model: the model to look at.
@@ -242,8 +280,12 @@ class EnergyProbe(TapsProbe):
     """
 
     def __init__(self, model: keras.Model, taps: Taps, structure: Any, functional: Functional):
-        super().__init__(model, taps, structure, "energy")
+        super().__init__(model, taps, structure, "gradient")
         self._functional = functional
+
+
+class EnergyProbe(GradientProbe):
+    """A model whose output are gradient energies of another, so `predict` compiles and runs it."""
 
     def call(self, inputs: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Returns energies and those of early steps, `(rows, calls)`.
@@ -302,7 +344,7 @@ def squared_gradients(
         moved = list(flat_inputs)
         for k, part in zip(inputs, parts[len(probe.taps.calls) :], strict=True):
             moved[k] = moved[k] + ops.cast(part, moved[k].dtype)
-        with probe.untouched():
+        with probe.taps.untouched():
             packed = tree.pack_sequence_as(given, moved)
             return functional(probe.taps.run(packed, parts[: len(probe.taps.calls)]))
 

@@ -187,7 +187,20 @@ def lyapunov(
         )
     refuse_non_finite_weights(model)
     rows = draw_rows(x, samples, seed, input_structure(model))
-    probe = ExponentProbe(transition_map, k)
+    return exponents_of(ExponentProbe(transition_map, k), rows, transient, seed)
+
+
+def exponents_of(
+    probe: "ExponentProbe", rows: list[Array], transient: int | None, seed: int
+) -> LyapunovExponents:
+    """The exponents that a probe, compiled once for any weights, finds on some sequences.
+
+    Args:
+        probe: of the model.
+        rows: one array an input, flat.
+        transient: as of `lyapunov`.
+        seed: of the first directions.
+    """
     generator = np.random.default_rng([seed, 6])
     found = probe.predict_on_batch([*rows, *probe.draw(len(rows[0]), generator)])
     exponents, errors, counted = [], [], []

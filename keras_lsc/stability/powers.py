@@ -115,7 +115,7 @@ def powers(matrices: Tensor, squarings: int, certify: bool = False) -> Powers:
     # whether nothing is left of the powers.
     start = (ops.ones((), dtype), nothing, nothing, nothing - np.inf, nothing > 0.0)
     unit, *first = _at_size(matrices * _SIZE**2, start)
-    rates = ops.stack([first[1]] * (squarings + 1))
+    rates = ops.stack([first[1]] * (squarings + 1 if certify else 1))
     carry = ops.fori_loop(0, squarings, body, (*first, rates, unit))
     _, rate, former, lower, is_gone, rates, unit = carry
     unit = unit / _SIZE

@@ -197,6 +197,18 @@ class StabilityReport:
     unmeasured: str | None = None
     not_levelled: tuple[str, ...] = ()
 
+    @classmethod
+    def without_radii(cls, model: str, why: str, seed: int, samples: int = 0) -> "StabilityReport":
+        """A report that says why it has no radii.
+
+        Args:
+            model: name of the model.
+            why: there are none.
+            seed: of what else was measured.
+            samples: points that were asked for.
+        """
+        return cls(model, (), layers=0, steps=0, samples=samples, seed=seed, unmeasured=why)
+
     @property
     def energy(self) -> np.ndarray | None:
         """Energy of the gradient at every layer over that of the last, `(L,)`, or None.

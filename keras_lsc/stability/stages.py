@@ -124,8 +124,7 @@ def _below(model: keras.Model, taps: Taps, rows: list[Array], structure: Any) ->
         added.append(noise.reshape(-1, *call.shape))
 
     def outputs(inputs: Any, added: list[Tensor]) -> list[Tensor]:
-        state = [(variable, variable.value) for variable in model.variables]
-        with keras.StatelessScope(state_mapping=state):
+        with taps.untouched():
             return taps.run(inputs, added).outputs
 
     found = backend.compiled(outputs)(

@@ -136,6 +136,15 @@ class Taps:
         result = self._visited(inputs, visit)
         return Run(result, arguments, outputs, masks)
 
+    def untouched(self) -> contextlib.AbstractContextManager[Any]:
+        """A scope in which a state that the model carries on is none of its own."""
+        state = [(variable, variable.value) for variable in self._model.variables]
+        return keras.StatelessScope(state_mapping=state)
+
+    def nothing(self, rows: Any) -> list[Tensor]:
+        """What leaves every call as it is, added to so many rows."""
+        return [ops.zeros((rows, *call.shape), dtype="float32") for call in self.calls]
+
     def _visited(self, inputs: Any, visit: Visit) -> Any:
         with contextlib.ExitStack() as stack:
             for layer in self._layers:
@@ -168,11 +177,6 @@ class TapsProbe(ModelProbe):
         """The inputs of the model, in its structure, and what follows them."""
         count = len(tree.flatten(self.structure))
         return tree.pack_sequence_as(self.structure, inputs[:count]), inputs[count:]
-
-    def untouched(self) -> contextlib.AbstractContextManager[Any]:
-        """A scope in which a state that the model carries on is none of its own."""
-        state = [(variable, variable.value) for variable in self.model.variables]
-        return keras.StatelessScope(state_mapping=state)
 
     def by_batches(self, arrays: list[np.ndarray]) -> Any:
         """What `call` returns of all rows, in its nest, in float64, a few rows at a time."""
