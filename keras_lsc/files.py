@@ -42,6 +42,11 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def sha256_of(content: bytes) -> str:
+    """Returns the sha256 of a content, in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
+
+
 def is_intact(path: Path, expected: str) -> bool:
     """Returns whether there is such a file, and its sha256 is the expected one."""
     return path.is_file() and sha256(path) == expected

@@ -200,6 +200,25 @@ def _show(known: "CheckpointInfo") -> None:
     typer.echo(f"keras-lsc fine-tune {known.name} --dataset {known.dataset}")
 
 
+def export(
+    name: CheckpointName,
+    output: Annotated[
+        Path, typer.Argument(metavar="OUT.keras", help="Where the model is written.")
+    ],
+) -> Answer:
+    """Write a checkpoint as a .keras file, with its certificate inside."""
+    from keras_lsc import zoo
+    from keras_lsc_command.files import check_model_output
+
+    check_model_output(output)
+    zoo.export(name, output)
+    size = output.stat().st_size
+    return Answer(
+        {"name": name, "output": str(output), "bytes": size},
+        lambda: typer.echo(f"{name} is written to {output}, {size / 1e6:.2f} MB."),
+    )
+
+
 def verify(
     names: Patterns = None,
     everything: Annotated[bool, typer.Option("--all", help="All checkpoints.")] = False,

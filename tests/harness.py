@@ -3,7 +3,9 @@
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ import keras
 import numpy as np
 import pytest
 from keras import layers, ops
+
+from keras_lsc import zoo
 
 ROOT = Path(__file__).parents[1]
 CELLS = ("lstm", "gru", "tanh", "relu", "sigmoid", "oscillator")
@@ -398,6 +402,16 @@ def _check_fit(make, x, units, rng):
     assert np.isfinite(history.history["loss"]).all()
     for weight, old in zip(first, before, strict=True):
         assert len(weight.shape) < 2 or np.any(to_numpy(weight) != old), weight.path
+
+
+# Emptied at the end of the process.
+_EXPORTED = tempfile.TemporaryDirectory()
+
+
+@cache
+def exported(name: str) -> Path:
+    """A checkpoint of the zoo as a .keras file, which is not to be changed."""
+    return zoo.export(name, Path(_EXPORTED.name) / f"{name}.keras")
 
 
 def mostly_once(values, everywhere):

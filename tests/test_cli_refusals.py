@@ -209,8 +209,8 @@ def test_build_and_pages_print_json(tmp_path):
     index = json.loads((zoo / "index.json").read_text())
     (tmp_path / "index.json").write_text(json.dumps({name: index[name]}))
     shutil.copy(zoo / "test.toml", tmp_path)
-    (tmp_path / "checkpoints").mkdir()
-    shutil.copy(zoo / "checkpoints" / f"{name}.keras", tmp_path / "checkpoints")
+    (tmp_path / "starts").mkdir()
+    shutil.copy(zoo / "starts" / f"{name}.npz", tmp_path / "starts")
     # What is built already is left alone.
     built = run("build", name, "--zoo", tmp_path, "--json")
     assert (built.exit_code, json.loads(built.stdout)) == (0, [])

@@ -27,14 +27,11 @@ def wheel(tmp_path_factory):
     return path
 
 
-def test_the_wheel_has_the_index_every_small_checkpoint_and_stays_small(wheel):
-    names = {
-        Path(name).stem for name in zipfile.ZipFile(wheel).namelist() if "/checkpoints/" in name
-    }
-    small = {name for name in zoo.list(hidden=True) if zoo.info(name).bytes < 1e6}
-    assert names == small
-    assert set(zoo.list()) - small == {*zoo.list("*_ptb_*"), *zoo.list("dense_*")}
-    assert wheel.stat().st_size < 60e6
+def test_the_wheel_has_every_start_and_stays_small(wheel):
+    names = {Path(name).stem for name in zipfile.ZipFile(wheel).namelist() if "/starts/" in name}
+    assert names == set(zoo.list(hidden=True))
+    assert sum(zoo.info(name).bytes for name in names) < 5e6
+    assert wheel.stat().st_size < 8e6
 
 
 def test_the_installed_package_lists_loads_and_verifies(wheel, tmp_path):

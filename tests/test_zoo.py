@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import pytest
 from conftest import prepared_data
-from harness import run_python
+from harness import exported, run_python
 
 import keras_lsc
 from keras_lsc import files, zoo
@@ -25,7 +25,6 @@ from keras_lsc.zoo.recipes import Recipe, RecipeError, read_recipes
 FOLDER = Path(__file__).parents[1] / "zoo"
 TINY = "test_gru_parity_d2_rhovar"
 NAMES = zoo.list(hidden=True)
-VARIABLES = (sources.FOLDER_VARIABLE, sources.URL_VARIABLE)
 # `make zoo` runs every checkpoint; the tests run one of each cell and dataset.
 DEEP = bool(os.environ.get("KERAS_LSC_DEEP"))
 
@@ -72,8 +71,9 @@ def tiny_recipe(**changes):
 @pytest.mark.parametrize("name", NAMES)
 def test_every_file_is_the_one_of_the_index(name):
     known = zoo.info(name)
-    path = FOLDER / "checkpoints" / f"{name}.keras"
-    assert KerasFile.read(path).checked(known.sha256).certificate() == known.certificate
+    path = FOLDER / "starts" / f"{name}.npz"
+    assert path.stat().st_size == known.bytes
+    assert files.sha256(path) == known.sha256
     assert known.recipe == RECIPES[name]
     assert known.deviation <= known.recipe.tolerance
 
@@ -173,10 +173,12 @@ def test_initial_weights_differ_from_the_stabilised_ones_by_scales():
     assert np.abs(np.log(ratio)).max() > 0.01
 
 
-def test_loading_leaves_every_initialiser_in_place():
-    """The weights are read without drawing any; what is loaded is what Keras itself loads."""
-    path = FOLDER / "checkpoints" / f"{TINY}.keras"
-    ours, theirs = zoo.load(TINY), keras.saving.load_model(path, compile=False)
+@pytest.mark.parametrize("is_path", [False, True], ids=["start", "exported"])
+def test_loading_leaves_every_initialiser_in_place(is_path):
+    """The weights are set without drawing any; what is loaded is what Keras itself loads."""
+    path = exported(TINY)
+    ours = zoo.load(path if is_path else TINY)
+    theirs = keras.saving.load_model(path, compile=False)
     configs = [json.dumps(model.get_config(), sort_keys=True) for model in (ours, theirs)]
     one, other = (re.sub(r'"shared_object_id": \d+', "", config) for config in configs)
     assert one == other
@@ -252,7 +254,7 @@ def test_building_twice_gives_the_same_file_and_a_build_is_taken_up(tmp_path):
     build_one(recipe, folder)
     collect(folder)
     assert is_built(recipe, folder)
-    path = folder / "checkpoints" / f"{recipe.name}.keras"
+    path = folder / "starts" / f"{recipe.name}.npz"
     assert files.sha256(path) == one["sha256"]
     assert not is_built(tiny_recipe(seed=1), folder)
     path.write_bytes(path.read_bytes()[:-1])
@@ -403,14 +405,13 @@ def test_a_fresh_head_replaces_a_head_and_nothing_else(last, kept, tmp_path):
 
 
 def test_a_changed_or_truncated_file_is_refused_by_name(tmp_path, monkeypatch):
-    known = zoo.info(TINY)
-    content = (FOLDER / "checkpoints" / f"{TINY}.keras").read_bytes()
+    content = exported(TINY).read_bytes()
     cut, changed = tmp_path / "cut.keras", tmp_path / "changed.keras"
     cut.write_bytes(content[: len(content) // 2])
     changed.write_bytes(content[:-200] + bytes(200))
     for path in (cut, changed):
         with pytest.raises(zoo.DamagedCheckpointError, match=re.escape(path.name)):
-            zoo.load(str(path), sha256=known.sha256)
+            zoo.load(str(path), sha256=files.sha256(exported(TINY)))
     with pytest.raises(zoo.DamagedCheckpointError, match=r"cut\.keras"):
         zoo.load(str(cut))
 
@@ -429,17 +430,13 @@ def test_a_damaged_index_is_named(tmp_path, monkeypatch):
         registry.read_index(tmp_path / registry.INDEX)
 
 
-def test_a_read_only_cache_can_be_read(tmp_path, monkeypatch):
-    known = zoo.info(TINY)
-    content = (FOLDER / "checkpoints" / f"{TINY}.keras").read_bytes()
-    (tmp_path / f"{TINY}.keras").write_bytes(content)
-    tmp_path.chmod(0o500)
-    monkeypatch.setattr(sources, "folders", list)
-    try:
-        file = sources.find(TINY, known.sha256, tmp_path)
-        assert file.model().count_params() == known.parameters
-    finally:
-        tmp_path.chmod(0o700)
+@pytest.mark.once
+def test_a_start_needs_no_network_and_is_named_where_it_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "folders", lambda: [tmp_path])
+    with pytest.raises(zoo.CheckpointUnavailableError) as raised:
+        sources.find(TINY, "0" * 64, RECIPES[TINY])
+    for part in (f"{TINY}.npz", str(tmp_path), sources.FOLDER_VARIABLE):
+        assert part in str(raised.value)
 
 
 # Addresses
@@ -456,14 +453,14 @@ def test_an_address_needs_a_sha256():
 @pytest.fixture
 def served(monkeypatch):
     """Address of a server that has the file of the tiny checkpoint."""
-    content = (FOLDER / "checkpoints" / f"{TINY}.keras").read_bytes()
+    content = exported(TINY).read_bytes()
     answers = {f"/{TINY}.keras": [https_server.file(content)]}
     with https_server.serving(answers, monkeypatch) as server:
         yield server.address
 
 
 def test_a_checkpoint_is_fetched_checked_and_kept(served, tmp_path):
-    address, digest = f"{served}/{TINY}.keras", zoo.info(TINY).sha256
+    address, digest = f"{served}/{TINY}.keras", files.sha256(exported(TINY))
     model = zoo.load(address, sha256=digest, cache_dir=tmp_path)
     assert model.count_params() == zoo.info(TINY).parameters
     (kept,) = tmp_path.rglob("*.keras")
@@ -475,24 +472,6 @@ def test_another_file_than_the_expected_is_refused_and_not_kept(served, tmp_path
         zoo.load(f"{served}/{TINY}.keras", sha256="0" * 64, cache_dir=tmp_path)
     with pytest.raises(zoo.CheckpointUnavailableError):
         zoo.load(f"{served}/absent.keras", sha256="0" * 64, cache_dir=tmp_path)
-
-
-def test_a_file_that_is_not_installed_is_fetched(served, tmp_path, monkeypatch):
-    known = zoo.info(TINY)
-    monkeypatch.setattr(sources, "folders", list)
-    monkeypatch.setenv(sources.URL_VARIABLE, f"{served}/")
-    file = sources.find(TINY, known.sha256, tmp_path)
-    assert file.path.is_relative_to(tmp_path)
-    assert file.model().count_params() == known.parameters
-
-
-def test_a_file_that_is_nowhere(served, tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "folders", list)
-    monkeypatch.setenv(sources.URL_VARIABLE, served)
-    with pytest.raises(zoo.CheckpointUnavailableError) as raised:
-        sources.find("absent", "0" * 64, tmp_path)
-    for part in (str(tmp_path), f"{served}/absent.keras", *VARIABLES):
-        assert part in str(raised.value)
 
 
 def test_a_saved_file_has_no_time_and_no_compile_state(tmp_path):

@@ -43,7 +43,7 @@ def finish(folder, recipe, content=b"x", **changes):
     digest = hashlib.sha256(content).hexdigest()
     waiting = folder / "building"
     waiting.mkdir(exist_ok=True)
-    (waiting / f"{digest}.keras").write_bytes(content)
+    (waiting / f"{digest}.npz").write_bytes(content)
     entry = copy.deepcopy(ENTRY) | {"sha256": digest} | changes
     entry["certificate"]["recipe"] = recipe.to_dict()
     # In one step, as the builder does under its lock.
@@ -89,7 +89,7 @@ def test_what_is_half_written_is_not_collected(tmp_path):
     waiting = tmp_path / "building"
     (waiting / f"{cut.name}.json").write_text('{"bytes": 5')
     digest = json.loads((waiting / f"{absent.name}.json").read_text())["sha256"]
-    (waiting / f"{digest}.keras").unlink()
+    (waiting / f"{digest}.npz").unlink()
     (waiting / f"{other.name}.json").write_text("[1]")
     building.collect(tmp_path)
     assert registry.read_index(tmp_path / "index.json") == {good.name: entry}
@@ -101,9 +101,9 @@ def test_collecting_goes_on_where_a_killed_process_stopped(tmp_path):
     """Between the move of the file and the entry of the index."""
     recipe = tiny()
     entry = finish(tmp_path, recipe, b"good")
-    (tmp_path / "checkpoints").mkdir()
-    path = tmp_path / "checkpoints" / f"{recipe.name}.keras"
-    os.replace(tmp_path / "building" / f"{entry['sha256']}.keras", path)
+    (tmp_path / "starts").mkdir()
+    path = tmp_path / "starts" / f"{recipe.name}.npz"
+    os.replace(tmp_path / "building" / f"{entry['sha256']}.npz", path)
     building.collect(tmp_path)
     assert building.is_built(recipe, tmp_path)
 

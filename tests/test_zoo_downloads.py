@@ -134,14 +134,6 @@ def test_a_kept_file_is_not_fetched_again_and_a_damaged_one_is(answering, tmp_pa
         assert fetch(running, tmp_path).read_bytes() == GOOD
 
 
-def test_a_damaged_file_of_the_zoo_in_the_cache_is_fetched_again(answering, tmp_path, monkeypatch):
-    running = answering(server.file(GOOD))
-    monkeypatch.setattr(sources, "folders", list)
-    monkeypatch.setenv(sources.URL_VARIABLE, f"{running.address}/")
-    (tmp_path / "x.keras").write_bytes(GOOD[:-1])
-    assert sources.find("x", SHA256, tmp_path, len(GOOD)).content == GOOD
-
-
 @pytest.mark.parametrize("answer", [server.file(GOOD), server.unsized(GOOD)])
 def test_more_bytes_than_expected_or_allowed_are_not_taken(
     answer, answering, tmp_path, monkeypatch

@@ -10,6 +10,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
+from harness import exported
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,7 +19,7 @@ from keras_lsc.zoo import guard
 from keras_lsc.zoo.keras_file import KerasFile, read_model
 
 FOLDER = Path(__file__).parents[1] / "zoo"
-TINY = FOLDER / "checkpoints" / "test_sigmoid_parity_d2_rhovar.keras"
+TINY = exported("test_sigmoid_parity_d2_rhovar")
 Damaged = zoo.DamagedCheckpointError
 
 
@@ -507,5 +508,4 @@ def test_names_patterns_and_filters_are_checked():
     assert zoo.list(units=np.int64(64), dataset=np.str_("smnist")) == expected
     assert zoo.list(depth=True) == zoo.list(seed=False) == []
     assert zoo.list(units=[64]) == []
-    path = FOLDER / "checkpoints" / "test_sigmoid_parity_d2_rhovar.keras"
-    assert zoo.load(path).count_params() == 234
+    assert zoo.load(TINY).count_params() == 234

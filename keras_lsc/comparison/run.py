@@ -85,7 +85,8 @@ def compare_backends(
     machine = _machine()
     data, x, y = _data(located, dataset, options or {}, batch_size, data_dir)
     task = {
-        "file": str(located.path.absolute()),
+        # The process has another folder for its own.
+        "name": name if located.recipe else str(located.path.absolute()),
         "sha256": located.file.sha256,
         "batch_size": batch_size,
         "samples": samples,

@@ -25,7 +25,7 @@ from keras_lsc.pretrainer import LSCPretrainer
 from keras_lsc.stability.measure import measure
 from keras_lsc.version import installed_versions
 from keras_lsc.zoo.heads import gives_logits, output_activation
-from keras_lsc.zoo.keras_file import KerasFile
+from keras_lsc.zoo.resolver import locate
 
 # Steps of a sequence that is drawn, where the network leaves their number open.
 _STEPS = 50
@@ -38,7 +38,7 @@ def run(folder: Path) -> None:
     task = json.loads((folder / "task.json").read_text(encoding="utf-8"))
     for module in task["imports"]:
         importlib.import_module(module)
-    file = KerasFile.read(task["file"]).checked(task["sha256"])
+    file = locate(task["name"], sha256=task["sha256"]).file
     model = file.model()
     x, y, labels = _batch(model, folder, task["batch_size"], task["seed"])
     loss = _loss(model, y)

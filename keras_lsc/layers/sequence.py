@@ -156,7 +156,8 @@ class SequenceLayer(keras.layers.RNN):
             kwargs["dtype"] = keras.dtype_policies.get(kwargs["dtype"])
         shared = {name: kwargs[name] for name in ("dtype", "trainable") if name in kwargs}
         super().__init__(
-            self.cell_class(units, **options, **shared),
+            # Without a name the paths of weights would count the layers of the process.
+            self.cell_class(units, **options, **shared, name="cell"),
             # The cell casts what it is given; of the states nothing may be lost before that.
             autocast=False,
             **{name: arguments.flag(name, value) for name, value in flags.items()},

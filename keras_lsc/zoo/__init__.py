@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 from keras_lsc.zoo.damage import DamagedCheckpointError
 from keras_lsc.zoo.fine_tuning import FineTuning, fine_tune
-from keras_lsc.zoo.loading import load, save
+from keras_lsc.zoo.loading import load
 from keras_lsc.zoo.recipes import Recipe, RecipeError
 from keras_lsc.zoo.registry import CheckpointInfo, UnknownCheckpointError
 from keras_lsc.zoo.resolver import info, names
+from keras_lsc.zoo.saving import export, save
 from keras_lsc.zoo.sources import CheckpointUnavailableError
 from keras_lsc.zoo.verification import CertificateMismatchError, Verification, verify
 
@@ -21,6 +22,7 @@ __all__ = [
     "RecipeError",
     "UnknownCheckpointError",
     "Verification",
+    "export",
     "fine_tune",
     "info",
     "list",

@@ -22,10 +22,9 @@ from keras_lsc.stability.data import draw_rows, input_structure
 from keras_lsc.stability.measure import Probe, at_enough_points, measure
 from keras_lsc.stability.report import StabilityReport
 from keras_lsc.stabilization import NotStabilizedError, stabilize
-from keras_lsc.zoo import keras_file, locks, registry, sources
+from keras_lsc.zoo import locks, networks, registry, sources, start_file
 from keras_lsc.zoo.certificate import certificate_data, make_certificate, training_data
 from keras_lsc.zoo.damage import DamagedCheckpointError, as_damage
-from keras_lsc.zoo.networks import build_network
 from keras_lsc.zoo.recipes import Recipe
 from keras_lsc.zoo.schema import check_entry
 
@@ -43,7 +42,7 @@ def build(recipe: Recipe, folder: Path) -> dict[str, Any]:
 
     Args:
         recipe: Recipe of the checkpoint.
-        folder: Folder of the zoo; the file is written to its `checkpoints`.
+        folder: Folder of the zoo; the file is written to its `starts`.
 
     Returns:
         The entry of the index.
@@ -52,31 +51,38 @@ def build(recipe: Recipe, folder: Path) -> dict[str, Any]:
         NotStabilizedError: A radius is outside the recipe's tolerance on the certificate's data.
         DatasetUnavailableError: The data is not on this computer.
     """
-    return _build(recipe, lambda _: folder / sources.CHECKPOINTS / f"{recipe.name}.keras")
+    return _build(recipe, lambda _: start_path(folder, recipe.name))
+
+
+def start_path(folder: Path, name: str) -> Path:
+    """Where the file of a checkpoint is in the folder of a zoo."""
+    return folder / sources.STARTS / f"{name}{start_file.SUFFIX}"
 
 
 def _build(recipe: Recipe, place: Callable[[str], Path]) -> dict[str, Any]:
     """`build`, to a file that is named by its sha256."""
-    start = time.perf_counter()
+    began = time.perf_counter()
     keras.utils.set_random_seed(recipe.seed)
     training, validation = training_data(recipe), certificate_data(recipe)
-    model = build_network(recipe)
+    model = networks.build_network(recipe)
+    drawn = networks.weights_of(model)
     updates = UpdateCounter()
-    stabilized = _stabilize(recipe, model, training, validation, updates)
-    initial = measure(
-        build_network(recipe), validation, stabilized.samples, recipe.seed, gradient=False
-    )
+    content, stabilized = _stabilize(recipe, model, drawn, training, validation, updates)
+    networks.set_weights(model, drawn)
+    initial = measure(model, validation, stabilized.samples, recipe.seed, gradient=False)
     certificate = make_certificate(recipe, initial, stabilized, training, validation)
-    with keras_file.prepared(model, place("").parent, certificate) as (finished, digest):
-        size = finished.stat().st_size
-        os.replace(finished, place(digest))
+    digest = files.sha256_of(content)
+    path = place(digest)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with files.replacing(path) as new:
+        new.write_bytes(content)
     return {
         "parameters": model.count_params(),
-        "bytes": size,
+        "bytes": len(content),
         "sha256": digest,
         "licence": LICENCE,
         "updates": updates.updates,
-        "seconds": round(time.perf_counter() - start, 1),
+        "seconds": round(time.perf_counter() - began, 1),
         "firing_rates": stabilized.firing_rates,
         "certificate": certificate,
     }
@@ -85,11 +91,12 @@ def _build(recipe: Recipe, place: Callable[[str], Path]) -> dict[str, Any]:
 def _stabilize(
     recipe: Recipe,
     model: keras.Model,
+    drawn: dict[str, np.ndarray],
     training: np.ndarray,
     validation: np.ndarray,
     updates: UpdateCounter,
-) -> StabilityReport:
-    """Pre-trains to the recipe's tolerance on the certificate's data, and returns its report.
+) -> tuple[bytes, StabilityReport]:
+    """Pre-trains to the recipe's tolerance on the certificate's data: the start and its report.
 
     Every attempt holds out another part of the training sequences. Where one does not carry over
     to the certificate's sequences, the next goes on to a closer tolerance; where one fails, the
@@ -114,10 +121,13 @@ def _stabilize(
         except NotStabilizedError as failed:
             error, tolerance = failed, recipe.tolerance
             continue
+        numbers = start_file.numbers_of(drawn, networks.weights_of(model))
+        # Certified is what will be loaded, in which scales are rounded.
+        networks.set_weights(model, start_file.expanded(drawn, numbers))
         report = _certified(recipe, model, validation)
         deviation = report.max_deviation(recipe.target)
         if deviation <= recipe.tolerance:
-            return report
+            return start_file.content_of(numbers), report
         error = NotStabilizedError(
             f"{recipe.name} is within {tolerance:.4f} of its target on training sequences but "
             f"{deviation:.4f} off on validation sequences, where {recipe.tolerance} is asked for.",
@@ -142,7 +152,7 @@ def _certified(recipe: Recipe, model: keras.Model, x: np.ndarray) -> StabilityRe
 def is_built(recipe: Recipe, folder: Path) -> bool:
     """Whether the index has this very recipe, and its file is there, unchanged."""
     entry = registry.read_index(folder / registry.INDEX).get(recipe.name)
-    path = folder / sources.CHECKPOINTS / f"{recipe.name}.keras"
+    path = start_path(folder, recipe.name)
     return (
         entry is not None
         and Recipe.from_dict(entry["certificate"]["recipe"]) == recipe
@@ -167,7 +177,7 @@ def leave(name: str, entry: dict[str, Any], folder: Path) -> None:
 def waiting_file(folder: Path, digest: str) -> Path:
     """Where the file of a finished build waits for `collect`."""
     # Another process may build the same recipe, and its file be another one.
-    return folder / _BUILDING / f"{digest}.keras"
+    return folder / _BUILDING / f"{digest}{start_file.SUFFIX}"
 
 
 def build_in_process(recipe: str, folder: str) -> None:
@@ -218,7 +228,7 @@ def _waiting_entry(path: Path) -> dict[str, Any] | None:
 
 def _put_in_place(folder: Path, name: str, entry: dict[str, Any]) -> bool:
     waiting = waiting_file(folder, entry["sha256"])
-    path = folder / sources.CHECKPOINTS / f"{name}.keras"
+    path = start_path(folder, name)
     if files.is_intact(waiting, entry["sha256"]):
         path.parent.mkdir(parents=True, exist_ok=True)
         os.replace(waiting, path)

@@ -1,6 +1,5 @@
 """Checkpoint files: `.keras` archives with a certificate, read once and written whole."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -14,18 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 
 from keras_lsc import files
 from keras_lsc.zoo import guard, locks
 from keras_lsc.zoo.damage import DamagedCheckpointError, as_damage
+from keras_lsc.zoo.initializers import restore_initializers, skip_init
 
 _KEY = "keras_lsc"
 _WORK = ".saving-"
 # The oldest time that a ZIP archive can name: the time of writing is not content.
 _NO_TIME = (1980, 1, 1, 0, 0, 0)
-# Initialisers that are cheap to call on every backend.
-_CHEAP = ("Zeros", "Ones", "Constant", "Identity")
 
 
 # Reading
@@ -68,7 +65,7 @@ class KerasFile:
     @cached_property
     def sha256(self) -> str:
         """The sha256 of the file, in hexadecimal."""
-        return hashlib.sha256(self.content).hexdigest()
+        return files.sha256_of(self.content)
 
     def checked(self, sha256: str) -> "KerasFile":
         """Returns the file itself.
@@ -225,70 +222,6 @@ def _number_shared_objects(config: Any, numbers: dict[int, int]) -> None:
     if isinstance(config, list):
         for part in config:
             _number_shared_objects(part, numbers)
-
-
-# Initial weights that a file replaces at once are not drawn. Drawing them takes most of the time of
-# loading a small model, above all on JAX, which compiles every initialiser for every shape.
-
-
-@keras.saving.register_keras_serializable(package="keras_lsc")
-class SkippedInitializer(keras.initializers.Initializer):
-    """Stands for an initialiser while a model is loaded: gives zeros, and knows the other.
-
-    Args:
-        original: Configuration of the initialiser it stands for.
-    """
-
-    def __init__(self, original: dict[str, Any]):
-        self.original = original
-
-    def __call__(self, shape: tuple[int, ...], dtype: Any = None, **options: Any) -> np.ndarray:
-        """Zeros of NumPy, which no backend compiles."""
-        del dtype, options
-        return np.zeros(shape, "float32")
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the arguments of the constructor."""
-        return {"original": self.original}
-
-
-def skip_init(config: Any) -> Any:
-    """Returns the configuration of a model or layer with every initialiser stood in for."""
-    if isinstance(config, list):
-        return [skip_init(part) for part in config]
-    if not isinstance(config, dict):
-        return config
-    if config.get("module") == "keras.initializers" and config.get("class_name") not in _CHEAP:
-        # By hand: serialize_keras_object imports TensorFlow where it is installed.
-        return {
-            "module": __name__,
-            "class_name": "SkippedInitializer",
-            "config": {"original": config},
-            "registered_name": "keras_lsc>SkippedInitializer",
-        }
-    # What a model within the model was compiled with has weights of its own, and no use here.
-    return {key: skip_init(value) for key, value in config.items() if key != "compile_config"}
-
-
-def restore_initializers(model: keras.Model) -> None:
-    """Puts the initialisers of a built model back where `skip_init` took them."""
-    _restore(model, set())
-
-
-def _restore(part: Any, seen: set[int]) -> None:
-    if id(part) in seen:
-        return
-    seen.add(id(part))
-    if isinstance(part, list | tuple):
-        for item in part:
-            _restore(item, seen)
-    elif isinstance(part, keras.Layer):
-        for name, value in list(vars(part).items()):
-            if isinstance(value, SkippedInitializer):
-                original = keras.saving.deserialize_keras_object(value.original, safe_mode=True)
-                setattr(part, name, original)
-            else:
-                _restore(value, seen)
 
 
 def _load_without_init(parts: Mapping[str, bytes], config: dict[str, Any]) -> keras.Model:

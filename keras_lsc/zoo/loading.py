@@ -1,18 +1,15 @@
-"""Loading checkpoints, and saving a user's own."""
+"""Loading checkpoints."""
 
-import json
 import os
-from pathlib import Path
 from typing import Any, Literal
 
 import keras
 
-from keras_lsc import files
 from keras_lsc.arguments import integer, one_of, text
-from keras_lsc.stability.report import StabilityReport
-from keras_lsc.zoo import heads, keras_file, networks
-from keras_lsc.zoo.certificate import make_certificate
-from keras_lsc.zoo.resolver import OWN_CERTIFICATE, OWN_MODEL, Located, locate
+from keras_lsc.zoo import heads, networks
+from keras_lsc.zoo.initializers import skipped_initializers
+from keras_lsc.zoo.resolver import Located, locate
+from keras_lsc.zoo.start_file import StartFile
 
 Weights = Literal["stabilized", "initial"]
 
@@ -86,16 +83,14 @@ def read(located: Located, weights: Weights) -> keras.Model:
         DamagedCheckpointError: As `load`.
         ValueError: "initial" weights of a file that has no recipe.
     """
-    if weights == "stabilized":
-        return located.file.model()
-    if located.recipe is None:
+    if isinstance(located.file, StartFile):
+        return located.file.model(is_initial=weights == "initial")
+    if weights == "initial":
         raise ValueError(
             f"weights='initial' are drawn from the recipe of a checkpoint of the zoo; "
             f"{located.name} is a file."
         )
-    model = located.file.model()
-    networks.draw_weights(model, located.recipe)
-    return model
+    return located.file.model()
 
 
 def adapted(
@@ -132,29 +127,38 @@ def adapted(
             "the number of steps, the first axis of a sequence, may differ."
         )
     kept = model.layers if num_classes is None else heads.without_head(model.layers)
-    # The configuration in the file: a layer's get_config imports TensorFlow where it is installed.
-    layers = located.file.configuration()["config"]["layers"]
-    of_layers = {layer["config"]["name"]: layer for layer in layers}
-    copies = [_unbuilt(of_layers[layer.name], dtype) for layer in kept]
-    inputs = keras.Input(shape, dtype=model.inputs[0].dtype, name="inputs")
-    if num_classes is None:
-        result = keras.Sequential([inputs, *copies], name=model.name)
-    else:
+    unbuilt = _unbuilt(located, dtype)
+    copies = [unbuilt[layer.name] for layer in kept]
+    head = None
+    if num_classes is not None:
         head = heads.make_head(kept, num_classes, "softmax", dtype)
-        result = keras.Sequential([inputs, *copies, head], name=model.name)
+    inputs = keras.Input(shape, dtype=model.inputs[0].dtype, name="inputs")
+    # Nor could orthogonal weights be drawn in bfloat16.
+    with skipped_initializers(copies):
+        layers = [inputs, *copies] if head is None else [inputs, *copies, head]
+        result = keras.Sequential(layers, name=model.name)
+    if head is not None:
         heads.draw_head(head, seed)
     for layer, copy in zip(kept, copies, strict=True):
         copy.set_weights(layer.get_weights())
-    keras_file.restore_initializers(result)
     return result
 
 
-def _unbuilt(configuration: dict[str, Any], dtype: str | None) -> keras.Layer:
-    content = {**configuration["config"], "dtype": dtype} if dtype else configuration["config"]
-    parts = {key: value for key, value in configuration.items() if key != "build_config"}
-    # Nor could orthogonal weights be drawn in bfloat16.
-    parts = keras_file.skip_init({**parts, "config": content})
-    return keras.saving.deserialize_keras_object(parts, safe_mode=True)
+def _unbuilt(located: Located, dtype: str | None) -> dict[str, keras.Layer]:
+    """The layers of a checkpoint by name, not built, of a dtype policy where one is given."""
+    if isinstance(located.file, StartFile):
+        return {layer.name: layer for layer in networks.layers_of(located.file.recipe, dtype)}
+    # The configuration in the file: a layer's get_config imports TensorFlow where it is installed.
+    found = {}
+    for layer in located.file.configuration()["config"]["layers"]:
+        parts = {key: value for key, value in layer.items() if key != "build_config"}
+        if dtype:
+            parts["config"] = {**parts["config"], "dtype": dtype}
+        if parts["class_name"] != "InputLayer":
+            found[parts["config"]["name"]] = keras.saving.deserialize_keras_object(
+                parts, safe_mode=True
+            )
+    return found
 
 
 def _checked_shape(given: Any) -> tuple[int | None, ...]:
@@ -184,57 +188,3 @@ def _checked_policy(given: Any) -> str:
             f'"mixed_bfloat16", got {name!r:.200}.'
         )
     return name
-
-
-def save(
-    model: keras.Model, folder: str | os.PathLike[str], report: StabilityReport | None = None
-) -> Path:
-    """Saves a stabilised model of one's own, with its certificate, for `load` to read by its path.
-
-    Whenever a process is killed meanwhile, the folder has the old model with the old certificate or
-    the new one with the new.
-
-    Args:
-        model: Sequential or functional model.
-        folder: Folder, which is made; an older checkpoint in it is replaced.
-        report: What `keras_lsc.stabilize` or `keras_lsc.measure` returned, or None.
-
-    Returns:
-        The folder: `model.keras`, with the certificate inside, and `certificate.json` with that
-        and the sha256 of the file.
-
-    Raises:
-        TypeError: No model, or no report.
-        ValueError: `folder` is no path, or an empty one.
-        OSError: The folder cannot be written to.
-
-    Example:
-        >>> import keras, keras_lsc, numpy as np, tempfile
-        >>> x = np.random.normal(size=(64, 20, 3))
-        >>> model = keras.Sequential([keras.Input((20, 3)), keras.layers.GRU(8)])
-        >>> report = keras_lsc.measure(model, x)
-        >>> path = keras_lsc.zoo.save(model, tempfile.mkdtemp(), report)
-        >>> keras_lsc.zoo.load(str(path)).count_params() == model.count_params()
-        True
-    """
-    if not isinstance(model, keras.Model):
-        raise TypeError(f"model must be a keras.Model, got {type(model).__name__}.")
-    if not isinstance(report, StabilityReport | None):
-        raise TypeError(
-            "report must be what keras_lsc.measure or keras_lsc.stabilize returns, or None; got "
-            f"{type(report).__name__}."
-        )
-    path = Path(text("folder", os.fspath(folder) if isinstance(folder, os.PathLike) else folder))
-    certificate = make_certificate(stabilized=report)
-    with keras_file.prepared(model, path, certificate) as (finished, digest):
-        beside = finished.with_name(OWN_CERTIFICATE)
-        content = json.dumps({"sha256": digest, **certificate}, indent=2) + "\n"
-        beside.write_text(content, encoding="utf-8")
-        files.to_disk(beside)
-        # The model, with the certificate inside, is all there is to know: moving it is the step
-        # that counts. Before, the copy of the old certificate goes, lest it stand beside the new
-        # model; `locate` takes a model that vouches for itself.
-        (path / OWN_CERTIFICATE).unlink(missing_ok=True)
-        os.replace(finished, path / OWN_MODEL)
-        os.replace(beside, path / OWN_CERTIFICATE)
-    return path

@@ -1,7 +1,7 @@
 """From a recipe to its network, with initial weights that NumPy draws."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -10,6 +10,7 @@ import numpy as np
 from keras_lsc import datasets, layers
 from keras_lsc.layers import ring
 from keras_lsc.layers.parameters import glorot_uniform
+from keras_lsc.zoo.initializers import skipped_initializers
 from keras_lsc.zoo.recipes import Recipe
 
 _TAU, _ADAPTATION_TAU, _THRESHOLD, _BETA = 10.0, 100.0, 1.0, 1.8
@@ -70,29 +71,62 @@ def build_network(recipe: Recipe) -> keras.Sequential:
     Raises:
         ValueError: An unknown cell.
     """
-    if recipe.cell not in CELLS:
-        raise ValueError(f"Unknown cell {recipe.cell!r}. Expected one of {', '.join(CELLS)}.")
-    task = datasets.info(recipe.dataset)
-    model = keras.Sequential(name=recipe.name)
-    model.add(keras.Input(recipe.input_shape or task.shape, dtype=task.dtype, name="inputs"))
-    if recipe.embedding:
-        model.add(keras.layers.Embedding(task.outputs, recipe.embedding, name="embedding"))
-    elif task.padded and task.kind != "generated" and recipe.cell not in SPIKING:
-        # A frame of zeros is padding; a bit that is 0, or a step without spikes, is not.
-        model.add(keras.layers.Masking(name="padding"))
-    for layer in _stack(recipe, task.per_step):
-        model.add(layer)
-    activation = None if task.target == "value" else "softmax"
-    model.add(keras.layers.Dense(task.outputs, activation=activation, name="readout"))
+    model = undrawn_network(recipe)
     draw_weights(model, recipe)
     return model
 
 
-def _stack(recipe: Recipe, per_step: bool) -> list[keras.Layer]:
+def undrawn_network(recipe: Recipe, dtype: str | None = None) -> keras.Sequential:
+    """Makes the network of a recipe, as `build_network`, with weights that are still to be set.
+
+    Args:
+        recipe: Recipe of the checkpoint.
+        dtype: Dtype policy of the layers; None for that of Keras.
+
+    Raises:
+        ValueError: An unknown cell.
+    """
+    task = datasets.info(recipe.dataset)
+    inputs = keras.Input(recipe.input_shape or task.shape, dtype=task.dtype, name="inputs")
+    layers_of_it = layers_of(recipe, dtype)
+    with skipped_initializers(layers_of_it):
+        return keras.Sequential([inputs, *layers_of_it], name=recipe.name)
+
+
+def layers_of(recipe: Recipe, dtype: str | None = None) -> list[keras.Layer]:
+    """Makes the layers of the network of a recipe, which are not built.
+
+    Args:
+        recipe: Recipe of the checkpoint.
+        dtype: Dtype policy of the layers; None for that of Keras.
+
+    Raises:
+        ValueError: An unknown cell.
+    """
+    if recipe.cell not in CELLS:
+        raise ValueError(f"Unknown cell {recipe.cell!r}. Expected one of {', '.join(CELLS)}.")
+    task = datasets.info(recipe.dataset)
+    first: list[keras.Layer] = []
+    if recipe.embedding:
+        first.append(
+            keras.layers.Embedding(task.outputs, recipe.embedding, dtype=dtype, name="embedding")
+        )
+    elif task.padded and task.kind != "generated" and recipe.cell not in SPIKING:
+        # A frame of zeros is padding; a bit that is 0, or a step without spikes, is not.
+        first.append(keras.layers.Masking(dtype=dtype, name="padding"))
+    activation = None if task.target == "value" else "softmax"
+    readout = keras.layers.Dense(task.outputs, activation=activation, dtype=dtype, name="readout")
+    return [*first, *_stack(recipe, task.per_step, dtype), readout]
+
+
+def _stack(recipe: Recipe, per_step: bool, dtype: str | None) -> list[keras.Layer]:
     names = [f"layer_{k + 1}" for k in range(recipe.depth)]
     if recipe.cell in _DENSE:
         activation = {"relu": "relu", "sin": sin, "cos": cos}[_DENSE[recipe.cell]]
-        return [keras.layers.Dense(recipe.units, activation=activation, name=n) for n in names]
+        return [
+            keras.layers.Dense(recipe.units, activation=activation, dtype=dtype, name=n)
+            for n in names
+        ]
     make = _RECURRENT[recipe.cell]
     # Spikes are read out by their rate, whole sequences of linear units by their mean.
     averaged = recipe.cell in (*SPIKING, "lru") and not per_step
@@ -100,19 +134,20 @@ def _stack(recipe: Recipe, per_step: bool) -> list[keras.Layer]:
         make(
             recipe.units,
             return_sequences=per_step or averaged or name != names[-1],
+            dtype=dtype,
             name=name,
         )
         for name in names
     ]
     if recipe.cell == "lru":
-        stack.insert(0, keras.layers.Dense(recipe.units, name="encoder"))
+        stack.insert(0, keras.layers.Dense(recipe.units, dtype=dtype, name="encoder"))
     if averaged:
-        stack.append(keras.layers.GlobalAveragePooling1D(name="rate"))
+        stack.append(keras.layers.GlobalAveragePooling1D(dtype=dtype, name="rate"))
     return stack
 
 
 def draw_weights(model: keras.Model, recipe: Recipe) -> None:
-    """Draws every weight by NumPy: one generator a weight, so none depends on the others' sizes.
+    """Sets every weight to what `drawn_weights` draws.
 
     Args:
         model: Network of the recipe; its weights have the names that Keras and this package give.
@@ -121,18 +156,54 @@ def draw_weights(model: keras.Model, recipe: Recipe) -> None:
     Raises:
         ValueError: A weight of an unknown name, for which there is no rule.
     """
+    set_weights(model, drawn_weights(model, recipe))
+
+
+def drawn_weights(model: keras.Model, recipe: Recipe) -> dict[str, np.ndarray]:
+    """Draws every weight by NumPy: one generator a weight, so none depends on the others' sizes.
+
+    Args:
+        model: Network of the recipe; its weights have the names that Keras and this package give.
+        recipe: Recipe with the seed.
+
+    Returns:
+        Arrays of float32 by the path of the weight, in the order of the model.
+
+    Raises:
+        ValueError: A weight of an unknown name, for which there is no rule.
+    """
     drawn: dict[str, np.ndarray] = {}
-    for position, weight in enumerate(model.weights):
+    for position, (path, weight) in enumerate(_by_path(model).items()):
         generator = np.random.default_rng([recipe.seed, position])
-        values = _draw(weight, recipe, generator, drawn).astype("float32")
-        drawn[weight.path] = values
-        weight.assign(values)
+        shape = tuple(weight.shape)
+        drawn[path] = _draw(path, shape, recipe, generator, drawn).astype("float32")
+    return drawn
+
+
+def weights_of(model: keras.Model) -> dict[str, np.ndarray]:
+    """Returns the weights of a network by path, as `set_weights` takes them."""
+    return {path: keras.ops.convert_to_numpy(weight) for path, weight in _by_path(model).items()}
+
+
+def set_weights(model: keras.Model, values: Mapping[str, np.ndarray]) -> None:
+    """Sets the weights of a network by path."""
+    for path, weight in _by_path(model).items():
+        weight.assign(values[path])
+
+
+def _by_path(model: keras.Model) -> dict[str, Any]:
+    """The weights by path, without the name of the model, which Keras may put first."""
+    return {weight.path.removeprefix(f"{model.name}/"): weight for weight in model.weights}
 
 
 def _draw(
-    weight: Any, recipe: Recipe, generator: np.random.Generator, drawn: dict[str, np.ndarray]
+    path: str,
+    shape: tuple[int, ...],
+    recipe: Recipe,
+    generator: np.random.Generator,
+    drawn: Mapping[str, np.ndarray],
 ) -> np.ndarray:
-    name, shape = weight.name, tuple(weight.shape)
+    name = path.rpartition("/")[2]
     if name in _DRAWS:
         return _DRAWS[name](shape, generator)
     if name == "bias":
@@ -142,13 +213,13 @@ def _draw(
             blocks[1] = 1.0
         return blocks.reshape(shape)
     if name == "log_gamma":
-        log_nu = drawn[weight.path.replace("log_gamma", "log_nu")]
+        log_nu = drawn[path.replace("log_gamma", "log_nu")]
         return ring.log_gamma(log_nu, _MAX_RADIUS)
     if name == "beta":  # the shift of a normalisation, or of a threshold
         return np.full(shape, _BETA if recipe.cell == "alif" else 0.0)
     if name in _CONSTANTS:
         return np.full(shape, _CONSTANTS[name])
-    raise ValueError(f"There is no rule to draw the weight {weight.path!r}.")
+    raise ValueError(f"There is no rule to draw the weight {path!r}.")
 
 
 def orthogonal(shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:

@@ -12,6 +12,7 @@ from keras_lsc.zoo.damage import as_damage
 from keras_lsc.zoo.keras_file import KerasFile
 from keras_lsc.zoo.recipes import Recipe
 from keras_lsc.zoo.registry import CheckpointInfo
+from keras_lsc.zoo.start_file import StartFile
 
 OWN_MODEL, OWN_CERTIFICATE = "model.keras", "certificate.json"
 Kind = Literal["zoo", "path", "address"]
@@ -23,12 +24,12 @@ class Located:
 
     Attributes:
         name: As it was asked for.
-        file: Its file, read and checked.
+        file: Its file, read and checked: a `StartFile` of the zoo, a `KerasFile` of other origin.
         info: What the zoo knows of it; None for files of other origin.
     """
 
     name: str
-    file: KerasFile
+    file: KerasFile | StartFile
     info: CheckpointInfo | None = None
 
     @property
@@ -86,8 +87,7 @@ def locate(
     if kind == "path":
         return Located(name, _file_of(Path(name), sha256))
     known = info(name)
-    size = known.bytes if sha256 in (None, known.sha256) else None
-    return Located(name, sources.find(name, sha256 or known.sha256, cache, size), known)
+    return Located(name, sources.find(name, sha256 or known.sha256, known.recipe), known)
 
 
 def info(name: str) -> CheckpointInfo:

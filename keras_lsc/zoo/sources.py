@@ -2,22 +2,17 @@
 
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
-from keras_lsc.version import __version__
 from keras_lsc.zoo import download, registry
 from keras_lsc.zoo.damage import in_short
 from keras_lsc.zoo.download import CheckpointUnavailableError as CheckpointUnavailableError
 from keras_lsc.zoo.keras_file import KerasFile
+from keras_lsc.zoo.recipes import Recipe
+from keras_lsc.zoo.start_file import SUFFIX, StartFile
 
 FOLDER_VARIABLE = "KERAS_LSC_ZOO"
-URL_VARIABLE = "KERAS_LSC_ZOO_URL"
-CHECKPOINTS = "checkpoints"
-# The files of this version that are too large for the package.
-RELEASE_URL = (
-    f"https://raw.githubusercontent.com/keras-lsc/keras-lsc/v{__version__}/zoo/{CHECKPOINTS}"
-)
+STARTS = "starts"
 
 _INSTALLED = Path(__file__).parent / "installed"
 _CHECKOUT = Path(__file__).parents[2] / "zoo"
@@ -37,46 +32,26 @@ def folders() -> list[Path]:
     return [folder for folder in found if (folder / registry.INDEX).is_file()]
 
 
-def find(name: str, sha256: str, cache_dir: Path | None, size: int | None = None) -> KerasFile:
-    """Returns the file of a checkpoint, fetched where it is not on this computer.
+def find(name: str, sha256: str, recipe: Recipe) -> StartFile:
+    """Returns the file of a start, which is beside the index that names it.
 
     Args:
         name: Name of the checkpoint.
         sha256: The sha256 of its file.
-        cache_dir: Folder of fetched files; None for `default_cache()`. A damaged file there is
-            fetched again.
-        size: Bytes of its file, where that is known.
+        recipe: Its recipe.
 
     Raises:
-        CheckpointUnavailableError: It is not on this computer and could not be fetched from
-            KERAS_LSC_ZOO_URL, or without that from `RELEASE_URL`.
-        DamagedCheckpointError: The file of a folder, or what was fetched, has another sha256.
+        CheckpointUnavailableError: There is no such file.
+        DamagedCheckpointError: It has another sha256.
     """
-    cache = cache_dir or default_cache()
-    file = f"{name}.keras"
-    looked_in = []
-    for path in _installed(file):
+    places = [folder / STARTS / f"{name}{SUFFIX}" for folder in folders()]
+    for path in places:
         if path.is_file():
-            return KerasFile.read(path).checked(sha256)
-        looked_in.append(str(path.parent))
-    kept = _intact(cache / file, sha256)
-    if kept is not None:
-        return kept
-    looked_in.append(str(cache))
-    base = os.environ.get(URL_VARIABLE) or RELEASE_URL
-    try:
-        return fetch(f"{base.rstrip('/')}/{file}", sha256, cache, size)
-    except CheckpointUnavailableError as error:
-        raise CheckpointUnavailableError(
-            f"The file {file} is, intact, in none of {', '.join(looked_in)}, and {error} Set "
-            f"{FOLDER_VARIABLE} to a folder that has it, or {URL_VARIABLE} to another address "
-            "that it can be fetched from."
-        ) from error
-
-
-def _installed(file: str) -> Iterator[Path]:
-    for folder in folders():
-        yield folder / CHECKPOINTS / file
+            return StartFile.read(path, recipe).checked(sha256)
+    raise CheckpointUnavailableError(
+        f"The file {name}{SUFFIX} is in none of {', '.join(str(path.parent) for path in places)}. "
+        f"Install the package again, or set {FOLDER_VARIABLE} to the folder of a zoo that has it."
+    )
 
 
 def _intact(path: Path, sha256: str) -> KerasFile | None:

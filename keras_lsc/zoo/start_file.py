@@ -1,0 +1,238 @@
+"""Starts: the few numbers that, with its recipe, are a network pre-trained to stability.
+
+Pre-training in mode "scales" multiplies a matrix, or the block of each of its gates, by one number,
+and moves vectors. So a network is what NumPy draws by its recipe, a scale for every block, and its
+vectors: a `.npz` file of some kilobytes, whatever the width.
+"""
+
+import io
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_lsc import files
+from keras_lsc.zoo import networks
+from keras_lsc.zoo.damage import DamagedCheckpointError, as_damage
+from keras_lsc.zoo.recipes import Recipe
+
+SUFFIX = ".npz"
+# No weight has this name: those of layers have a slash.
+FINGERPRINT = "fingerprint"
+# Largest distance of a projection, in norms of the weight: what LAPACK rounds differently is a
+# tenth of it.
+_SAME = 1e-5
+# Largest distance of a weight from a scaled draw, in root mean squares of the weight: rounding.
+_ROUNDING = 2e-6
+_PROJECTIONS = 2
+# Numbers of gates side by side in a matrix.
+_BLOCKS = (1, 3, 4)
+
+
+@dataclass(frozen=True)
+class StartFile:
+    """The file of a start, read once: what was checked is what is loaded.
+
+    Attributes:
+        path: Path of the file.
+        content: Its bytes.
+        recipe: Recipe of the network.
+    """
+
+    path: Path
+    content: bytes = field(repr=False)
+    recipe: Recipe
+
+    @classmethod
+    def read(cls, path: Path, recipe: Recipe) -> "StartFile":
+        """Reads the file of a recipe.
+
+        Raises:
+            DamagedCheckpointError: It cannot be read.
+        """
+        with as_damage(path, "cannot be read"):
+            return cls(path, path.read_bytes(), recipe)
+
+    @cached_property
+    def sha256(self) -> str:
+        """The sha256 of the file, in hexadecimal."""
+        return files.sha256_of(self.content)
+
+    def checked(self, sha256: str) -> "StartFile":
+        """Returns the file itself.
+
+        Raises:
+            DamagedCheckpointError: It has another sha256.
+        """
+        if self.sha256 != sha256:
+            raise DamagedCheckpointError(
+                f"{self.path} has the sha256 {self.sha256}, but {sha256} was expected: it was "
+                "changed, or cut off. Install the package, or build the checkpoint, again."
+            )
+        return self
+
+    def numbers(self) -> dict[str, np.ndarray]:
+        """Returns what the file has: scales of blocks, vectors and the fingerprint, by name.
+
+        Raises:
+            DamagedCheckpointError: It is no archive of such arrays.
+        """
+        with as_damage(self.path, "is no start of a network"):
+            with zipfile.ZipFile(io.BytesIO(self.content)) as archive:
+                # What is not compressed unpacks to no more than the file.
+                if any(member.compress_type for member in archive.infolist()):
+                    raise ValueError("a part is compressed")
+            with np.load(io.BytesIO(self.content), allow_pickle=False) as arrays:
+                return {name: arrays[name] for name in arrays.files}
+
+    def model(self, *, dtype: str | None = None, is_initial: bool = False) -> keras.Sequential:
+        """Returns the network with its weights.
+
+        Args:
+            dtype: Dtype policy of its layers; None for that of Keras.
+            is_initial: Whether its weights are those before pre-training.
+
+        Raises:
+            DamagedCheckpointError: The file does not fit its recipe, or NumPy draws other weights
+                than those that were pre-trained.
+        """
+        model = networks.undrawn_network(self.recipe, dtype)
+        drawn = networks.drawn_weights(model, self.recipe)
+        numbers = self.numbers()
+        with as_damage(self.path, f"does not fit the network of {self.recipe.name!r}"):
+            values = expanded(drawn, numbers)
+        self._check(values, numbers.get(FINGERPRINT))
+        networks.set_weights(model, drawn if is_initial else values)
+        return model
+
+    def _check(self, values: Mapping[str, np.ndarray], known: np.ndarray | None) -> None:
+        found = fingerprint(values)
+        if known is None or known.shape != found.shape or known.dtype != found.dtype:
+            raise DamagedCheckpointError(f"{self.path} has no fingerprint of its weights.")
+        # So written, NaN differs.
+        differs = ~(abs(found - known) <= _SAME * known[:, :1]).all(axis=1)
+        if differs.any():
+            name = list(values)[int(np.argmax(differs))]
+            raise DamagedCheckpointError(
+                f"The weights {name!r} of {self.recipe.name!r} are not those that its certificate "
+                f"is of: {self.path} was changed, or NumPy {np.__version__} draws other numbers "
+                "than the NumPy that they were drawn with."
+            )
+
+
+def expanded(
+    drawn: Mapping[str, np.ndarray], numbers: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Returns the weights that the numbers of a start make of those that were drawn.
+
+    Args:
+        drawn: The initial weights by path.
+        numbers: As `numbers_of` returns them.
+
+    Raises:
+        ValueError: The numbers do not fit the weights.
+    """
+    unknown = [name for name in numbers if name not in drawn and name != FINGERPRINT]
+    if unknown:
+        raise ValueError(f"there are numbers for {unknown[0]!r:.200}, which is no weight of it")
+    return {
+        name: initial if name not in numbers else _expanded(name, initial, numbers[name])
+        for name, initial in drawn.items()
+    }
+
+
+def _expanded(name: str, initial: np.ndarray, given: np.ndarray) -> np.ndarray:
+    """A weight: what is given in its shape, or its draw with a scale for each of its blocks."""
+    if given.dtype == np.float32 and given.shape == initial.shape:
+        return given
+    are_scales = given.dtype == np.float32 and given.ndim == 1 and len(given) > 0
+    if not are_scales or initial.ndim < 2 or initial.shape[-1] % len(given):
+        raise ValueError(
+            f"{name!r}, of shape {initial.shape}, has numbers of shape {given.shape} and dtype "
+            f"{given.dtype}"
+        )
+    return initial * np.repeat(given, initial.shape[-1] // len(given))
+
+
+def numbers_of(
+    drawn: Mapping[str, np.ndarray], values: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Returns the numbers of a start: the fewest from which weights are those they are.
+
+    Args:
+        drawn: The initial weights by path, float32.
+        values: The weights by path.
+
+    Returns:
+        Arrays by path, none for a weight that is as it was drawn: of the shape of the weight its
+        values, `(blocks,)` scales of the blocks side by side along its last axis. And the
+        fingerprint.
+
+    Example:
+        >>> drawn = {"a/kernel": np.eye(4, dtype="float32"), "a/bias": np.zeros(4, "float32")}
+        >>> numbers = numbers_of(drawn, {**drawn, "a/kernel": 2 * drawn["a/kernel"]})
+        >>> numbers["a/kernel"].tolist(), "a/bias" in numbers
+        ([2.0], False)
+    """
+    numbers = {}
+    for name, initial in drawn.items():
+        if not np.array_equal(initial, values[name]):
+            scales = _scales(initial, values[name])
+            numbers[name] = values[name] if scales is None else scales
+    return {**numbers, FINGERPRINT: fingerprint(expanded(drawn, numbers))}
+
+
+def _scales(initial: np.ndarray, value: np.ndarray) -> np.ndarray | None:
+    """The scales of the fewest blocks of a matrix that make it the other; None without any."""
+    if initial.ndim < 2:
+        return None
+    for count in _BLOCKS:
+        if initial.shape[-1] % count:
+            continue
+        blocks = initial.reshape(-1, count, initial.shape[-1] // count).astype("float64")
+        changed = value.reshape(blocks.shape).astype("float64")
+        square = np.sum(blocks**2, axis=(0, 2))
+        if not square.all():
+            continue
+        scales = np.sum(blocks * changed, axis=(0, 2)) / square
+        scales = scales.astype("float32")
+        largest = np.max(abs(changed - blocks * scales[:, None]), axis=(0, 2))
+        typical = np.sqrt(np.mean(changed**2, axis=(0, 2)))
+        if np.all(largest <= _ROUNDING * typical):
+            return scales
+    return None
+
+
+def fingerprint(values: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Returns the norm and random projections of every weight, `(weights, 1 + projections)`.
+
+    The signs are of a bit generator's raw stream, which NumPy never changes; of the distributions
+    that the weights are drawn from it does not promise that.
+
+    Args:
+        values: The weights.
+    """
+    return np.array([_projected(value, k) for k, value in enumerate(values.values())])
+
+
+def _projected(value: np.ndarray, position: int) -> list[float]:
+    flat = value.ravel().astype("float64")
+    raw = np.random.PCG64(position).random_raw(_PROJECTIONS * (len(flat) // 64 + 1))
+    bits = np.unpackbits(raw.astype("<u8").view("uint8")).reshape(_PROJECTIONS, -1)
+    signs = 1.0 - 2.0 * bits[:, : len(flat)]
+    return [float(np.linalg.norm(flat)), *map(float, signs @ flat)]
+
+
+def content_of(numbers: Mapping[str, np.ndarray]) -> bytes:
+    """Returns the content of the file of a start, the same bytes every time.
+
+    Args:
+        numbers: As `numbers_of` returns them.
+    """
+    content = io.BytesIO()
+    np.savez(content, **numbers)
+    return content.getvalue()
