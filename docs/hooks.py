@@ -99,7 +99,7 @@ def zoo_table() -> str:
         ("radii", "number"),
         ("off", "number"),
         ("weights", "number"),
-        ("MB", "number"),
+        ("kB", "number"),
     )
     head = "".join(f'<th scope="col" data-kind="{kind}">{title}</th>' for title, kind in heads)
     return (

@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,10 +21,11 @@ from fuzz.mutate import (
     damaged_json_text,
     to_json,
 )
-from keras_lsc import files, layers, zoo
+from keras_lsc import layers, zoo
 from keras_lsc.zoo import Recipe
 from keras_lsc.zoo.keras_file import KerasFile
 from keras_lsc.zoo.pages import card
+from keras_lsc.zoo.start_file import StartFile
 
 _ZOO = Path(__file__).parents[1] / "zoo"
 _NAME = "test_gru_parity_d2_rhovar"
@@ -60,11 +60,12 @@ class Archive:
 
 @cache
 def _content(model: str) -> bytes:
-    if model == "zoo":
-        return (_ZOO / "checkpoints" / f"{_NAME}.keras").read_bytes()
     written = Path(os.environ.get("TMPDIR", "/tmp")) / f"fuzz-{os.getpid()}.keras"
     try:
-        _own_model().save(written)
+        if model == "zoo":
+            zoo.export(_NAME, written)
+        else:
+            _own_model().save(written)
         return written.read_bytes()
     finally:
         written.unlink(missing_ok=True)
@@ -166,7 +167,7 @@ def _attempt_certificate(given: bytes, folder: Path) -> str:
 
 @dataclass(frozen=True)
 class Forgery:
-    """A checkpoint whose certificate, in the index and in the file, does not hold."""
+    """A checkpoint whose certificate does not hold."""
 
     told: str
     name: str
@@ -201,28 +202,52 @@ def _draw_forgery(random: np.random.Generator) -> Forgery:
     return Forgery(f"{way} of {row['name']}", name, entry)
 
 
-def _with_certificate(certificate: dict[str, Any]) -> bytes:
-    """The file of the zoo, with another certificate in it, as a careful forger would have it."""
+def _start() -> bytes:
+    return (_ZOO / "starts" / f"{_NAME}.npz").read_bytes()
+
+
+def _draw_start(random: np.random.Generator) -> bytes:
+    content = _start()
+    if random.random() < 0.5:
+        return damaged_bytes(random, content)
+    with np.load(io.BytesIO(content)) as arrays:
+        numbers = {name: arrays[name] for name in arrays.files}
+    name = str(random.choice(list(numbers)))
+    array = numbers.pop(name)
+    way = str(random.choice(["remove", "rename", "shape", "dtype", "number", "pickle", "huge"]))
+    if way == "rename":
+        numbers[str(random.choice(["x", "../x", "layer_3/kernel", "é"]))] = array
+    elif way == "shape":
+        numbers[name] = array.reshape(-1)[: int(random.integers(0, array.size))]
+    elif way == "dtype":
+        numbers[name] = array.astype(str(random.choice(["float16", "int8", "complex64", "U3"])))
+    elif way == "number":
+        changed = array.reshape(-1).copy()
+        changed[random.integers(changed.size)] += float(random.choice([0.1, np.nan, np.inf, -9.0]))
+        numbers[name] = changed.reshape(array.shape)
+    elif way == "pickle":
+        numbers[name] = np.array([{}, None], dtype=object)
     written = io.BytesIO()
-    with (
-        zipfile.ZipFile(io.BytesIO(_content("zoo"))) as old,
-        zipfile.ZipFile(written, "w", zipfile.ZIP_DEFLATED) as new,
-    ):
-        for member in old.namelist():
-            content = old.read(member)
-            if member == "metadata.json":
-                content = to_json({**json.loads(content), "keras_lsc": certificate})
-            new.writestr(member, content)
-    return written.getvalue()
+    np.savez(written, **numbers)
+    made = written.getvalue()
+    # A header that claims more than any computer holds.
+    return made.replace(b"'shape': (", b"'shape': (99999999999, ", 1) if way == "huge" else made
+
+
+def _attempt_start(given: bytes, folder: Path) -> str:
+    path = folder / "x.npz"
+    path.write_bytes(given)
+    model = StartFile.read(path, Recipe.from_dict(_entry()["certificate"]["recipe"])).model()
+    for one, other in zip(model.get_weights(), _true("zoo"), strict=True):
+        require(np.allclose(one, other, atol=1e-5 * np.linalg.norm(other)), "other weights")
+    return RIGHT
 
 
 def _attempt_forgery(given: Forgery, folder: Path) -> str:
-    checkpoints = folder / "checkpoints"
-    checkpoints.mkdir()
-    path = checkpoints / f"{given.name}.keras"
-    path.write_bytes(_with_certificate(given.entry["certificate"]))
-    sums = {"sha256": files.sha256(path), "bytes": path.stat().st_size}
-    with _zoo_in(folder, to_json({given.name: {**given.entry, **sums}})):
+    starts = folder / "starts"
+    starts.mkdir()
+    (starts / f"{given.name}.npz").write_bytes(_start())
+    with _zoo_in(folder, to_json({given.name: given.entry})):
         verdict = zoo.verify(given.name)
     require(not verdict.passed, "a certificate that does not hold passed")
     return RIGHT
@@ -231,6 +256,7 @@ def _attempt_forgery(given: Forgery, folder: Path) -> str:
 CHECKPOINT = Kind(
     "checkpoint", 220, _draw_archive, _attempt_archive, _DAMAGED, on_every_backend=False
 )
+START = Kind("start", 60, _draw_start, _attempt_start, _DAMAGED, on_every_backend=False)
 INDEX = Kind("index", 120, _draw_index, _attempt_index, _DAMAGED)
 CERTIFICATE = Kind("certificate", 60, _draw_certificate, _attempt_certificate, _DAMAGED)
 FORGERY = Kind(

@@ -52,7 +52,8 @@ from keras_lsc.zoo.keras_file import KerasFile  # noqa: E402
 from keras_lsc.zoo.recipes import Recipe  # noqa: E402
 
 TINY = "test_sigmoid_parity_d2_rhovar"
-CHECKPOINT = ROOT / "zoo" / "checkpoints" / f"{TINY}.keras"
+# Large enough to be cut off half-way.
+SERVED = ROOT / "zoo" / "starts" / "sigmoid_smnist_d2_rho1_weights.npz"
 # Of a hundred kills; a build and a resumption take many seconds each.
 SHARES = {"save": 40, "download": 35, "collect": 15, "build": 3, "resume": 7}
 EPOCHS = 16
@@ -196,7 +197,7 @@ def downloads(tell: Callable[[Any], Any], address: str, digest: str, cache: Path
 
 def kill_downloads(count: int, chance: random.Random, folder: Path) -> Iterator[str | None]:
     os.environ["SSL_CERT_FILE"] = str(https_server.CERTIFICATE)
-    content = CHECKPOINT.read_bytes()
+    content = SERVED.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     server = Process(serves, content)
     address = f"{server.wait_for('address')}/x.keras"
@@ -269,7 +270,7 @@ def kill_collects(count: int, chance: random.Random, folder: Path) -> Iterator[s
             entries = registry.read_index(folder / registry.INDEX)
             require(wanted.keys() <= entries.keys(), "entries were lost")
             for name, entry in entries.items():
-                path = folder / sources.CHECKPOINTS / f"{name}.keras"
+                path = building.start_path(folder, name)
                 require(files.sha256(path) == entry["sha256"], f"{name} has another file")
             yield None
         except (AssertionError, OSError) as error:

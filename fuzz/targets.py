@@ -2,7 +2,7 @@
 
 from fuzz.arguments import ARGUMENTS
 from fuzz.arrays import NPY
-from fuzz.checkpoints import CERTIFICATE, CHECKPOINT, FORGERY, INDEX
+from fuzz.checkpoints import CERTIFICATE, CHECKPOINT, FORGERY, INDEX, START
 from fuzz.commands import COMMAND
 from fuzz.kind import Kind
 from fuzz.networks import NETWORKS
@@ -12,7 +12,7 @@ from fuzz.text_files import RECIPES, TS
 KINDS: dict[str, Kind] = {
     kind.name: kind
     for kind in (
-        *(CHECKPOINT, INDEX, CERTIFICATE, FORGERY, RECIPES),
+        *(CHECKPOINT, START, INDEX, CERTIFICATE, FORGERY, RECIPES),
         *(TS, METADATA, RECORDS, PAYLOAD, NPY, COMMAND, ARGUMENTS, NETWORKS),
     )
 }

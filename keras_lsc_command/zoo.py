@@ -97,7 +97,7 @@ def _show_checkpoints(known: list["CheckpointInfo"]) -> None:
         Column("layers", [f"{one.depth}x{one.units}" for one in known], is_number=True, rank=1),
         Column("target", [_target(one.target) for one in known]),
         Column("params", [_in_short(one.parameters) for one in known], is_number=True, rank=2),
-        Column("MB", [f"{one.bytes / 1e6:.2f}" for one in known], is_number=True),
+        Column("kB", [f"{one.bytes / 1e3:.1f}" for one in known], is_number=True),
         Column("deviation", [f"{one.deviation:.3f}" for one in known], is_number=True),
     ]
     console.print(tables.table(columns, console.width))
@@ -163,7 +163,7 @@ def _show(known: "CheckpointInfo") -> None:
                 "network": f"{known.cell}, {known.depth} layers of {known.units} units",
                 "task": f"{known.dataset}{options}",
                 "target": f"{_target(recipe.target)}: radius {radii}",
-                "size": f"{known.parameters:,} parameters, {known.bytes / 1e6:.2f} MB",
+                "size": f"{known.parameters:,} parameters, stored in {known.bytes / 1e3:.1f} kB",
             }
         )
     )

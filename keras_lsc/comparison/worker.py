@@ -25,10 +25,9 @@ from keras_lsc.pretrainer import LSCPretrainer
 from keras_lsc.stability.measure import measure
 from keras_lsc.version import installed_versions
 from keras_lsc.zoo.heads import gives_logits, output_activation
+from keras_lsc.zoo.inputs import draw_inputs
 from keras_lsc.zoo.resolver import locate
 
-# Steps of a sequence that is drawn, where the network leaves their number open.
-_STEPS = 50
 # Seconds of samples after which three are enough.
 _LONGEST = 30.0
 
@@ -77,16 +76,8 @@ def _batch(
             "networks with one of each can be compared."
         )
     generator = np.random.default_rng(seed)
-    given = model.inputs[0]
-    if (folder / "x.npy").is_file():
-        x = np.load(folder / "x.npy")
-    else:
-        shape = (size, *(_STEPS if n is None else n for n in given.shape[1:]))
-        if "int" in given.dtype:
-            tokens = min(layer.input_dim for layer in model.layers if hasattr(layer, "input_dim"))
-            x = generator.integers(0, tokens, shape, dtype="int32")
-        else:
-            x = generator.standard_normal(shape).astype("float32")
+    is_given = (folder / "x.npy").is_file()
+    x = np.load(folder / "x.npy") if is_given else draw_inputs(model, size, generator)
     shape = (len(x), *model.compute_output_shape(x.shape)[1:])
     if (folder / "y.npy").is_file():
         y = np.load(folder / "y.npy")

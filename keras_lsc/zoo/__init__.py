@@ -7,6 +7,7 @@ from keras_lsc.zoo.fine_tuning import FineTuning, fine_tune
 from keras_lsc.zoo.loading import load
 from keras_lsc.zoo.recipes import Recipe, RecipeError
 from keras_lsc.zoo.registry import CheckpointInfo, UnknownCheckpointError
+from keras_lsc.zoo.resized import certificate
 from keras_lsc.zoo.resolver import info, names
 from keras_lsc.zoo.saving import export, save
 from keras_lsc.zoo.sources import CheckpointUnavailableError
@@ -22,6 +23,7 @@ __all__ = [
     "RecipeError",
     "UnknownCheckpointError",
     "Verification",
+    "certificate",
     "export",
     "fine_tune",
     "info",

@@ -84,6 +84,25 @@ def check_size(path: Path, size: int, max_bytes: int | None) -> None:
         )
 
 
+def check_network_size(path: Path, weights: int) -> None:
+    """Refuses a network of too many weights, before it is made.
+
+    Args:
+        path: Path of the file that asks for it, for the message.
+        weights: Number of its weights, at least.
+
+    Raises:
+        DamagedCheckpointError: They take more bytes than are allowed.
+    """
+    most = limit(None) or DEFAULT_LIMIT
+    if 4 * weights > most:
+        raise DamagedCheckpointError(
+            f"{path} is of a network of {weights:,} weights or more, which take more than the "
+            f"{most:,} bytes that are allowed. If you trust it, set {LIMIT_VARIABLE} to a larger "
+            "number."
+        )
+
+
 def unpack(path: Path, content: bytes, max_bytes: int | None, *names: str) -> dict[str, bytes]:
     """Unpacks the parts of a `.keras` file, none before the sizes of all of them are checked.
 

@@ -9,6 +9,8 @@ from keras_lsc import datasets
 from keras_lsc.layers import ApplyMask
 from keras_lsc.zoo.heads import in_words, is_functional, sequential_input
 
+# Of a sequence that is drawn.
+_STEPS = 50
 MaskSource = Literal["none", "network", "dataset"]
 
 
@@ -103,6 +105,30 @@ def fit_mask(
     for layer in layers:
         outputs = layer(outputs)
     return keras.Model({"x": x, "mask": mask}, outputs, name=model.name), "dataset"
+
+
+def draw_inputs(
+    model: keras.Model, size: int, generator: np.random.Generator, spike_rate: float | None = None
+) -> np.ndarray:
+    """Draws inputs of a network: tokens, spikes, or numbers that are normally distributed.
+
+    Args:
+        model: Built network with one input; where it leaves the number of steps open, there are 50.
+        size: Number of inputs.
+        generator: What they are drawn by.
+        spike_rate: Share of ones among zeros; None for other numbers.
+
+    Returns:
+        An array of int32 for tokens, else of float32.
+    """
+    given = model.inputs[0]
+    shape = (size, *(_STEPS if n is None else n for n in given.shape[1:]))
+    if _is_integer(given.dtype):
+        tokens = min(layer.input_dim for layer in model.layers if hasattr(layer, "input_dim"))
+        return generator.integers(0, tokens, shape, dtype="int32")
+    if spike_rate is not None:
+        return (generator.random(shape) < spike_rate).astype("float32")
+    return generator.standard_normal(shape).astype("float32")
 
 
 def own_mask(model: keras.Model) -> MaskSource:

@@ -1,13 +1,17 @@
 """Loading checkpoints."""
 
 import os
+from dataclasses import replace
 from typing import Any, Literal
 
 import keras
 
-from keras_lsc.arguments import integer, one_of, text
+from keras_lsc import datasets
+from keras_lsc.arguments import integer, one_of, positive_integer, text
 from keras_lsc.zoo import heads, networks
 from keras_lsc.zoo.initializers import skipped_initializers
+from keras_lsc.zoo.recipes import Recipe
+from keras_lsc.zoo.resized import certify, resized
 from keras_lsc.zoo.resolver import Located, locate
 from keras_lsc.zoo.start_file import StartFile
 
@@ -20,12 +24,19 @@ def load(
     weights: Weights = "stabilized",
     num_classes: int | None = None,
     input_shape: tuple[int | None, ...] | None = None,
+    units: int | None = None,
+    depth: int | None = None,
+    x: Any = None,
     dtype: str | None = None,
     seed: int = 0,
     sha256: str | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> keras.Model:
     """Loads a checkpoint as a Keras model, on whichever backend runs.
+
+    A checkpoint of the zoo comes in any size: with other `units`, another `depth` or another number
+    of features its weights are drawn anew by its recipe, scaled as the stored ones are, and
+    pre-trained until they have the target again. `keras_lsc.zoo.certificate` has what was measured.
 
     Args:
         name: Name of a checkpoint of the zoo (`keras_lsc.zoo.names()`); a folder or a `.keras` file
@@ -35,10 +46,16 @@ def load(
             the seed of its recipe, the same bits on every backend; checkpoints of the zoo only.
         num_classes: Number of classes of a fresh softmax readout, in place of the dense layer that
             the checkpoint ends in, or after its last layer where that is none.
-        input_shape: Shape of an input, without the batch axis, in place of the checkpoint's: its
-            number of steps may differ, its number of features not.
+        input_shape: Shape of an input, without the batch axis, in place of the checkpoint's. The
+            number of steps may be any; another number of features of checkpoints of the zoo only.
+        units: Units of each layer; None for those of the checkpoint.
+        depth: Number of layers; None for that of the checkpoint.
+        x: Sequences to pre-train another size on, as `keras_lsc.stabilize` takes them; None for
+            those of the task where they fit and are on this computer, else drawn ones, of which a
+            warning tells.
         dtype: Dtype policy of the layers, such as "bfloat16" or "mixed_bfloat16".
-        seed: Seed of a fresh readout, which NumPy draws, the same on every backend.
+        seed: Seed of a fresh readout, which NumPy draws, the same on every backend; and of the
+            pre-training of another size.
         sha256: The sha256 of the file; mandatory for addresses, and checked wherever given.
         cache_dir: Folder of fetched files; None for ~/.cache/keras_lsc/zoo.
 
@@ -51,6 +68,7 @@ def load(
         DamagedCheckpointError: The file was changed or cut off, names code to run or classes that
             are not registered, or would unpack to more than `KERAS_LSC_MAX_BYTES`.
         FileNotFoundError: There is no file or folder of this path.
+        NotStabilizedError: Another size did not reach its target.
         ValueError: An argument of no use.
 
     Example:
@@ -65,11 +83,50 @@ def load(
     shape = None if input_shape is None else _checked_shape(input_shape)
     policy = None if dtype is None else _checked_policy(dtype)
     seed = integer("seed", seed, at_least=0)
+    sizes = {
+        key: positive_integer(key, value)
+        for key, value in (("units", units), ("depth", depth))
+        if value is not None
+    }
     located = locate(name, sha256=sha256, cache_dir=cache_dir)
-    model = read(located, weights)
-    if num_classes is None and shape is None and policy is None:
-        return model
-    return adapted(located, model, num_classes, shape, policy, seed)
+    stored = located.file
+    if sizes and not isinstance(stored, StartFile):
+        raise ValueError(
+            f"units and depth are those of a recipe of the zoo; {located.name} is a file, whose "
+            "network is as it is."
+        )
+    recipe = _of_size(stored.recipe, shape, sizes) if isinstance(stored, StartFile) else None
+    if recipe is None or not isinstance(stored, StartFile):
+        if x is not None:
+            raise ValueError(
+                "x is what another size is pre-trained on; units, depth and features are those of "
+                "the checkpoint. Leave it out."
+            )
+        model = read(located, weights)
+        if num_classes is None and shape is None and policy is None:
+            return model
+        return adapted(located, model, num_classes, shape, policy, seed)
+    model, certificate = resized(stored, recipe, x, weights, seed)
+    if num_classes is not None or policy is not None:
+        of_size = replace(located, file=replace(stored, recipe=recipe))
+        model = adapted(of_size, model, num_classes, None, policy, seed)
+    if certificate is not None:
+        certify(model, certificate)
+    return model
+
+
+def _of_size(
+    stored: Recipe, shape: tuple[int | None, ...] | None, sizes: dict[str, Any]
+) -> Recipe | None:
+    """The recipe of another size; None where the stored one is of that size."""
+    task = datasets.info(stored.dataset)
+    own = tuple(stored.input_shape or task.shape)
+    recipe = replace(stored, **sizes)
+    if shape is not None and len(shape) == len(own) and not fits(shape, own, task.dtype):
+        return replace(recipe, input_shape=shape)
+    if recipe == stored:
+        return None
+    return recipe if shape is None else replace(recipe, input_shape=shape)
 
 
 def read(located: Located, weights: Weights) -> keras.Model:
@@ -121,7 +178,7 @@ def adapted(
         )
     old_shape = model.inputs[0].shape[1:]
     shape = old_shape if input_shape is None else tuple(input_shape)
-    if len(shape) != len(old_shape) or (len(shape) > 1 and shape[1:] != old_shape[1:]):
+    if not fits(shape, old_shape, model.inputs[0].dtype):
         raise ValueError(
             f"input_shape={shape} does not fit the checkpoint, whose inputs are {old_shape}: only "
             "the number of steps, the first axis of a sequence, may differ."
@@ -142,6 +199,13 @@ def adapted(
     for layer, copy in zip(kept, copies, strict=True):
         copy.set_weights(layer.get_weights())
     return result
+
+
+def fits(shape: tuple[int | None, ...], old: tuple[int | None, ...], dtype: str) -> bool:
+    """Returns whether inputs of a shape differ from others in the number of their steps alone."""
+    is_sequence = len(old) > 1 or "int" in dtype
+    same = shape[1:] == old[1:] if is_sequence else shape == old
+    return len(shape) == len(old) and same
 
 
 def _unbuilt(located: Located, dtype: str | None) -> dict[str, keras.Layer]:

@@ -93,6 +93,15 @@ def undrawn_network(recipe: Recipe, dtype: str | None = None) -> keras.Sequentia
         return keras.Sequential([inputs, *layers_of_it], name=recipe.name)
 
 
+def least_weights(recipe: Recipe) -> int:
+    """Returns how many weights the network of a recipe has at least."""
+    task = datasets.info(recipe.dataset)
+    outputs, embedding = task.outputs or 1, recipe.embedding or 0
+    features = embedding or (recipe.input_shape or task.shape)[-1] or 1
+    between = (recipe.depth - 1) * recipe.units
+    return embedding * outputs + recipe.units * (features + between + outputs)
+
+
 def layers_of(recipe: Recipe, dtype: str | None = None) -> list[keras.Layer]:
     """Makes the layers of the network of a recipe, which are not built.
 

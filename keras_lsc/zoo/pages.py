@@ -47,7 +47,7 @@ def results(known: list[registry.CheckpointInfo], missing: list[Recipe]) -> str:
         f"| [{info.name}]({CARDS}/{info.name}.md) | {info.dataset} | {info.depth}x{info.units} | "
         f"{info.recipe.target} | {info.mode} | {_range(info, 'initial', 'radius')} | "
         f"{_range(info, 'stabilized', 'radius')} | {_range(info, 'stabilized', 'gain')} | "
-        f"{info.deviation:.3f} | {info.updates} | {info.bytes / 1e6:.2f} |"
+        f"{info.deviation:.3f} | {info.updates} | {info.bytes / 1e3:.1f} |"
         for info in shown
     ]
     absent = (
@@ -64,7 +64,7 @@ def results(known: list[registry.CheckpointInfo], missing: list[Recipe]) -> str:
         "and gains are the smallest and largest mean of a transition in time or depth, on "
         "validation data; `off` is the largest distance of a radius from its target.\n\n"
         "| name | data | layers | target | mode | radii at first | radii | gains | off | updates | "
-        "MB |\n|---|---|---|---|---|---|---|---|---|---|---|\n" + "\n".join(rows) + "\n" + absent
+        "kB |\n|---|---|---|---|---|---|---|---|---|---|---|\n" + "\n".join(rows) + "\n" + absent
     )
 
 
@@ -107,7 +107,7 @@ def card(info: registry.CheckpointInfo) -> str:
     data = certificate["certificate_data"]
     return f"""# {info.name}
 
-{task.description} {info.parameters:,} parameters, {info.bytes / 1e6:.2f} MB.
+{task.description} {info.parameters:,} parameters, stored in {info.bytes / 1e3:.1f} kB.
 
 ![Radii and gains before and after pre-training]({info.name}.png)
 

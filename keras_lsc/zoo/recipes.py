@@ -36,7 +36,8 @@ class Recipe:
         target: Radius wanted, as `keras_lsc.stabilize` takes it.
         mode: What pre-training moves, "scales" or "weights".
         options: Options of the dataset.
-        input_shape: Shape of one input with these options; None for the task's own.
+        input_shape: Shape of one input with these options, None for a number of steps that is
+            left open; None for the task's own.
         embedding: Size of the embedding of tokens; None for other inputs.
         sequences: Number of training sequences that pre-training draws from.
         certificate_sequences: Number of validation sequences the certificate is measured on.
@@ -58,7 +59,7 @@ class Recipe:
     target: Target
     mode: str = "scales"
     options: dict[str, Any] = field(default_factory=dict)
-    input_shape: tuple[int, ...] | None = None
+    input_shape: tuple[int | None, ...] | None = None
     embedding: int | None = None
     sequences: int = 3072
     certificate_sequences: int = 512
@@ -254,10 +255,10 @@ def _json(key: str, value: Any, depth: int) -> Any:
     raise ValueError(f"{key} must be a JSON value, got {value!r:.200}.")
 
 
-def _shape(key: str, value: Any) -> tuple[int, ...]:
+def _shape(key: str, value: Any) -> tuple[int | None, ...]:
     if not (isinstance(value, list | tuple) and 0 < len(value) < _DEEPEST):
         raise ValueError(f"{key} must be a list of sizes, got {value!r:.200}.")
-    return tuple(_count(key, size) for size in value)
+    return tuple(None if size is None else _count(key, size) for size in value)
 
 
 def _or_none(check: Callable[[str, Any], Any]) -> Callable[[str, Any], Any]:

@@ -16,7 +16,7 @@ import keras
 import numpy as np
 
 from keras_lsc import files
-from keras_lsc.zoo import networks
+from keras_lsc.zoo import guard, networks
 from keras_lsc.zoo.damage import DamagedCheckpointError, as_damage
 from keras_lsc.zoo.recipes import Recipe
 
@@ -100,6 +100,8 @@ class StartFile:
             DamagedCheckpointError: The file does not fit its recipe, or NumPy draws other weights
                 than those that were pre-trained.
         """
+        # A few numbers may stand for any number of weights.
+        guard.check_network_size(self.path, networks.least_weights(self.recipe))
         model = networks.undrawn_network(self.recipe, dtype)
         drawn = networks.drawn_weights(model, self.recipe)
         numbers = self.numbers()
@@ -234,5 +236,5 @@ def content_of(numbers: Mapping[str, np.ndarray]) -> bytes:
         numbers: As `numbers_of` returns them.
     """
     content = io.BytesIO()
-    np.savez(content, **numbers)
+    np.savez(content, **numbers)  # type: ignore[arg-type]
     return content.getvalue()
