@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import keras
 
@@ -13,7 +13,8 @@ from keras_lsc.arguments import flag, integer, number, one_of, positive_integer
 from keras_lsc.zoo import heads, inputs, loading, training
 from keras_lsc.zoo.loading import Weights
 from keras_lsc.zoo.resolver import Located, locate
-from keras_lsc.zoo.task_data import TaskData, read_task, take_arrays
+from keras_lsc.zoo.start_file import StartFile
+from keras_lsc.zoo.task_data import TaskData, read_task, take_given
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class FineTuning:
         metric: Name of the task's metric in the figures below.
         history: From metric, and "val_" with it for validation, to its value at every epoch.
         validation: Loss and metric on the validation split, of the weights that were kept.
-        test: The same on the test split; empty for given arrays, which have none.
+        test: The same on the test split; empty for given arrays without `test_data`.
         best_epoch: Epoch whose weights were kept, counted from 1; 0 where nothing was trained.
         fresh_head: Whether the network was given a new last layer.
         masks: Whose masks padding was skipped by: "network", "dataset", or "none" without any.
@@ -79,11 +80,13 @@ class FineTuning:
 
 def fine_tune(
     name_or_model: str | keras.Model,
-    dataset: str | tuple[Any, Any],
-    validation_data: tuple[Any, Any] | None = None,
+    dataset: Any,
+    validation_data: Any = None,
     *,
+    test_data: Any = None,
     epochs: int = 20,
-    learning_rate: float = 1e-3,
+    learning_rate: float | Literal["find"] = 1e-3,
+    class_weight: Mapping[int, float] | None = None,
     batch_size: int = 32,
     patience: int = 5,
     limit: int | None = None,
@@ -109,12 +112,19 @@ def fine_tune(
             sha256; or a built Keras model, which is trained in place, as by `fit`.
         dataset: One of `keras_lsc.datasets.names()`; or a pair of arrays (x, y): inputs
             `(rows, ...)`, and targets that are integers `(rows,)` for classes, integers
-            `(rows, steps)` for a class at every step, or floats `(rows,)` for values. A network's
-            own masks hold, and there is no test split.
-        validation_data: Such a pair, for given arrays; None holds out 15 % of the rows, drawn from
+            `(rows, steps)` for a class at every step, or floats `(rows,)` for values; or a dataset
+            of batches of such: a `keras.utils.PyDataset`, a `tf.data.Dataset`, a `DataLoader` of
+            torch or another iterable, which is read into memory. A network's own masks hold. A
+            checkpoint of the zoo that reads another number of features is made for that of the
+            arrays, as by `load` with these as `x`.
+        validation_data: The same, for what is given; None holds out 15 % of the rows, drawn from
             `seed`.
+        test_data: The same, for the test scores of what is given; None for none.
         epochs: Largest number of epochs; 0 only measures.
-        learning_rate: Learning rate of Adam. (The one in a recipe is of pre-training.)
+        learning_rate: Learning rate of Adam. (The one in a recipe is of pre-training.) "find" tries
+            some training steps at powers of ten and takes a tenth of the largest at which the loss
+            does not grow.
+        class_weight: From class to the weight of its rows in the loss, as `fit` takes it.
         batch_size: Number of sequences of an update.
         patience: Epochs without improvement on the validation split after which training ends.
         limit: Largest number of sequences to take of each split; None takes them all.
@@ -152,7 +162,9 @@ def fine_tune(
         (False, ['accuracy', 'loss'])
     """
     epochs = integer("epochs", epochs, at_least=0)
-    learning_rate = number("learning_rate", learning_rate, above=0)
+    if learning_rate != "find":
+        learning_rate = number("learning_rate", learning_rate, above=0)
+    class_weight = None if class_weight is None else _class_weight(class_weight)
     batch_size = positive_integer("batch_size", batch_size)
     patience = positive_integer("patience", patience)
     limit = None if limit is None else positive_integer("limit", limit)
@@ -169,13 +181,14 @@ def fine_tune(
         )
     if tensorboard is not None:
         training.check_tensorboard()
-    task = _task_of(dataset, validation_data, options)
+    task = _task_of(dataset, validation_data, test_data, options)
     located = _located(name_or_model, weights)
     chosen = {} if task is None else _options(task, located, options)
     keras.utils.set_random_seed(seed)
-    network = name_or_model if located is None else loading.read(located, weights)
     if task is None:
-        data = take_arrays(dataset, validation_data, batch_size=batch_size, limit=limit, seed=seed)
+        data = take_given(
+            *(dataset, validation_data, test_data), batch_size=batch_size, limit=limit, seed=seed
+        )
     else:
         data = read_task(
             task,
@@ -186,9 +199,12 @@ def fine_tune(
             limit=limit,
             seed=seed,
         )
+    network = name_or_model if located is None else _loaded(located, weights, data, seed)
     model, is_fresh, masks = _fitted(network, located, data, seed)
     for batches in data.splits.values():
         batches.masks = masks == "dataset"
+    if learning_rate == "find":
+        learning_rate = training.find_learning_rate(model, data)
     training.compile_for(model, data.task, learning_rate)
     stopping, watchers = training.watchers(data.task, patience, checkpoint, tensorboard)
     trained = training.train(
@@ -197,6 +213,7 @@ def fine_tune(
         epochs=epochs,
         stopping=stopping,
         callbacks=[*watchers, *further],
+        class_weight=class_weight,
         verbose=verbose,
     )
     figures = {
@@ -226,19 +243,41 @@ def fine_tune(
 
 
 def _task_of(
-    dataset: Any, validation_data: Any, options: Mapping[str, Any] | None
+    dataset: Any, validation_data: Any, test_data: Any, options: Mapping[str, Any] | None
 ) -> datasets.TaskInfo | None:
-    """The task of that name; None for arrays that were given."""
-    if isinstance(dataset, tuple | list):
+    """The task of that name; None for arrays or a dataset that were given."""
+    if not isinstance(dataset, str):
         if options:
             raise ValueError("options are those of a named dataset; given arrays have none.")
         return None
     task = datasets.info(dataset)
-    if validation_data is not None:
-        raise ValueError(
-            f"validation_data goes with given arrays; {dataset!r} has a validation split."
-        )
+    for split, given in (("validation", validation_data), ("test", test_data)):
+        if given is not None:
+            raise ValueError(
+                f"{split}_data goes with given arrays; {dataset!r} has a {split} split."
+            )
     return task
+
+
+def _class_weight(given: Any) -> dict[int, float]:
+    if not isinstance(given, Mapping) or not given:
+        raise ValueError(
+            f"class_weight must be a dictionary from class to weight, got {given!r:.200}."
+        )
+    return {
+        integer("class_weight", label, at_least=0): number("class_weight", weight, at_least=0)
+        for label, weight in given.items()
+    }
+
+
+def _loaded(located: Located, weights: Weights, data: TaskData, seed: int) -> keras.Model:
+    """The network of a checkpoint, for the number of features that given arrays have."""
+    if data.is_given and isinstance(located.file, StartFile):
+        shape, own = data.input_shape, located.file.shape
+        if len(shape) == len(own) and not loading.fits(shape, own, data.task.dtype):
+            x = data.splits["train"].examples.inputs
+            return loading.load(located.name, weights=weights, input_shape=shape, x=x, seed=seed)
+    return loading.read(located, weights)
 
 
 def _located(name_or_model: Any, weights: Weights) -> Located | None:

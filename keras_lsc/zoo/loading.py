@@ -95,7 +95,7 @@ def load(
             f"units and depth are those of a recipe of the zoo; {located.name} is a file, whose "
             "network is as it is."
         )
-    recipe = _of_size(stored.recipe, shape, sizes) if isinstance(stored, StartFile) else None
+    recipe = _of_size(stored, shape, sizes) if isinstance(stored, StartFile) else None
     if recipe is None or not isinstance(stored, StartFile):
         if x is not None:
             raise ValueError(
@@ -116,15 +116,14 @@ def load(
 
 
 def _of_size(
-    stored: Recipe, shape: tuple[int | None, ...] | None, sizes: dict[str, Any]
+    stored: StartFile, shape: tuple[int | None, ...] | None, sizes: dict[str, Any]
 ) -> Recipe | None:
     """The recipe of another size; None where the stored one is of that size."""
-    task = datasets.info(stored.dataset)
-    own = tuple(stored.input_shape or task.shape)
-    recipe = replace(stored, **sizes)
-    if shape is not None and len(shape) == len(own) and not fits(shape, own, task.dtype):
+    own, dtype = stored.shape, datasets.info(stored.recipe.dataset).dtype
+    recipe = replace(stored.recipe, **sizes)
+    if shape is not None and len(shape) == len(own) and not fits(shape, own, dtype):
         return replace(recipe, input_shape=shape)
-    if recipe == stored:
+    if recipe == stored.recipe:
         return None
     return recipe if shape is None else replace(recipe, input_shape=shape)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_lsc import files
+from keras_lsc import datasets, files
 from keras_lsc.zoo import guard, networks
 from keras_lsc.zoo.damage import DamagedCheckpointError, as_damage
 from keras_lsc.zoo.recipes import Recipe
@@ -61,6 +61,11 @@ class StartFile:
     def sha256(self) -> str:
         """The sha256 of the file, in hexadecimal."""
         return files.sha256_of(self.content)
+
+    @property
+    def shape(self) -> tuple[int | None, ...]:
+        """Shape of an input of the network, without the batch axis."""
+        return self.recipe.input_shape or datasets.info(self.recipe.dataset).shape
 
     def checked(self, sha256: str) -> "StartFile":
         """Returns the file itself.

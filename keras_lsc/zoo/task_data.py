@@ -1,7 +1,7 @@
-"""The data of a fine-tuning: the splits of a task, or arrays that were given."""
+"""The data of a fine-tuning: the splits of a task, or arrays and datasets that were given."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ class TaskData:
 
     Attributes:
         task: What is known of the task.
-        splits: Batches by split; given arrays have no "test".
+        splits: Batches by split; given arrays have a "test" only where it is given.
         outputs: Number of classes, size of the vocabulary, or 1.
     """
 
@@ -72,14 +72,23 @@ def read_task(
     return TaskData(task, splits, _outputs(task, chosen, splits))
 
 
-def take_arrays(
-    data: Any, validation_data: Any, *, batch_size: int, limit: int | None, seed: int
+def take_given(
+    data: Any,
+    validation_data: Any,
+    test_data: Any,
+    *,
+    batch_size: int,
+    limit: int | None,
+    seed: int,
 ) -> TaskData:
-    """Takes a pair of arrays (x, y), and holds out a part of them where none is given.
+    """Takes pairs (x, y), and holds out a part of the first where no validation data is given.
 
     Args:
-        data: The pair.
+        data: A pair of arrays, or a dataset of batches of such: a `keras.utils.PyDataset`, a
+            `tf.data.Dataset`, a `torch.utils.data.DataLoader` or another iterable, which is read
+            once into memory, as far as `limit` asks for.
         validation_data: Another one, or None to hold out 15 % of the rows.
+        test_data: Another one, or None.
         batch_size: Number of sequences of a batch.
         limit: Largest number of rows of a split, or None for all.
         seed: Seed of what is held out, and of the order of the batches.
@@ -87,7 +96,7 @@ def take_arrays(
     Raises:
         ValueError: They are no pairs of inputs and targets that go together.
     """
-    pairs = _given_pairs(data, validation_data, limit, seed)
+    pairs = _given_pairs(data, validation_data, test_data, limit, seed)
     task = _given_task(pairs)
     splits = {
         split: datasets.Batches(
@@ -100,20 +109,22 @@ def take_arrays(
 
 
 def _given_pairs(
-    data: Any, validation_data: Any, limit: int | None, seed: int
+    data: Any, validation_data: Any, test_data: Any, limit: int | None, seed: int
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """The arrays of the splits "train" and "validation", the second held out if it is not given."""
-    x, y = _checked_pair("dataset", data)
-    if validation_data is not None:
-        held_out = _checked_pair("validation_data", validation_data)
-        if held_out[0].shape[1:] != x.shape[1:] or held_out[1].ndim != y.ndim:
+    """The arrays of the splits; those of "validation" are held out if they are not given."""
+    x, y = _checked_pair("dataset", data, limit)
+    pairs = {"train": (x, y)}
+    for split, given in (("validation", validation_data), ("test", test_data)):
+        if given is None:
+            continue
+        pairs[split] = _checked_pair(f"{split}_data", given, limit)
+        rows, labels = (array.shape[1:] for array in pairs[split])
+        if rows != x.shape[1:] or len(labels) != y.ndim - 1:
             raise ValueError(
-                f"validation_data has rows of shapes {held_out[0].shape[1:]} and "
-                f"{held_out[1].shape[1:]}, but the arrays given to train on {x.shape[1:]} and "
-                f"{y.shape[1:]}."
+                f"{split}_data has rows of shapes {rows} and {labels}, but the arrays given to "
+                f"train on {x.shape[1:]} and {y.shape[1:]}."
             )
-        pairs = {"train": (x, y), "validation": held_out}
-    else:
+    if validation_data is None:
         if len(x) < 2:
             raise ValueError(
                 "The arrays have a single row; at least two are needed, one of them to validate "
@@ -121,16 +132,22 @@ def _given_pairs(
             )
         order = np.random.default_rng(seed).permutation(len(x))
         count = max(1, round(_VALIDATION_SHARE * len(x)))
-        rows = {"train": np.sort(order[count:]), "validation": np.sort(order[:count])}
-        pairs = {split: (x[chosen], y[chosen]) for split, chosen in rows.items()}
+        for split, chosen in (("train", order[count:]), ("validation", order[:count])):
+            pairs[split] = x[np.sort(chosen)], y[np.sort(chosen)]
     return {split: (x[:limit], y[:limit]) for split, (x, y) in pairs.items()}
 
 
-def _checked_pair(argument: str, pair: Any) -> tuple[np.ndarray, np.ndarray]:
-    if not isinstance(pair, tuple | list) or len(pair) != 2:
+def _checked_pair(argument: str, given: Any, limit: int | None) -> tuple[np.ndarray, np.ndarray]:
+    is_pair = isinstance(given, tuple | list) and len(given) == 2
+    is_dataset = isinstance(given, keras.utils.PyDataset) or (
+        isinstance(given, Iterable) and not isinstance(given, str | bytes | tuple | list | Mapping)
+    )
+    if not (is_pair or is_dataset) or hasattr(given, "dtype"):
         raise ValueError(
-            f"{argument} must be a name or a pair of arrays (x, y), got {pair!r:.200}."
+            f"{argument} must be a name, a pair of arrays (x, y) or a dataset of batches of such, "
+            f"got {given!r:.200}."
         )
+    pair = given if is_pair else _collected(argument, given, limit)
     x, y = (keras.ops.convert_to_numpy(array) for array in pair)
     for name, array in (("x", x), ("y", y)):
         if not np.issubdtype(array.dtype, np.number) or not np.isfinite(array).all():
@@ -149,6 +166,34 @@ def _checked_pair(argument: str, pair: Any) -> tuple[np.ndarray, np.ndarray]:
             raise ValueError(f"y of {argument} has the class {y.min()}; classes begin at 0.")
         return x, y.astype("int32")
     return x, y.astype("float32")
+
+
+def _collected(argument: str, dataset: Any, limit: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """The first rows of a dataset, as many as `limit` asks for, as two arrays."""
+    is_indexed = isinstance(dataset, keras.utils.PyDataset)
+    batches = (dataset[k] for k in range(dataset.num_batches)) if is_indexed else iter(dataset)
+    parts: list[tuple[np.ndarray, np.ndarray]] = []
+    rows = 0
+    for batch in batches:
+        if not isinstance(batch, tuple | list) or len(batch) != 2:
+            raise ValueError(
+                f"{argument} must give batches (x, y), of inputs and targets, got {batch!r:.200}."
+            )
+        x, y = (keras.ops.convert_to_numpy(array) for array in batch)
+        parts.append((x, y))
+        rows += len(x)
+        if limit is not None and rows >= limit:
+            break
+    if not parts:
+        raise ValueError(f"{argument} has no batch; at least one is needed.")
+    shapes = {(x.shape[1:], y.shape[1:]) for x, y in parts}
+    if len(shapes) > 1:
+        raise ValueError(
+            f"{argument} has batches of rows of different shapes: {sorted(map(str, shapes))[:3]}. "
+            "Pad them to one length."
+        )
+    xs, ys = zip(*parts, strict=True)
+    return np.concatenate(xs), np.concatenate(ys)
 
 
 def _given_task(pairs: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> datasets.TaskInfo:

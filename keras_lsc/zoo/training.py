@@ -10,9 +10,13 @@ import keras
 import numpy as np
 
 from keras_lsc import datasets
+from keras_lsc.diagnosis.trial import try_rates
+from keras_lsc.stability.data import in_order, input_structure
 from keras_lsc.zoo import heads
 from keras_lsc.zoo.task_data import TaskData
 
+# Of the search for a learning rate: rows of its batch, and where it begins.
+_TRIAL_ROWS, _RATE = 256, 1e-3
 _CROSS_ENTROPY = "cross_entropy"
 
 
@@ -55,6 +59,31 @@ def compile_for(model: keras.Model, task: datasets.TaskInfo, learning_rate: floa
     model.compile(optimizer, loss, metrics=[metric])
 
 
+def find_learning_rate(model: keras.Model, data: TaskData) -> float:
+    """Returns a tenth of the largest power of ten at which some training steps hold.
+
+    Args:
+        model: Network whose head fits the task; it is left as it was, but compiled.
+        data: Its split "train" is used.
+
+    Raises:
+        FloatingPointError: The loss grows at every learning rate.
+    """
+    batches = data.splits["train"]
+    count = min(len(batches.examples), _TRIAL_ROWS)
+    x, mask = batches.examples.inputs[:count], batches.examples.mask(np.arange(count))
+    compile_for(model, data.task, _RATE)
+    structure = input_structure(model)
+    rows = in_order({"x": x, "mask": mask} if batches.masks else x, structure)
+    trial = try_rates(model, structure, rows, batches.examples.targets[:count])
+    if trial.holds is None:
+        raise FloatingPointError(
+            f"The loss of {model.name!r} grows at every learning rate down to {trial.fails:g}. "
+            "keras_lsc.diagnose tells why."
+        )
+    return trial.holds / 10
+
+
 def train(
     model: keras.Model,
     data: TaskData,
@@ -62,6 +91,7 @@ def train(
     epochs: int,
     stopping: keras.callbacks.EarlyStopping,
     callbacks: Sequence[keras.callbacks.Callback],
+    class_weight: Mapping[int, float] | None,
     verbose: str | int,
 ) -> Training:
     """Trains a compiled network.
@@ -72,6 +102,7 @@ def train(
         epochs: The most epochs; 0 trains nothing.
         stopping: Ends training, and knows which epoch was best.
         callbacks: Further callbacks.
+        class_weight: As `fit` takes it.
         verbose: As `fit` takes it.
 
     Raises:
@@ -89,6 +120,7 @@ def train(
         epochs=epochs,
         shuffle=False,
         callbacks=[stopping, *callbacks],
+        class_weight=class_weight,
         verbose=verbose,
     )
     seconds = time.perf_counter() - start
