@@ -219,6 +219,32 @@ def export(
     )
 
 
+def push(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME|FOLDER",
+            help="Name of a checkpoint, or a folder of keras_lsc.zoo.save.",
+            autocompletion=completion.checkpoints,
+        ),
+    ],
+    to: Annotated[
+        str, typer.Argument(metavar="hf://OWNER/REPOSITORY", help="Made where there is none.")
+    ],
+    private: Annotated[
+        bool, typer.Option("--private", help="Make a repository that is private.")
+    ] = False,
+) -> Answer:
+    """Push a checkpoint with its card to the Hugging Face hub.
+
+    The token is the one that "hf auth login" stored, or that HF_TOKEN holds.
+    """
+    from keras_lsc import zoo
+
+    pushed = zoo.push(name, to, private=private)
+    return Answer(asdict(pushed), lambda: typer.echo(f"It is loaded by\n{pushed}"))
+
+
 def verify(
     names: Patterns = None,
     everything: Annotated[bool, typer.Option("--all", help="All checkpoints.")] = False,

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from keras_lsc.zoo.damage import DamagedCheckpointError
 from keras_lsc.zoo.fine_tuning import FineTuning, fine_tune
 from keras_lsc.zoo.loading import load
+from keras_lsc.zoo.pushing import Pushed, PushError, push
 from keras_lsc.zoo.recipes import Recipe, RecipeError
 from keras_lsc.zoo.registry import CheckpointInfo, UnknownCheckpointError
 from keras_lsc.zoo.resized import certificate
@@ -19,6 +20,8 @@ __all__ = [
     "CheckpointUnavailableError",
     "DamagedCheckpointError",
     "FineTuning",
+    "PushError",
+    "Pushed",
     "Recipe",
     "RecipeError",
     "UnknownCheckpointError",
@@ -30,6 +33,7 @@ __all__ = [
     "list",
     "load",
     "names",
+    "push",
     "save",
     "verify",
 ]

@@ -84,6 +84,20 @@ def _range(info: registry.CheckpointInfo, which: str, figure: str) -> str:
     return f"{min(values):.2f} to {max(values):.2f}"
 
 
+def front_matter(tags: list[str], datasets_of_it: tuple[str, ...] = ()) -> str:
+    """What the hub knows a model by, as the YAML at the top of its card.
+
+    Args:
+        tags: Words to find it by, beside those of all.
+        datasets_of_it: Names of its data.
+    """
+    lines = ["---", "library_name: keras", "license: apache-2.0", "tags:"]
+    lines += [f"- {tag}" for tag in ("keras-lsc", "recurrent-neural-network", *tags)]
+    if datasets_of_it:
+        lines += ["datasets:", *(f"- {name}" for name in datasets_of_it)]
+    return "\n".join([*lines, "---", ""])
+
+
 def card(info: registry.CheckpointInfo) -> str:
     """The card of a checkpoint in Markdown."""
     certificate, recipe = info.certificate, info.recipe
@@ -105,7 +119,8 @@ def card(info: registry.CheckpointInfo) -> str:
     rates = ", ".join(f"{layer} {rate:.3f}" for layer, rate in info.firing_rates.items())
     firing = f"\nFiring rates on the same data: {rates}.\n" if rates else ""
     data = certificate["certificate_data"]
-    return f"""# {info.name}
+    return f"""{front_matter([info.cell], (info.dataset,))}
+# {info.name}
 
 {task.description} {info.parameters:,} parameters, stored in {info.bytes / 1e3:.1f} kB.
 
