@@ -23,9 +23,12 @@ LAYERS = {
     "lru": (layers.LRU, {"state_units": 7}, 4, (9, 0)),
     "lru-block": (layers.LRUBlock, {"dropout": 0.1, "seed": 3}, UNITS, (14, 0)),
     "readout": (layers.LeakyReadout, {}, 4, (3, 0)),
+    "min-gru": (layers.MinGRU, {"seed": 1}, 4, (2, 0)),
+    "min-lstm": (layers.MinLSTM, {"seed": 1, "use_bias": False}, 4, (1, 0)),
 }
 
 
+EVERY = sorted({layer.__name__ for layer, *_ in LAYERS.values()})
 # Options of a cell, which no backend changes.
 VARIANTS = {"lif-feedforward", "lif-voltage"}
 
@@ -242,14 +245,14 @@ def test_schedule_without_a_regularizer_is_refused(rng):
 
 
 def test_layers_know_nothing_of_stability():
-    for file in (harness.ROOT / "keras_lsc" / "layers").glob("*.py"):
+    for file in (harness.ROOT / "keras_lsc" / "layers").rglob("*.py"):
         text = file.read_text()
         assert "keras_lsc.stability" not in text, file
         assert not any(f"import {name}" in text for name in ("jax", "tensorflow", "torch")), file
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("name", ["LIF", "ALIF", "LRU", "LRUBlock", "LeakyReadout"])
+@pytest.mark.parametrize("name", EVERY)
 def test_a_layer_names_every_argument_of_its_cell_and_documents_it(name):
     layer, cell = getattr(layers, name), getattr(layers, f"{name}Cell")
     own = inspect.signature(layer).parameters
