@@ -25,6 +25,8 @@ LAYERS = {
     "readout": (layers.LeakyReadout, {}, 4, (3, 0)),
     "min-gru": (layers.MinGRU, {"seed": 1}, 4, (2, 0)),
     "min-lstm": (layers.MinLSTM, {"seed": 1, "use_bias": False}, 4, (1, 0)),
+    "para-gru": (layers.ParaGRU, {"seed": 1, "solver": "newton"}, 4, (3, 0)),
+    "para-lstm": (layers.ParaLSTM, {"seed": 1, "solver": "newton"}, 4, (4, 0)),
 }
 
 
@@ -124,6 +126,10 @@ def test_config_is_json(rng):
         (lambda: layers.LRUBlock(3, dropout=1.5), "dropout must be a finite number at least 0"),
         (lambda: layers.LRUBlock(3, epsilon=0), "epsilon must be a positive finite number"),
         (lambda: layers.LRUBlock(3)(np.zeros((1, 2, 4))), "needs 3 features"),
+        (
+            lambda: layers.ParaGRU(3, solver="deer"),
+            "solver must be one of 'auto', 'loop', 'newton'",
+        ),
         (lambda: layers.FiringRateRegularizer(1.5), "target must be .* at most 1, got 1.5"),
         (lambda: layers.FiringRateRegularizer(strength=-1), "strength must be a finite number at"),
         (lambda: callbacks.FiringRateSchedule(0.5, 0.2), "begin < end"),

@@ -9,7 +9,16 @@ from keras_lsc.layers.carried_state import CarriedState
 from keras_lsc.layers.firing_rate import FiringRate, FiringRateRegularizer
 from keras_lsc.layers.lif import LIF, LIFCell
 from keras_lsc.layers.lru import LRU, LRUBlock, LRUBlockCell, LRUCell
-from keras_lsc.layers.parallel import MinGRU, MinGRUCell, MinLSTM, MinLSTMCell
+from keras_lsc.layers.parallel import (
+    MinGRU,
+    MinGRUCell,
+    MinLSTM,
+    MinLSTMCell,
+    ParaGRU,
+    ParaGRUCell,
+    ParaLSTM,
+    ParaLSTMCell,
+)
 from keras_lsc.layers.readout import LeakyReadout, LeakyReadoutCell
 from keras_lsc.layers.surrogates import Surrogate
 from keras_lsc.renamed import old_names
@@ -35,6 +44,10 @@ __all__ = [
     "MinGRUCell",
     "MinLSTM",
     "MinLSTMCell",
+    "ParaGRU",
+    "ParaGRUCell",
+    "ParaLSTM",
+    "ParaLSTMCell",
     "Surrogate",
     "surrogates",
 ]

@@ -2,8 +2,22 @@
 
 from keras_lsc.layers.parallel.min_gru import MinGRU, MinGRUCell
 from keras_lsc.layers.parallel.min_lstm import MinLSTM, MinLSTMCell
+from keras_lsc.layers.parallel.para_gru import ParaGRU, ParaGRUCell
+from keras_lsc.layers.parallel.para_lstm import ParaLSTM, ParaLSTMCell
+from keras_lsc.layers.parallel.solve import Solution, solve
 
-__all__ = ["MinGRU", "MinGRUCell", "MinLSTM", "MinLSTMCell"]
+__all__ = [
+    "MinGRU",
+    "MinGRUCell",
+    "MinLSTM",
+    "MinLSTMCell",
+    "ParaGRU",
+    "ParaGRUCell",
+    "ParaLSTM",
+    "ParaLSTMCell",
+    "Solution",
+    "solve",
+]
 
 
 def __dir__() -> list[str]:
