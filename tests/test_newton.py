@@ -43,7 +43,7 @@ def test_newton_is_the_loop(name, scale, rng):
         return lambda x: ops.sum(ops.sin(layer(x, mask=ops.convert_to_tensor(mask))))
 
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.filterwarnings("error", message=".*has not converged")
         np.testing.assert_allclose(to_numpy(newton(x)), to_numpy(loop(x)), atol=1e-5)
     found, expected = (
         gradients(functional(layer), layer.trainable_variables, x) for layer in (newton, loop)
@@ -113,7 +113,7 @@ def test_chaos_is_left_to_the_loop(rng):
     # The first steps, before rounding has grown: chaos doubles it every step or two.
     np.testing.assert_allclose(to_numpy(found.outputs)[:, :8], expected[:, :8], atol=1e-4)
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.filterwarnings("error", message=".*has not converged")
         kept = parallel.solve(cell, x, max_iterations=5, fallback=False)
     assert not kept.has_converged
     assert kept.residual > 1e-2
@@ -205,7 +205,7 @@ def test_lower_precision_is_that_of_its_products(rng):
     newton, loop = twins("gru", 3.0, dtype="mixed_bfloat16")
     found, expected = (to_numpy(ops.cast(layer(x), "float32")) for layer in (newton, loop))
     np.testing.assert_allclose(found, expected, atol=2**-8)
-    cell = keras.layers.GRUCell(4, dtype="bfloat16")
+    cell = keras.layers.GRUCell(4, dtype="bfloat16", recurrent_initializer="glorot_uniform")
     exact = keras.layers.GRUCell(4)
     exact.build((None, 3))
     found = parallel.solve(cell, x)

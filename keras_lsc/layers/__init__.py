@@ -2,7 +2,7 @@
 
 from keras.layers import GRU, LSTM
 
-from keras_lsc.layers import surrogates
+from keras_lsc.layers import parallel, surrogates
 from keras_lsc.layers.alif import ALIF, ALIFCell
 from keras_lsc.layers.apply_mask import ApplyMask
 from keras_lsc.layers.carried_state import CarriedState
@@ -49,6 +49,7 @@ __all__ = [
     "ParaLSTM",
     "ParaLSTMCell",
     "Surrogate",
+    "parallel",
     "surrogates",
 ]
 

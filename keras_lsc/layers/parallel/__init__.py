@@ -1,5 +1,6 @@
 """Recurrent layers that take all steps of a sequence at once."""
 
+from keras_lsc.layers.parallel.iterations import predicted_iterations
 from keras_lsc.layers.parallel.min_gru import MinGRU, MinGRUCell
 from keras_lsc.layers.parallel.min_lstm import MinLSTM, MinLSTMCell
 from keras_lsc.layers.parallel.para_gru import ParaGRU, ParaGRUCell
@@ -16,6 +17,7 @@ __all__ = [
     "ParaLSTM",
     "ParaLSTMCell",
     "Solution",
+    "predicted_iterations",
     "solve",
 ]
 

@@ -171,7 +171,7 @@ class _StatesOfCell:
 
     def __init__(self, cell: Any, batch: Any, initial_state: Any):
         self._cell = cell
-        initial = cell.get_initial_state(batch_size=batch)
+        initial = _initial_state(cell, batch)
         given = initial if initial_state is None else initial_state
         leaves = [ops.convert_to_tensor(leaf) for leaf in tree.flatten(given)]
         self._structure = initial
@@ -222,6 +222,14 @@ class _StatesOfCell:
             ops.reshape(outputs, (*leading, outputs.shape[-1])),
             ops.reshape(new, (*leading, new.shape[-1])),
         )
+
+
+def _initial_state(cell: Any, batch: Any) -> Any:
+    if hasattr(cell, "get_initial_state"):
+        return cell.get_initial_state(batch_size=batch)
+    # As `keras.layers.RNN` begins where a cell does not say how.
+    sizes = tree.flatten(cell.state_size)
+    return [ops.zeros((batch, size), dtype=cell.compute_dtype) for size in sizes]
 
 
 def _dynamics(states: _StatesOfCell, algebra: Algebra) -> Dynamics:
