@@ -142,6 +142,7 @@ bench: $(TEST)/installed
 	@set -e; for backend in $(BACKENDS); do \
 		echo "==== benchmarks on $$backend ===="; \
 		KERAS_BACKEND=$$backend $(TEST)/bin/python benchmarks/pretraining.py; \
+		KERAS_BACKEND=$$backend $(TEST)/bin/python benchmarks/parallel.py; \
 		KERAS_BACKEND=$$backend $(TEST)/bin/python benchmarks/datasets.py; \
 		KERAS_BACKEND=$$backend $(TEST)/bin/python -m benchmarks.radius; \
 		KERAS_BACKEND=$$backend $(TEST)/bin/python -m benchmarks.levelling; \

@@ -295,7 +295,8 @@ def parallel() -> str:
     header = ["backend", "batch", "steps", "Newton", "loop", "faster", "`MinGRU`", "GRU"]
     note = (
         "Milliseconds of `ParaGRU` forward and backward, 64 units, 8 features, one thread of a "
-        "shared CPU: median and quartiles. *GRU* is `torch.nn.GRU` on torch and `keras.layers.GRU` elsewhere, "
+        "shared CPU: median and quartiles. *GRU* is `torch.nn.GRU` on torch and "
+        "`keras.layers.GRU` elsewhere, "
         "another recurrence, with full matrices. Command: `make bench`."
     )
     return f"{table([*header, '`jax.lax.scan`'], body)}\n\n{note}"

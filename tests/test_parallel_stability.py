@@ -43,14 +43,11 @@ def test_the_radius_of_a_diagonal_is_its_largest_entry(rng):
     assert report.time[0] == pytest.approx(float(largest.mean()), abs=bound)
 
 
-@pytest.mark.parametrize("name", ["min-lstm", "para-lstm"])
-def test_time_reaches_its_target(name, rng):
-    model, x = model_of(CELLS[name]), sequences(rng, batch=16, steps=12)
-    before = keras_lsc.measure(model, x)
-    assert abs(before.time[0] - 0.9) > 0.1
-    report = keras_lsc.stabilize(model, x, target=(0.9, 0.4), tolerance=0.1, verbose=0)
-    np.testing.assert_allclose(report.time, 0.9, atol=0.1)
-    np.testing.assert_allclose(report.depth, 0.4, atol=0.1)
+def test_pre_training_reaches_its_target(rng):
+    model, x = model_of(layers.ParaLSTM), sequences(rng, batch=16, steps=12)
+    assert keras_lsc.measure(model, x).max_deviation("variance") > 0.3
+    report = keras_lsc.stabilize(model, x, tolerance=0.1, verbose=0)
+    assert report.max_deviation("variance") <= 0.1
 
 
 @pytest.mark.once
