@@ -98,3 +98,28 @@ def test_gates_that_are_shut_leave_finite_numbers(rng):
     layer.cell.bias.assign([-200.0, -200.0, 1.0])
     found = to_numpy(layer(np.ones((1, 3, 1), "float32")))[0, :, 0]
     np.testing.assert_allclose(found, [0.5, 0.75, 0.875], atol=1e-6)
+
+
+def test_a_selective_state_space_is_the_published_recurrence(rng):
+    """Feature by feature and state by state, in float64."""
+    layer = layers.SelectiveSSM(3, state_units=2, return_sequences=True, seed=1)
+    x = sequences(rng, batch=2, steps=120, features=4)
+    found = to_numpy(layer(x))
+    w = {weight.name: to_numpy(weight).astype("float64") for weight in layer.weights}
+    expected = np.zeros((2, 120, 3))
+    for row in range(2):
+        for k in range(3):
+            h = np.zeros(2)
+            for t in range(120):
+                u = x[row, t].astype("float64")
+                value, opening = u @ w["kernel"][:, k], u @ w["kernel"][:, 3 + k]
+                step = np.log1p(np.exp(u @ w["selection"][:, k] + w["step_bias"][k]))
+                write, read = (
+                    vector / np.sqrt(np.mean(vector**2) + 1e-5)
+                    for vector in (u @ w["selection"][:, 3:5], u @ w["selection"][:, 5:7])
+                )
+                rate = np.exp(w["log_rate"][2 * k : 2 * k + 2])
+                h = np.exp(-step * rate) * h + step * value * write
+                y = read @ h + w["feedthrough"][k] * value
+                expected[row, t, k] = y * opening * sigmoid(opening)
+    np.testing.assert_allclose(found, expected, atol=1e-5)

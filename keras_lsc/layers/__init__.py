@@ -18,6 +18,8 @@ from keras_lsc.layers.parallel import (
     ParaGRUCell,
     ParaLSTM,
     ParaLSTMCell,
+    SelectiveSSM,
+    SelectiveSSMCell,
 )
 from keras_lsc.layers.readout import LeakyReadout, LeakyReadoutCell
 from keras_lsc.layers.surrogates import Surrogate
@@ -48,6 +50,8 @@ __all__ = [
     "ParaGRUCell",
     "ParaLSTM",
     "ParaLSTMCell",
+    "SelectiveSSM",
+    "SelectiveSSMCell",
     "Surrogate",
     "parallel",
     "surrogates",

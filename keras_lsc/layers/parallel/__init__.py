@@ -5,6 +5,7 @@ from keras_lsc.layers.parallel.min_gru import MinGRU, MinGRUCell
 from keras_lsc.layers.parallel.min_lstm import MinLSTM, MinLSTMCell
 from keras_lsc.layers.parallel.para_gru import ParaGRU, ParaGRUCell
 from keras_lsc.layers.parallel.para_lstm import ParaLSTM, ParaLSTMCell
+from keras_lsc.layers.parallel.selective_ssm import SelectiveSSM, SelectiveSSMCell
 from keras_lsc.layers.parallel.solve import Solution, solve
 
 __all__ = [
@@ -16,6 +17,8 @@ __all__ = [
     "ParaGRUCell",
     "ParaLSTM",
     "ParaLSTMCell",
+    "SelectiveSSM",
+    "SelectiveSSMCell",
     "Solution",
     "predicted_iterations",
     "solve",
