@@ -30,6 +30,8 @@ BATCHES = (1, 16)
 LENGTHS = (256, 1024, 4096, 16_384)
 # Seconds after which a case needs no more than three samples.
 LONGEST = 2.0
+# Seconds of a first call after which one more has to do.
+TOO_LONG = 10.0
 STARTS: tuple[Any, ...] = ("default", "level", 0.5, "variance", 1.0)
 CURVE_LENGTHS = (100, 1000, 10_000)
 CURVE_UNITS = 16
@@ -38,7 +40,8 @@ CURVE_UNITS = 16
 def taken(run: Callable[[], Any], repeats: int) -> dict[str, Any]:
     """Seconds of the first call, which may compile, and a summary of the following ones."""
     first, samples = seconds(run), []
-    while len(samples) < 3 or (len(samples) < repeats and sum(samples) < LONGEST):
+    least = 1 if first > TOO_LONG else 3
+    while len(samples) < least or (len(samples) < repeats and sum(samples) < LONGEST):
         samples.append(seconds(run))
     return {"first_call": first, "seconds": summary(samples)}
 

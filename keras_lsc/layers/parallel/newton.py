@@ -195,7 +195,7 @@ def states_at_once(
     def linearised() -> Matrix:
         return dynamics.linearised(fixed_parameters, previous, fixed_at)[1]
 
-    jacobian = backend.no_gradient(backend.as_graph(linearised))
+    jacobian = backend.no_gradient(linearised)
     return with_adjoint(dynamics.algebra, jacobian, new, start)
 
 
