@@ -123,3 +123,36 @@ def test_a_selective_state_space_is_the_published_recurrence(rng):
                 y = read @ h + w["feedthrough"][k] * value
                 expected[row, t, k] = y * opening * sigmoid(opening)
     np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_oscillators_solve_their_implicit_equations(rng):
+    """Each step is solved for as two equations in new position and speed, in float64."""
+    layer = layers.LinOSS(3, state_units=5, return_sequences=True, seed=1)
+    x = sequences(rng, batch=2, steps=120, features=4)
+    found = to_numpy(layer(x))
+    w = {weight.name: to_numpy(weight).astype("float64") for weight in layer.weights}
+    square, step = np.exp(2 * w["log_frequency"]), sigmoid(w["step_logit"])
+    # v' + d omega^2 p' = v + d f and p' - d v' = p.
+    equations = np.array([[np.ones(5), -step], [step * square, np.ones(5)]]).transpose(2, 0, 1)
+    position, speed = np.zeros((2, 2, 5))
+    for t in range(120):
+        force = x[:, t] @ w["kernel"]
+        known = np.stack([position, speed + step * force], axis=-1)
+        solved = np.linalg.solve(equations, known[..., None])[..., 0]
+        position, speed = solved[..., 0], solved[..., 1]
+        expected = position @ w["output_kernel"] + x[:, t] @ w["feedthrough"]
+        np.testing.assert_allclose(found[:, t], expected, atol=2e-5)
+
+
+@pytest.mark.once
+def test_oscillators_lose_energy_at_any_step():
+    """Without a force omega^2 p^2 + v^2 falls at each step by 1 / (1 + (d omega)^2)."""
+    layer = layers.LinOSS(2, state_units=50, return_state=True, seed=1)
+    layer.build((None, None, 3))
+    position, speed = np.random.default_rng(0).standard_normal((2, 1, 50)).astype("float32")
+    x = np.zeros((1, 7, 3), "float32")
+    _, *after = map(to_numpy, layer(x, initial_state=[position, speed]))
+    w = {weight.name: to_numpy(weight) for weight in layer.weights}
+    divisor = 1 + (sigmoid(w["step_logit"]) * np.exp(w["log_frequency"])) ** 2
+    expected = (position**2 + speed**2) / divisor**7
+    np.testing.assert_allclose(after[0] ** 2 + after[1] ** 2, expected, rtol=1e-4)

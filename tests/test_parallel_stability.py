@@ -16,6 +16,8 @@ CELLS = {
     "min-lstm": layers.MinLSTM,
     "para-gru": layers.ParaGRU,
     "para-lstm": layers.ParaLSTM,
+    "selective": layers.SelectiveSSM,
+    "oscillators": layers.LinOSS,
 }
 
 

@@ -10,6 +10,8 @@ from keras_lsc.layers.firing_rate import FiringRate, FiringRateRegularizer
 from keras_lsc.layers.lif import LIF, LIFCell
 from keras_lsc.layers.lru import LRU, LRUBlock, LRUBlockCell, LRUCell
 from keras_lsc.layers.parallel import (
+    LinOSS,
+    LinOSSCell,
     MinGRU,
     MinGRUCell,
     MinLSTM,
@@ -42,6 +44,8 @@ __all__ = [
     "LRUCell",
     "LeakyReadout",
     "LeakyReadoutCell",
+    "LinOSS",
+    "LinOSSCell",
     "MinGRU",
     "MinGRUCell",
     "MinLSTM",

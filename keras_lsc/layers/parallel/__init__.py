@@ -1,6 +1,7 @@
 """Recurrent layers that take all steps of a sequence at once."""
 
 from keras_lsc.layers.parallel.iterations import predicted_iterations
+from keras_lsc.layers.parallel.lin_oss import LinOSS, LinOSSCell
 from keras_lsc.layers.parallel.min_gru import MinGRU, MinGRUCell
 from keras_lsc.layers.parallel.min_lstm import MinLSTM, MinLSTMCell
 from keras_lsc.layers.parallel.para_gru import ParaGRU, ParaGRUCell
@@ -9,6 +10,8 @@ from keras_lsc.layers.parallel.selective_ssm import SelectiveSSM, SelectiveSSMCe
 from keras_lsc.layers.parallel.solve import Solution, solve
 
 __all__ = [
+    "LinOSS",
+    "LinOSSCell",
     "MinGRU",
     "MinGRUCell",
     "MinLSTM",
