@@ -26,7 +26,7 @@ LAYERS = {
     "min-gru": (layers.MinGRU, {"seed": 1}, 4, (2, 0)),
     "min-lstm": (layers.MinLSTM, {"seed": 1, "use_bias": False}, 4, (1, 0)),
     "para-gru": (layers.ParaGRU, {"seed": 1, "solver": "newton"}, 4, (3, 0)),
-    "para-lstm": (layers.ParaLSTM, {"seed": 1, "solver": "newton"}, 4, (4, 0)),
+    "para-lstm": (layers.ParaLSTM, {"seed": 1, "solver": "loop"}, 4, (4, 0)),
     "oscillators": (layers.LinOSS, {"seed": 1, "state_units": 3}, 4, (5, 0)),
     "selective": (layers.SelectiveSSM, {"seed": 1, "state_units": 3}, 4, (5, 0)),
 }

@@ -112,16 +112,16 @@ def test_a_selective_state_space_is_the_published_recurrence(rng):
             h = np.zeros(2)
             for t in range(120):
                 u = x[row, t].astype("float64")
-                value, opening = u @ w["kernel"][:, k], u @ w["kernel"][:, 3 + k]
+                value, opening = u @ w["kernel"][:, k], u @ w["selection"][:, 3 + k]
                 step = np.log1p(np.exp(u @ w["selection"][:, k] + w["step_bias"][k]))
                 write, read = (
                     vector / np.sqrt(np.mean(vector**2) + 1e-5)
-                    for vector in (u @ w["selection"][:, 3:5], u @ w["selection"][:, 5:7])
+                    for vector in (u @ w["selection"][:, 6:8], u @ w["selection"][:, 8:])
                 )
                 rate = np.exp(w["log_rate"][2 * k : 2 * k + 2])
                 h = np.exp(-step * rate) * h + step * value * write
                 y = read @ h + w["feedthrough"][k] * value
-                expected[row, t, k] = y * opening * sigmoid(opening)
+                expected[row, t, k] = y * sigmoid(opening)
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 

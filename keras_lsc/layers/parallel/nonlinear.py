@@ -19,7 +19,7 @@ _MOST_ITERATIONS = 50
 # From so many steps on Newton's method is faster, and up to so many numbers in the state: measured
 # in benchmarks/parallel.py. A JAX loop is compiled, and wins on a CPU at any length.
 _LONG = 256
-_WIDE = 4096
+_WIDE = 1024
 
 
 class NonlinearGatedCell(SequenceCell):

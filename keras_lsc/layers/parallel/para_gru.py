@@ -105,7 +105,7 @@ class ParaGRU(SequenceLayer):
         solver: "loop" takes the steps one after another; "newton" all at once, or as a loop, with
             a warning where the layer is not compiled, if 50 iterations do not converge; "auto" is
             "newton" for 256 steps or more where loops are slow (torch, TensorFlow, GPUs) and less
-            than 4,096 numbers change at a step, and "loop" otherwise.
+            than 1,024 numbers change at a step, and "loop" otherwise.
         seed: integer of the initial weights, which NumPy draws, the same on every backend; or None.
         return_sequences: whether to return the outputs of all steps or of the last one.
         return_state: whether to return the last states as well.

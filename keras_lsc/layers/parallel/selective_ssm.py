@@ -25,11 +25,12 @@ class SelectiveSSMCell(SequenceCell):
     """One step of a selective state space with a gate.
 
         v = W_v x,    delta = softplus(W_d x + b_d),    B = norm(W_B x),    C = norm(W_C x)
-        h' = exp(-delta rate) h + delta v B,    y = (C h' + D v) silu(W_g x)
+        h' = exp(-delta rate) h + delta v B,    y = (C h' + D v) sigmoid(W_g x)
 
     Every one of the `units` features of v has a state of `state_units` numbers h, with rates of
-    their own; B and C are shared by all features, and of unit mean square, because products of so
-    many functions of x grow out of hand. Each decay is between 0 and 1. The state is all h side by
+    their own; B and C are shared by all features. They are of unit mean square, and the gate has
+    no slope of its own, so that a layer is nearly linear in the size of x: stacked, products of so
+    many functions of x get out of hand. Each decay is between 0 and 1. The state is all h side by
     side, float32 under every lower dtype policy, as are rates and steps.
 
     Args:
@@ -38,7 +39,7 @@ class SelectiveSSMCell(SequenceCell):
         seed: integer of the initial weights, which NumPy draws, the same on every backend; or None.
         **kwargs: Other arguments, as `keras.Layer` takes them.
 
-    Source: arXiv 2312.00752, section 3, without its convolution and its output projection; the
+    Source: arXiv 2312.00752, section 3, without its convolution, SiLU and output projection; the
         norms are those of arXiv 2410.05355.
 
     Example:
@@ -76,10 +77,10 @@ class SelectiveSSMCell(SequenceCell):
             return np.log(np.tile(np.arange(1.0, self.state_units + 1.0), self.units))
 
         units, inner = self.units, self.state_units
-        # What is written and what opens the output, and what selects.
-        self.kernel = self._add_matrix("kernel", (features, 2 * units), drawn(units, units))
+        self.kernel = self._add_matrix("kernel", (features, units), drawn(units))
+        # What chooses: steps and the opening of the output by feature, what is written and read.
         self.selection = self._add_matrix(
-            "selection", (features, units + 2 * inner), drawn(units, inner, inner)
+            "selection", (features, 2 * units + 2 * inner), drawn(units, units, inner, inner)
         )
         self.step_bias = self._add_parameter("step_bias", (units,), steps)
         self.log_rate = self._add_parameter("log_rate", (units * inner,), rates)
@@ -101,48 +102,44 @@ class SelectiveSSMCell(SequenceCell):
         """
         del training
         (h,) = self._states(states)
-        decay, drive, read = self._selected(inputs)
+        decay, drive, *readers = self._selected(inputs)
         h = decay * h + drive
-        return self._read_out(inputs, h, read), [h]
+        return self._read_out(h, *readers), [h]
 
     def run(
         self, sequences: Tensor, states: list[Tensor], mask: Tensor | None, training: bool
     ) -> tuple[Tensor, list[Tensor]]:
         """All steps; see `SequenceCell.run`."""
         del training
-        sequences = ops.swapaxes(sequences, 0, 1)
-        decay, drive, read = self._selected(sequences)
+        decay, drive, *readers = self._selected(ops.swapaxes(sequences, 0, 1))
         if mask is not None:
             keep = self._keep(mask)
             decay, drive = decay * keep + (1.0 - keep), drive * keep
         (start,) = self._states(states)
         h = linear_scan(decay, drive, start)
-        outputs = self._read_out(sequences, h, read)
-        return ops.swapaxes(outputs, 0, 1), [h[-1]]
+        return ops.swapaxes(self._read_out(h, *readers), 0, 1), [h[-1]]
 
-    def _selected(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Decay and drive of the state, `(..., units * state_units)`, and what reads it."""
+    def _selected(self, inputs: Tensor) -> tuple[Tensor, ...]:
+        """Decay and drive of all h side by side, and what `_read_out` takes besides h."""
         units, inner = self.units, self.state_units
-        chosen = self._product(inputs, self.selection)
+        value, chosen = (self._product(inputs, w) for w in (self.kernel, self.selection))
         step = ops.softplus(chosen[..., :units] + self._value(self.step_bias))
-        write, read = _normed(chosen[..., units : units + inner]), _normed(chosen[..., -inner:])
-        # By repeating each feature and tiling what they share, all states are side by side.
-        step = ops.repeat(step, inner, axis=-1)
-        decay = ops.exp(-step * ops.exp(self._value(self.log_rate)))
-        value = ops.repeat(self._product(inputs, self.kernel)[..., :units], inner, axis=-1)
-        return decay, step * value * self._shared(write), self._shared(read)
+        opening = ops.sigmoid(chosen[..., units : 2 * units])
+        write = _normed(chosen[..., 2 * units : 2 * units + inner])
+        read = _normed(chosen[..., 2 * units + inner :])
+        # Each feature is repeated for its states, and what all of them share is tiled.
+        steps, values = (ops.repeat(x, inner, axis=-1) for x in (step, value))
+        decay = ops.exp(-steps * ops.exp(self._value(self.log_rate)))
+        return decay, steps * values * self._shared(write), value, opening, self._shared(read)
 
     def _shared(self, x: Tensor) -> Tensor:
         return ops.concatenate([x] * self.units, axis=-1)
 
-    def _read_out(self, inputs: Tensor, h: Tensor, read: Tensor) -> Tensor:
-        product = self._product(inputs, self.kernel)
-        value, opening = product[..., : self.units], product[..., self.units :]
+    def _read_out(self, h: Tensor, value: Tensor, opening: Tensor, read: Tensor) -> Tensor:
         # A matrix of zeros and ones adds up the states of a feature, whatever the leading axes.
         of_feature = np.repeat(np.eye(self.units), self.state_units, axis=0)
         outputs = project(h * read, ops.convert_to_tensor(of_feature, dtype=self.compute_dtype))
-        outputs = outputs + self._value(self.feedthrough) * value
-        return self._output(outputs * ops.silu(opening))
+        return self._output((outputs + self._value(self.feedthrough) * value) * opening)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor."""
@@ -177,7 +174,7 @@ class SelectiveSSM(SequenceLayer):
             otherwise.
         **kwargs: Other arguments, as `keras.Layer` takes them.
 
-    Source: arXiv 2312.00752, section 3; without its convolution and its output projection.
+    Source: arXiv 2312.00752, section 3, without its convolution, SiLU and output projection.
 
     Example:
         >>> layer = SelectiveSSM(16, return_sequences=True)
