@@ -147,6 +147,7 @@ bench: $(TEST)/installed
 		KERAS_BACKEND=$$backend $(TEST)/bin/python -m benchmarks.radius; \
 		KERAS_BACKEND=$$backend $(TEST)/bin/python -m benchmarks.levelling; \
 	done
+	KERAS_BACKEND=jax $(TEST)/bin/python benchmarks/parallel.py --curve
 	KERAS_BACKEND=jax $(TEST)/bin/python benchmarks/accuracy.py
 	$(TEST)/bin/python benchmarks/tables.py
 

@@ -1,8 +1,9 @@
 """Recurrences without a loop: seconds beside loops, and iterations against radius and length.
 
-    KERAS_BACKEND=torch python benchmarks/parallel.py [--quick]
+    KERAS_BACKEND=torch python benchmarks/parallel.py [--quick] [--curve]
 
-Prints tables and writes `benchmarks/results/parallel_<backend>.json`. The recurrence of `ParaGRU`
+Prints tables and writes `benchmarks/results/parallel_<backend>.json` or, with --curve, of Newton's
+iterations, `parallel_curve.json`. The recurrence of `ParaGRU`
 is taken by Newton's method and by the package's own loop, forward and backward; in the same run,
 `keras.layers.GRU` or, on torch, `torch.nn.GRU` of as many units, and on JAX the same recurrence
 written with `jax.lax.scan`. Then Newton's iterations for a GRU at several starts and lengths.
@@ -11,7 +12,7 @@ written with `jax.lax.scan`. Then Newton's iterations for a GRU at several start
 import argparse
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -121,11 +122,10 @@ def started(start: Any, x: np.ndarray) -> tuple[keras.Model, float]:
     return model, float(keras_lsc.measure(model, x, samples=32).time[0])
 
 
-def curve(lengths: tuple[int, ...]) -> list[dict[str, Any]]:
+def curve(lengths: tuple[int, ...]) -> Iterator[dict[str, Any]]:
     """Iterations against start and length, of the lower of two GRU layers."""
     generator = np.random.default_rng(0)
     short = generator.standard_normal((32, 40, FEATURES)).astype("float32")
-    rows = []
     for start in STARTS:
         model, radius = started(start, short)
         exponent = float(keras_lsc.lyapunov(model, short, k=1).exponents[0][0])
@@ -135,50 +135,50 @@ def curve(lengths: tuple[int, ...]) -> list[dict[str, Any]]:
                 found = parallel.solve(
                     model.layers[0].cell, x, solver=solver, max_iterations=100, fallback=False
                 )
-                rows.append(
-                    {
-                        "start": start,
-                        "steps": steps,
-                        "solver": solver,
-                        "radius": radius,
-                        "exponent": exponent,
-                        "iterations": found.iterations,
-                        "has_converged": found.has_converged,
-                        "residual": found.residual,
-                        "agreement": found.agreement,
-                        "predicted": parallel.predicted_iterations(exponent, steps),
-                    }
-                )
-                row = rows[-1]
+                row = {
+                    "start": start,
+                    "steps": steps,
+                    "solver": solver,
+                    "radius": radius,
+                    "exponent": exponent,
+                    "iterations": found.iterations,
+                    "has_converged": found.has_converged,
+                    "residual": found.residual,
+                    "agreement": found.agreement,
+                    "predicted": parallel.predicted_iterations(exponent, steps),
+                }
                 print(
                     f"{start!s:9s} radius {radius:.2f}  exponent {exponent:+.3f}  T {steps:6d}  "
                     f"{solver:6s} {row['iterations']:3d} iterations "
                     f"{'' if row['has_converged'] else 'not converged'}",
                     flush=True,
                 )
-    return rows
+                yield row
 
 
 def main() -> None:
     """Runs everything and writes the JSON file of this backend."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small sizes, few repeats; no JSON")
+    parser.add_argument("--curve", action="store_true", help="iterations by start and length")
     options = parser.parse_args()
-    lengths = LENGTHS[:2] if options.quick else LENGTHS
-    repeats = 3 if options.quick else 10
-    result = {
-        "environment": {**environment(), "threads": os.environ.get("OMP_NUM_THREADS")},
-        "speed": [speed(batch, steps, repeats) for batch in BATCHES for steps in lengths],
-        # Iterations do not depend on the backend.
-        "curve": curve(CURVE_LENGTHS[:1] if options.quick else CURVE_LENGTHS)
-        if keras.backend.backend() == "jax"
-        else [],
+    result: dict[str, Any] = {
+        "environment": {**environment(), "threads": os.environ.get("OMP_NUM_THREADS")}
     }
-    if not options.quick:
-        RESULTS.mkdir(exist_ok=True)
-        path = RESULTS / f"parallel_{keras.backend.backend()}.json"
-        path.write_text(json.dumps(result, indent=2) + "\n")
-        print(f"written to {path}")
+    part = "curve" if options.curve else "speed"
+    name = "curve" if options.curve else keras.backend.backend()
+    path = RESULTS / f"parallel_{name}.json"
+    if options.curve:
+        rows = curve(CURVE_LENGTHS[: 1 if options.quick else None])
+    else:
+        lengths, repeats = (LENGTHS[:2], 3) if options.quick else (LENGTHS, 10)
+        rows = (speed(batch, steps, repeats) for batch in BATCHES for steps in lengths)
+    result[part] = []
+    for row in rows:
+        result[part].append(row)
+        if not options.quick:
+            # After every row: the last sizes take longest, and may be interrupted.
+            path.write_text(json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -310,7 +310,7 @@ def spread(taken: dict[str, float]) -> str:
 
 def iterations() -> str:
     """Newton's iterations for a GRU at several starts."""
-    rows = stored("parallel_jax.json").get("curve", [])
+    rows = stored("parallel_curve.json").get("curve", [])
     lengths = sorted({row["steps"] for row in rows})
     body = []
     for start in dict.fromkeys(str(row["start"]) for row in rows):

@@ -89,7 +89,7 @@ def newton(
     """
     count = len(start)
 
-    def nothing_is_left(_k: Tensor, size: Tensor, scale: Tensor, *_: Tensor) -> Tensor:
+    def goes_on(_k: Tensor, size: Tensor, scale: Tensor, *_: Tensor) -> Tensor:
         # Written so that a size that is no number goes on: the next iterate may be one.
         return ops.logical_not(size <= tolerance * scale)
 
@@ -125,7 +125,7 @@ def newton(
         *first,
         *first,
     )
-    end = ops.while_loop(nothing_is_left, improve, begin, maximum_iterations=max_iterations)
+    end = ops.while_loop(goes_on, improve, begin, maximum_iterations=max_iterations)
     iterations, size, scale, _, least, *rest = end
     states, best = tuple(rest[:count]), tuple(rest[count:])
     has_converged = size <= tolerance * scale
