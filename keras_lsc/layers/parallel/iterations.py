@@ -26,8 +26,7 @@ def predicted_iterations(exponent: float, steps: int) -> int:
     Raises:
         ValueError: `exponent` is no finite number, or `steps` no positive integer.
 
-    Source: arXiv 2508.16817 for what grows with what; the constants are fitted in
-        benchmarks/parallel.py.
+    Source: arXiv 2508.16817 for what grows with what; the two constants are fitted to GRU cells.
 
     Example:
         >>> predicted_iterations(-0.5, 1_000), predicted_iterations(-0.5, 100_000)
@@ -44,6 +43,6 @@ def predicted_iterations(exponent: float, steps: int) -> int:
     return max(1, min(steps, round(_AT_LEAST + _PER_FACTOR_E * log_condition)))
 
 
-# Fitted to the iterations of ParaGRU, ParaLSTM, GRU and LSTM.
+# Fitted to what `solve` takes with whole Jacobians for GRU cells: see benchmarks/parallel.py.
 _AT_LEAST = 3.0
 _PER_FACTOR_E = 2.0
