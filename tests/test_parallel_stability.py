@@ -45,6 +45,7 @@ def test_the_radius_of_a_diagonal_is_its_largest_entry(rng):
     assert report.time[0] == pytest.approx(float(largest.mean()), abs=bound)
 
 
+@pytest.mark.once
 def test_pre_training_reaches_its_target(rng):
     model, x = model_of(layers.ParaLSTM), sequences(rng, batch=16, steps=12)
     assert keras_lsc.measure(model, x).max_deviation("variance") > 0.3
