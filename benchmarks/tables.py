@@ -297,7 +297,8 @@ def parallel() -> str:
         "Milliseconds of `ParaGRU` forward and backward, 64 units, 8 features, one thread of a "
         "shared CPU: median and quartiles. *GRU* is `torch.nn.GRU` on torch and "
         "`keras.layers.GRU` elsewhere, "
-        "another recurrence, with full matrices. Command: `make bench`."
+        "another recurrence, with full matrices. Sizes that are missing were "
+        "not reached in ten minutes. Command: `make bench`."
     )
     return f"{table([*header, '`jax.lax.scan`'], body)}\n\n{note}"
 

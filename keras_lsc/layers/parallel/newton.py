@@ -168,27 +168,18 @@ def states_at_once(
         Tuple of `(T, ...)` tensors, with the derivative of the recurrence by `parameters`, `at` and
         `start`; a derivative of that raises.
     """
-    fixed_parameters, fixed_at, fixed_start = map(without_gradient, (parameters, at, start))
+    fixed = tuple(map(without_gradient, (parameters, at, start)))
 
-    def solve() -> tuple[Vector, Tensor]:
-        found = newton(
-            dynamics,
-            fixed_parameters,
-            fixed_at,
-            fixed_start,
-            tolerance=tolerance,
-            max_iterations=max_iterations,
-        )
-        states = ops.cond(
-            found.has_converged,
-            lambda: found.states,
-            lambda: loop(dynamics, fixed_parameters, fixed_at, fixed_start),
-        )
+    # A function of its arguments: what it closed over would be constants of the compiled program.
+    def solve(*fixed: tuple) -> tuple[Vector, Tensor]:
+        found = newton(dynamics, *fixed, tolerance=tolerance, max_iterations=max_iterations)
+        states = ops.cond(found.has_converged, lambda: found.states, lambda: loop(dynamics, *fixed))
         return states, found.has_converged
 
-    states, has_converged = backend.no_gradient(backend.as_graph(solve))
+    states, has_converged = backend.no_gradient(lambda: backend.as_graph(solve)(*fixed))
     if backend.is_concrete(has_converged) and not bool(has_converged):
         warn_of_the_loop(name, max_iterations)
+    fixed_parameters, fixed_at, fixed_start = fixed
     previous = shifted(states, fixed_start, False)
     new = dynamics.step(parameters, previous, at)
 

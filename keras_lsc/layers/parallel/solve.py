@@ -82,7 +82,7 @@ def solve(
         `Solution`.
 
     Raises:
-        TypeError: `cell` has no `state_size`.
+        TypeError: `cell` has no `state_size`, or is a recurrent layer.
         ValueError: x is no `(batch, T, features)` of known length, a state is no vector, or
             another argument is out of range.
 
@@ -95,7 +95,8 @@ def solve(
         >>> tuple(found.outputs.shape), found.has_converged, found.agreement < 1e-5
         ((2, 100, 4), True, True)
     """
-    if not isinstance(cell, keras.Layer) or not hasattr(cell, "state_size"):
+    is_cell = isinstance(cell, keras.Layer) and hasattr(cell, "state_size")
+    if not is_cell or isinstance(cell, keras.layers.RNN):
         raise TypeError(
             f"solve takes a cell, as keras.layers.RNN does, got {cell!r}. Of a recurrent layer "
             "give `layer.cell`; keras.layers.LSTM and GRU have one too."
@@ -122,7 +123,8 @@ def solve(
     tried = _dynamics(states, DIAGONAL) if solver == "quasi" else whole
     fixed = tuple(map(without_gradient, (parameters, at, start)))
 
-    def find() -> tuple[Solved, Vector]:
+    # Functions of their arguments: what they closed over would be constants of compiled programs.
+    def find(*fixed: tuple) -> tuple[Solved, Vector]:
         found = newton(
             tried,
             *fixed,
@@ -136,23 +138,25 @@ def solve(
             found.has_converged, lambda: found.states, lambda: loop(whole, *fixed)
         )
 
-    found, solution = backend.no_gradient(backend.as_graph(find))
+    found, solution = backend.no_gradient(lambda: backend.as_graph(find)(*fixed))
     is_known = backend.is_concrete(found.has_converged)
     if fallback and is_known and not bool(found.has_converged):
         warn_of_the_loop(f"solve({cell.name})", max_iterations)
     previous = shifted(solution, fixed[2], False)
 
-    def linearised() -> Matrix:
-        return whole.linearised(fixed[0], previous, fixed[1])[1]
+    def linearised(parameters: tuple, previous: Vector, at: tuple) -> Matrix:
+        return whole.linearised(parameters, previous, at)[1]
 
-    jacobian = backend.no_gradient(backend.as_graph(linearised))
+    jacobian = backend.no_gradient(
+        lambda: backend.as_graph(linearised)(fixed[0], previous, fixed[1])
+    )
     visited = with_adjoint(DENSE, jacobian, whole.step(parameters, previous, at), start)
     outputs, _ = states.call(parameters, shifted(visited, start, False)[0], at[0])
 
-    def compared() -> Tensor:
+    def compared(fixed: tuple, solution: Vector) -> Tensor:
         return _agreement(whole, fixed, solution, samples)
 
-    agreement = backend.no_gradient(backend.as_graph(compared))
+    agreement = backend.no_gradient(lambda: backend.as_graph(compared)(fixed, solution))
     numbers = (found.iterations, found.residual, agreement, found.has_converged)
     if is_known:
         kinds = (int, float, float, bool)
