@@ -142,10 +142,12 @@ bench: $(TEST)/installed
 	@set -e; for backend in $(BACKENDS); do \
 		echo "==== benchmarks on $$backend ===="; \
 		KERAS_BACKEND=$$backend $(TEST)/bin/python benchmarks/pretraining.py; \
+		KERAS_BACKEND=$$backend $(TEST)/bin/python benchmarks/parallel.py; \
 		KERAS_BACKEND=$$backend $(TEST)/bin/python benchmarks/datasets.py; \
 		KERAS_BACKEND=$$backend $(TEST)/bin/python -m benchmarks.radius; \
 		KERAS_BACKEND=$$backend $(TEST)/bin/python -m benchmarks.levelling; \
 	done
+	KERAS_BACKEND=jax $(TEST)/bin/python benchmarks/parallel.py --curve
 	KERAS_BACKEND=jax $(TEST)/bin/python benchmarks/accuracy.py
 	$(TEST)/bin/python benchmarks/tables.py
 

@@ -272,6 +272,69 @@ def state_space(found: dict[str, Any]) -> str:
     return f"{table(header, body)}\n\n{note}"
 
 
+def parallel() -> str:
+    """ParaGRU by Newton's method beside loops, on every backend."""
+    body = []
+    for backend, name in BACKENDS.items():
+        for case in stored(f"parallel_{backend}.json").get("speed", []):
+            of_way = {way: row["seconds"]["median"] for way, row in case["ways"].items()}
+            other = "torch.nn.GRU" if "torch.nn.GRU" in of_way else "keras.layers.GRU"
+            scan = of_way.get("jax.lax.scan")
+            body.append(
+                [
+                    name,
+                    str(case["batch"]),
+                    f"{case['steps']:,}",
+                    *(spread(case["ways"][way]["seconds"]) for way in ("newton", "loop")),
+                    times(of_way["loop"] / of_way["newton"]),
+                    milliseconds(of_way["MinGRU"]),
+                    milliseconds(of_way[other]),
+                    "" if scan is None else milliseconds(scan),
+                ]
+            )
+    header = ["backend", "batch", "steps", "Newton", "loop", "faster", "`MinGRU`", "GRU"]
+    note = (
+        "Milliseconds of `ParaGRU` forward and backward, 64 units, 8 features, one thread of a "
+        "shared CPU: median and quartiles. *GRU* is `torch.nn.GRU` on torch and "
+        "`keras.layers.GRU` elsewhere, "
+        "another recurrence, with full matrices. Sizes that are missing were "
+        "not reached in ten minutes. Command: `make bench`."
+    )
+    return f"{table([*header, '`jax.lax.scan`'], body)}\n\n{note}"
+
+
+def spread(taken: dict[str, float]) -> str:
+    """A median with its quartiles."""
+    middle, low, high = (milliseconds(taken[edge]) for edge in ("median", "low", "high"))
+    return f"{middle} ({low} to {high})"
+
+
+def iterations() -> str:
+    """Newton's iterations for a GRU at several starts."""
+    rows = stored("parallel_curve.json").get("curve", [])
+    lengths = sorted({row["steps"] for row in rows})
+    body = []
+    for start in dict.fromkeys(str(row["start"]) for row in rows):
+        found = [row for row in rows if str(row["start"]) == start]
+        cells = []
+        for steps in lengths:
+            of_length = {row["solver"]: row for row in found if row["steps"] == steps}
+            counts = [
+                str(row["iterations"]) if row["has_converged"] else f"over {row['iterations']}"
+                for row in (of_length["newton"], of_length["quasi"])
+            ]
+            cells.append(f"{counts[0]} / {counts[1]} ({of_length['newton']['predicted']})")
+        first = found[0]
+        body.append([start, f"{first['radius']:.2f}", f"{first['exponent']:+.3f}", *cells])
+    header = ["start", "radius", "exponent", *(f"T = {steps:,}" for steps in lengths)]
+    note = (
+        "Scans until convergence by the whole Jacobian / by its diagonal (predicted by "
+        "`predicted_iterations` from the exponent), for the lower of two GRU layers of 16 units on "
+        "white noise, one seed; *radius* and *exponent* are in time."
+    )
+    return f"{table(header, body)}\n\n{note}"
+
+
 def fastest(rows: list[dict[str, Any]], library: str) -> float:
     """Seconds of a library with the better number of threads."""
     return min(r["seconds"]["median"] for r in rows if r["library"] == library and "seconds" in r)
@@ -570,6 +633,8 @@ def results() -> str:
         "An update beside a training step": pretraining(),
         "An update, by width and depth": scaling(),
         "Spiking and state-space layers beside other libraries": layers(),
+        "Recurrences without a loop": parallel(),
+        "Newton's iterations, by start and length": iterations(),
         "One checkpoint on every backend": comparison(),
         "Does `stabilize` reach its target?": grid(),
         "And with spiking and state-space layers?": grid_of_layers(),

@@ -23,9 +23,16 @@ LAYERS = {
     "lru": (layers.LRU, {"state_units": 7}, 4, (9, 0)),
     "lru-block": (layers.LRUBlock, {"dropout": 0.1, "seed": 3}, UNITS, (14, 0)),
     "readout": (layers.LeakyReadout, {}, 4, (3, 0)),
+    "min-gru": (layers.MinGRU, {"seed": 1}, 4, (2, 0)),
+    "min-lstm": (layers.MinLSTM, {"seed": 1, "use_bias": False}, 4, (1, 0)),
+    "para-gru": (layers.ParaGRU, {"seed": 1, "solver": "newton"}, 4, (3, 0)),
+    "para-lstm": (layers.ParaLSTM, {"seed": 1, "solver": "loop"}, 4, (4, 0)),
+    "oscillators": (layers.LinOSS, {"seed": 1, "state_units": 3}, 4, (5, 0)),
+    "selective": (layers.SelectiveSSM, {"seed": 1, "state_units": 3}, 4, (5, 0)),
 }
 
 
+EVERY = sorted({layer.__name__ for layer, *_ in LAYERS.values()})
 # Options of a cell, which no backend changes.
 VARIANTS = {"lif-feedforward", "lif-voltage"}
 
@@ -121,6 +128,12 @@ def test_config_is_json(rng):
         (lambda: layers.LRUBlock(3, dropout=1.5), "dropout must be a finite number at least 0"),
         (lambda: layers.LRUBlock(3, epsilon=0), "epsilon must be a positive finite number"),
         (lambda: layers.LRUBlock(3)(np.zeros((1, 2, 4))), "needs 3 features"),
+        (
+            lambda: layers.ParaGRU(3, solver="deer"),
+            "solver must be one of 'auto', 'loop', 'newton'",
+        ),
+        (lambda: layers.LinOSS(3, state_units=-1), "state_units must be a positive integer"),
+        (lambda: layers.SelectiveSSM(3, state_units=0), "state_units must be a positive integer"),
         (lambda: layers.FiringRateRegularizer(1.5), "target must be .* at most 1, got 1.5"),
         (lambda: layers.FiringRateRegularizer(strength=-1), "strength must be a finite number at"),
         (lambda: callbacks.FiringRateSchedule(0.5, 0.2), "begin < end"),
@@ -242,14 +255,14 @@ def test_schedule_without_a_regularizer_is_refused(rng):
 
 
 def test_layers_know_nothing_of_stability():
-    for file in (harness.ROOT / "keras_lsc" / "layers").glob("*.py"):
+    for file in (harness.ROOT / "keras_lsc" / "layers").rglob("*.py"):
         text = file.read_text()
         assert "keras_lsc.stability" not in text, file
         assert not any(f"import {name}" in text for name in ("jax", "tensorflow", "torch")), file
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("name", ["LIF", "ALIF", "LRU", "LRUBlock", "LeakyReadout"])
+@pytest.mark.parametrize("name", EVERY)
 def test_a_layer_names_every_argument_of_its_cell_and_documents_it(name):
     layer, cell = getattr(layers, name), getattr(layers, f"{name}Cell")
     own = inspect.signature(layer).parameters

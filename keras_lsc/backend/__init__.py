@@ -11,6 +11,7 @@ _NAME = keras.backend.backend()
 
 if _NAME == "jax":
     from keras_lsc.backend.jax import (
+        as_graph,
         aside_from_random_draws,
         compiled,
         cos_and_sin,
@@ -23,6 +24,7 @@ if _NAME == "jax":
         is_concrete,
         is_exporting,
         jacobian,
+        loops_are_slow,
         multiply_add,
         no_gradient,
         peak_device_memory,
@@ -33,6 +35,7 @@ if _NAME == "jax":
     )
 elif _NAME == "tensorflow":
     from keras_lsc.backend.tensorflow import (
+        as_graph,
         aside_from_random_draws,
         compiled,
         cos_and_sin,
@@ -45,6 +48,7 @@ elif _NAME == "tensorflow":
         is_concrete,
         is_exporting,
         jacobian,
+        loops_are_slow,
         multiply_add,
         no_gradient,
         peak_device_memory,
@@ -55,6 +59,7 @@ elif _NAME == "tensorflow":
     )
 elif _NAME == "torch":
     from keras_lsc.backend.torch import (
+        as_graph,
         aside_from_random_draws,
         compiled,
         cos_and_sin,
@@ -67,6 +72,7 @@ elif _NAME == "torch":
         is_concrete,
         is_exporting,
         jacobian,
+        loops_are_slow,
         multiply_add,
         no_gradient,
         peak_device_memory,
@@ -83,6 +89,7 @@ else:
     )
 
 __all__ = [
+    "as_graph",
     "aside_from_random_draws",
     "compiled",
     "cos_and_sin",
@@ -95,6 +102,7 @@ __all__ = [
     "is_concrete",
     "is_exporting",
     "jacobian",
+    "loops_are_slow",
     "multiply_add",
     "no_gradient",
     "peak_device_memory",

@@ -58,6 +58,11 @@ def compiled(function: Callable) -> Callable:
     return jax.jit(function)
 
 
+def as_graph(function: Callable) -> Callable:
+    """Returns `function` as one program, so that a loop in it is traced as a whole."""
+    return jax.jit(function)
+
+
 def is_concrete(x: Tensor) -> bool:
     """Returns whether the value of x is known now, outside of a function that is compiled."""
     return not isinstance(x, jax.core.Tracer)
@@ -135,6 +140,11 @@ def custom_gradient(
 def is_exporting() -> bool:
     """Returns whether a graph is traced for ONNX or torch.export: never by this backend's means."""
     return False
+
+
+def loops_are_slow() -> bool:
+    """Returns whether a loop of small steps takes much longer than what the steps compute."""
+    return jax.default_backend() != "cpu"
 
 
 def static_length(x: Tensor) -> int | None:

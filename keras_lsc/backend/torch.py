@@ -61,6 +61,11 @@ def compiled(function: Callable) -> Callable:
     return function
 
 
+def as_graph(function: Callable) -> Callable:
+    """Returns `function`, of which nothing is traced."""
+    return function
+
+
 def is_concrete(x: Tensor) -> bool:
     """Returns whether the value of x is known now, outside of a function that is compiled."""
     del x
@@ -154,6 +159,11 @@ def custom_gradient(
 def is_exporting() -> bool:
     """Returns whether a graph is traced for ONNX or torch.export, which nobody differentiates."""
     return torch.onnx.is_in_onnx_export() or torch.compiler.is_exporting()
+
+
+def loops_are_slow() -> bool:
+    """Returns whether a loop of small steps takes much longer than what the steps compute."""
+    return True
 
 
 def static_length(x: Tensor) -> int:

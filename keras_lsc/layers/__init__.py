@@ -2,13 +2,27 @@
 
 from keras.layers import GRU, LSTM
 
-from keras_lsc.layers import surrogates
+from keras_lsc.layers import parallel, surrogates
 from keras_lsc.layers.alif import ALIF, ALIFCell
 from keras_lsc.layers.apply_mask import ApplyMask
 from keras_lsc.layers.carried_state import CarriedState
 from keras_lsc.layers.firing_rate import FiringRate, FiringRateRegularizer
 from keras_lsc.layers.lif import LIF, LIFCell
 from keras_lsc.layers.lru import LRU, LRUBlock, LRUBlockCell, LRUCell
+from keras_lsc.layers.parallel import (
+    LinOSS,
+    LinOSSCell,
+    MinGRU,
+    MinGRUCell,
+    MinLSTM,
+    MinLSTMCell,
+    ParaGRU,
+    ParaGRUCell,
+    ParaLSTM,
+    ParaLSTMCell,
+    SelectiveSSM,
+    SelectiveSSMCell,
+)
 from keras_lsc.layers.readout import LeakyReadout, LeakyReadoutCell
 from keras_lsc.layers.surrogates import Surrogate
 from keras_lsc.renamed import old_names
@@ -30,7 +44,20 @@ __all__ = [
     "LRUCell",
     "LeakyReadout",
     "LeakyReadoutCell",
+    "LinOSS",
+    "LinOSSCell",
+    "MinGRU",
+    "MinGRUCell",
+    "MinLSTM",
+    "MinLSTMCell",
+    "ParaGRU",
+    "ParaGRUCell",
+    "ParaLSTM",
+    "ParaLSTMCell",
+    "SelectiveSSM",
+    "SelectiveSSMCell",
     "Surrogate",
+    "parallel",
     "surrogates",
 ]
 

@@ -92,9 +92,9 @@ def _scan(a: Number, b: Number, start: Number | None, reverse: bool) -> Number:
         if is_wide:
             return _loop(a, b, start, is_constant, reverse)
         if reverse:
-            a, b = (a if is_constant else _flip(a)), _flip(b)
+            a, b = (a if is_constant else flipped(a)), flipped(b)
         states = _states(a, b, start, is_constant)
-        return _flip(states) if reverse else states
+        return flipped(states) if reverse else states
 
     def backward(inputs: tuple, states: Number, cotangents: tuple) -> tuple:
         a, _, start = _split(inputs, parts)
@@ -104,12 +104,12 @@ def _scan(a: Number, b: Number, start: Number | None, reverse: bool) -> Number:
         )
         conjugate = _conjugate(a)
         # The adjoint obeys the same recurrence the other way, with the decay of the step after.
-        decay = conjugate if is_constant else _shift(conjugate, _like_end(conjugate), not reverse)
+        decay = conjugate if is_constant else shifted(conjugate, _like_end(conjugate), not reverse)
         adjoint = _scan(decay, cotangents, None, not reverse)
 
         @functools.cache
         def by_decay() -> Number:
-            return _times(adjoint, _conjugate(_shift(states, start, reverse)))
+            return _times(adjoint, _conjugate(shifted(states, start, reverse)))
 
         @functools.cache
         def by_start() -> Number:
@@ -141,8 +141,7 @@ def _states(a: Number, b: Number, start: Number, is_constant: bool) -> Number:
     length = backend.static_length(b[0])
     if length is None or length <= _BLOCK:
         return _loop(a, b, start, is_constant)
-    blocks = math.ceil(length / _BLOCK)
-    b = _blocked(b, length, blocks)
+    b = blocked(b, length)
     nothing = tuple(ops.zeros_like(part[0]) for part in b)
     if is_constant:
         local = _loop(a, b, nothing, is_constant)
@@ -157,16 +156,13 @@ def _states(a: Number, b: Number, start: Number, is_constant: bool) -> Number:
             ops.reshape(part, (_BLOCK, *(1,) * missing, *part.shape[1:])) for part in decay
         )
     else:
-        a = _blocked(a, length, blocks)
+        a = blocked(a, length)
         local, decay = _local_states(a, b, nothing)
         to_end = tuple(part[-1] for part in decay)
     ends = _states(to_end, tuple(part[-1] for part in local), start, is_constant)
-    entering = _shift(ends, start, False)
+    entering = shifted(ends, start, False)
     states = _plus(local, _times(decay, entering))
-    return tuple(
-        ops.reshape(ops.swapaxes(part, 0, 1), (blocks * _BLOCK, *_sizes(part)[2:]))[:length]
-        for part in states
-    )
+    return joined(states, length)
 
 
 def _loop(a: Number, b: Number, start: Number, is_constant: bool, reverse: bool = False) -> Number:
@@ -194,16 +190,26 @@ def _local_states(a: Number, b: Number, nothing: Number) -> tuple[Number, Number
     return visited[:parts], visited[parts:]
 
 
-def _blocked(number: Number, length: int, blocks: int) -> Number:
-    """`(T, ...)` to `(step in block, block, ...)`, with zeros behind the end."""
-    missing = blocks * _BLOCK - length
+def blocked(number: Number, length: int, block: int = _BLOCK) -> Number:
+    """`(T, ...)` to `(step in block, number of the block, ...)`, with zeros behind the end."""
+    blocks = math.ceil(length / block)
+    missing = blocks * block - length
     parts = []
     for part in number:
         if missing:
             part = ops.pad(part, [(0, missing), *((0, 0),) * (len(part.shape) - 1)])
-        part = ops.reshape(part, (blocks, _BLOCK, *_sizes(part)[1:]))
+        part = ops.reshape(part, (blocks, block, *_sizes(part)[1:]))
         parts.append(ops.swapaxes(part, 0, 1))
     return tuple(parts)
+
+
+def joined(number: Number, length: int, block: int = _BLOCK) -> Number:
+    """`(step in block, number of the block, ...)` to `(T, ...)`, the inverse of `blocked`."""
+    steps = math.ceil(length / block) * block
+    return tuple(
+        ops.reshape(ops.swapaxes(part, 0, 1), (steps, *_sizes(part)[2:]))[:length]
+        for part in number
+    )
 
 
 def _sizes(x: Tensor) -> list[int]:
@@ -232,7 +238,8 @@ def _conjugate(x: Number) -> Number:
     return x if len(x) == 1 else (x[0], -x[1])
 
 
-def _flip(x: Number) -> Number:
+def flipped(x: Number) -> Number:
+    """With time, the first axis, the other way."""
     return tuple(ops.flip(part, axis=0) for part in x)
 
 
@@ -240,7 +247,7 @@ def _like_end(x: Number) -> Number:
     return tuple(ops.zeros_like(part[0]) for part in x)
 
 
-def _shift(x: Number, end: Number, towards_start: bool) -> Number:
+def shifted(x: Number, end: Number, towards_start: bool) -> Number:
     """Moves `(T, ...)` by one step in time, `end` taking the place that becomes free."""
     if towards_start:
         return tuple(

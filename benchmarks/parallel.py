@@ -1,0 +1,185 @@
+"""Recurrences without a loop: seconds beside loops, and iterations against radius and length.
+
+    KERAS_BACKEND=torch python benchmarks/parallel.py [--quick] [--curve]
+
+Prints tables and writes `benchmarks/results/parallel_<backend>.json` or, with --curve, of Newton's
+iterations, `parallel_curve.json`. The recurrence of `ParaGRU`
+is taken by Newton's method and by the package's own loop, forward and backward; in the same run,
+`keras.layers.GRU` or, on torch, `torch.nn.GRU` of as many units, and on JAX the same recurrence
+written with `jax.lax.scan`. Then Newton's iterations for a GRU at several starts and lengths.
+"""
+
+import argparse
+import json
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+from environment import environment
+from layers import forward_and_backward
+from pretraining import RESULTS, seconds, summary
+
+import keras_lsc
+from keras_lsc import layers
+from keras_lsc.layers import parallel
+
+UNITS = 64
+FEATURES = 8
+BATCHES = (1, 16)
+LENGTHS = (256, 1024, 4096, 16_384)
+# Seconds after which a case needs no more than three samples.
+LONGEST = 2.0
+# Seconds of a first call after which one more has to do.
+TOO_LONG = 10.0
+STARTS: tuple[Any, ...] = ("default", "level", 0.5, "variance", 1.0)
+CURVE_LENGTHS = (100, 1000, 10_000)
+CURVE_UNITS = 16
+
+
+def taken(run: Callable[[], Any], repeats: int) -> dict[str, Any]:
+    """Seconds of the first call, which may compile, and a summary of the following ones."""
+    first, samples = seconds(run), []
+    least = 1 if first > TOO_LONG else 3
+    while len(samples) < least or (len(samples) < repeats and sum(samples) < LONGEST):
+        samples.append(seconds(run))
+    return {"first_call": first, "seconds": summary(samples)}
+
+
+def torch_gru(x: np.ndarray) -> Callable[[], Any]:
+    """torch.nn.GRU, forward and backward."""
+    import torch
+
+    layer = torch.nn.GRU(FEATURES, UNITS, batch_first=True)
+    given = torch.as_tensor(x).requires_grad_(True)
+    return lambda: torch.autograd.grad(layer(given)[0].mean(), [*layer.parameters(), given])
+
+
+def lax_scan(layer: keras.Layer, x: np.ndarray) -> Callable[[], Any]:
+    """The recurrence of ParaGRU in plain JAX, forward and backward."""
+    import jax
+    import jax.numpy as jnp
+
+    weights = [weight.value for weight in layer.weights]
+
+    def mean(weights: list[Any], x: Any) -> Any:
+        kernel, recurrent, bias = weights
+        to_update, to_reset, to_new = jnp.split(recurrent[0], 3)
+
+        def step(h: Any, drive: Any) -> tuple[Any, Any]:
+            update, reset, new = jnp.split(drive, 3, axis=-1)
+            update = jax.nn.sigmoid(to_update * h + update)
+            reset = jax.nn.sigmoid(to_reset * h + reset)
+            h = (1 - update) * h + update * jnp.tanh(to_new * (reset * h) + new)
+            return h, h
+
+        drive = jnp.swapaxes(x, 0, 1) @ kernel + bias
+        return jnp.mean(jax.lax.scan(step, jnp.zeros((x.shape[0], UNITS)), drive)[1])
+
+    gradient = jax.jit(jax.grad(mean, argnums=(0, 1)))
+    given = jnp.asarray(x)
+    return lambda: jax.block_until_ready(gradient(weights, given))
+
+
+def speed(batch: int, steps: int, repeats: int) -> dict[str, Any]:
+    """One size: every way to take it."""
+    x = np.random.default_rng(0).standard_normal((batch, steps, FEATURES)).astype("float32")
+    ways: dict[str, Callable[[], Any]] = {}
+    for solver in ("newton", "loop"):
+        layer = layers.ParaGRU(UNITS, solver=solver, seed=0, return_sequences=True)
+        ways[solver] = forward_and_backward(layer, x)
+    ways["MinGRU"] = forward_and_backward(layers.MinGRU(UNITS, seed=0, return_sequences=True), x)
+    if keras.backend.backend() == "torch":
+        ways["torch.nn.GRU"] = torch_gru(x)
+    else:
+        gru = keras.layers.GRU(UNITS, return_sequences=True)
+        ways["keras.layers.GRU"] = forward_and_backward(gru, x)
+    if keras.backend.backend() == "jax":
+        ways["jax.lax.scan"] = lax_scan(layer, x)
+    rows = {name: taken(run, repeats) for name, run in ways.items()}
+    result = {"batch": batch, "steps": steps, "units": UNITS, "ways": rows}
+    shown = "  ".join(
+        f"{name} {1e3 * row['seconds']['median']:.1f} ms" for name, row in rows.items()
+    )
+    print(f"batch {batch}  T {steps}  {shown}", flush=True)
+    return result
+
+
+def started(start: Any, x: np.ndarray) -> tuple[keras.Model, float]:
+    """A GRU from one of the starts, and its radius in time."""
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((None, x.shape[-1])),
+            *(keras.layers.GRU(CURVE_UNITS, return_sequences=True) for _ in range(2)),
+        ]
+    )
+    if start == "level":
+        keras_lsc.stabilize(model, x, method="level", verbose=0)
+    elif start != "default":
+        keras_lsc.stabilize(model, x, target=start, tolerance=0.05, verbose=0)
+    return model, float(keras_lsc.measure(model, x, samples=32).time[0])
+
+
+def curve(lengths: tuple[int, ...]) -> Iterator[dict[str, Any]]:
+    """Iterations against start and length, of the lower of two GRU layers."""
+    generator = np.random.default_rng(0)
+    short = generator.standard_normal((32, 40, FEATURES)).astype("float32")
+    for start in STARTS:
+        model, radius = started(start, short)
+        exponent = float(keras_lsc.lyapunov(model, short, k=1).exponents[0][0])
+        for steps in lengths:
+            x = generator.standard_normal((1, steps, FEATURES)).astype("float32")
+            for solver in ("newton", "quasi"):
+                found = parallel.solve(
+                    model.layers[0].cell, x, solver=solver, max_iterations=100, fallback=False
+                )
+                row = {
+                    "start": start,
+                    "steps": steps,
+                    "solver": solver,
+                    "radius": radius,
+                    "exponent": exponent,
+                    "iterations": found.iterations,
+                    "has_converged": found.has_converged,
+                    "residual": found.residual,
+                    "agreement": found.agreement,
+                    "predicted": parallel.predicted_iterations(exponent, steps),
+                }
+                print(
+                    f"{start!s:9s} radius {radius:.2f}  exponent {exponent:+.3f}  T {steps:6d}  "
+                    f"{solver:6s} {row['iterations']:3d} iterations "
+                    f"{'' if row['has_converged'] else 'not converged'}",
+                    flush=True,
+                )
+                yield row
+
+
+def main() -> None:
+    """Runs everything and writes the JSON file of this backend."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="small sizes, few repeats; no JSON")
+    parser.add_argument("--curve", action="store_true", help="iterations by start and length")
+    options = parser.parse_args()
+    result: dict[str, Any] = {
+        "environment": {**environment(), "threads": os.environ.get("OMP_NUM_THREADS")}
+    }
+    part = "curve" if options.curve else "speed"
+    name = "curve" if options.curve else keras.backend.backend()
+    path = RESULTS / f"parallel_{name}.json"
+    if options.curve:
+        rows = curve(CURVE_LENGTHS[: 1 if options.quick else None])
+    else:
+        lengths, repeats = (LENGTHS[:2], 3) if options.quick else (LENGTHS, 10)
+        rows = (speed(batch, steps, repeats) for batch in BATCHES for steps in lengths)
+    result[part] = []
+    for row in rows:
+        result[part].append(row)
+        if not options.quick:
+            # After every row: the last sizes take longest, and may be interrupted.
+            path.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

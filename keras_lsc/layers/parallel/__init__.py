@@ -1,0 +1,32 @@
+"""Recurrent layers that take all steps of a sequence at once."""
+
+from keras_lsc.layers.parallel.iterations import predicted_iterations
+from keras_lsc.layers.parallel.lin_oss import LinOSS, LinOSSCell
+from keras_lsc.layers.parallel.min_gru import MinGRU, MinGRUCell
+from keras_lsc.layers.parallel.min_lstm import MinLSTM, MinLSTMCell
+from keras_lsc.layers.parallel.para_gru import ParaGRU, ParaGRUCell
+from keras_lsc.layers.parallel.para_lstm import ParaLSTM, ParaLSTMCell
+from keras_lsc.layers.parallel.selective_ssm import SelectiveSSM, SelectiveSSMCell
+from keras_lsc.layers.parallel.solve import Solution, solve
+
+__all__ = [
+    "LinOSS",
+    "LinOSSCell",
+    "MinGRU",
+    "MinGRUCell",
+    "MinLSTM",
+    "MinLSTMCell",
+    "ParaGRU",
+    "ParaGRUCell",
+    "ParaLSTM",
+    "ParaLSTMCell",
+    "SelectiveSSM",
+    "SelectiveSSMCell",
+    "Solution",
+    "predicted_iterations",
+    "solve",
+]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
