@@ -34,8 +34,9 @@ endif
 # Every process starts a thread per core; side by side they would fight over the cores.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 NPROC=1 \
 	TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1
-# Compiling takes most of the time on JAX: most of what LLVM would optimise is left as it is, and
-# the emitters of loops that are simpler take a third of the time.
+# Compiling takes most of the time on JAX, which tests on other backends start too: most of what LLVM
+# would optimise is left as it is, and the emitters of loops that are simpler take a third of the
+# time.
 QUICK_TO_COMPILE := XLA_FLAGS="$$XLA_FLAGS --xla_backend_optimization_level=1 \
 	--xla_cpu_parallel_codegen_split_count=1 --xla_cpu_use_fusion_emitters=false"
 PYTEST := $(if $(filter-out 1,$(JOBS)),$(ONE_THREAD)) $(TEST)/bin/python -m pytest --durations=20 --durations-min=5 \
@@ -106,7 +107,7 @@ $(BACKENDS:%=oldest-%): oldest-%: $(TEST)/keras-$(OLDEST)
 
 $(BACKENDS:%=pytest-%): pytest-%: $(TEST)/installed
 	@echo "==== tests on $* ===="
-	@KERAS_BACKEND=$* KERAS_LSC_TESTED="$(BACKENDS)" $(if $(filter jax,$*),$(QUICK_TO_COMPILE)) \
+	@KERAS_BACKEND=$* KERAS_LSC_TESTED="$(BACKENDS)" $(QUICK_TO_COMPILE) \
 		$(PYTEST) $(PYTEST_ARGS)
 
 # No part of the product, and on one backend: see experiments/README.md.

@@ -87,7 +87,9 @@ def cases():
             # What comes after the last of them can need nothing of it.
             last = max(k for k, b in enumerate(chosen) if (b.needs, b.data) == wants)
             label = "-".join([name_of(page), *wants[0], *wants[1]])
-            yield pytest.param(page, wants, chosen[: last + 1], id=label)
+            # The README trains a network as it stands, with JAX in three fifths of torch's time.
+            marks = [pytest.mark.once(on="jax")] if page.name == "README.md" else []
+            yield pytest.param(page, wants, chosen[: last + 1], id=label, marks=marks)
 
 
 @pytest.mark.parametrize(("page", "wants", "blocks"), list(cases()))

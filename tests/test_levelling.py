@@ -450,6 +450,8 @@ def test_targets_need_a_loss():
         keras_lsc.gradient_energies(model, sequences(8), np.zeros(8))
 
 
+# By then the report is of Python's numbers and NumPy's arrays.
+@pytest.mark.once
 def test_a_report_goes_through_json():
     model = keras.Sequential([keras.Input((12, 8)), *recurrent(gru, 2)])
     report = keras_lsc.measure(model, sequences(16))
@@ -476,9 +478,10 @@ def test_the_same_start_on_every_backend(tmp_path):
     model.save(tmp_path / "model.keras")
     np.save(tmp_path / "x.npy", sequences(600))
     given = (tmp_path / "model.keras", tmp_path / "x.npy")
-    found = [
-        json.loads(run_python(_LEVELLED, *given, backend=backend).splitlines()[-1])
-        for backend in BACKENDS
-    ]
-    for other in found[1:]:
-        np.testing.assert_allclose(other, found[0], rtol=1e-3)
+    keras_lsc.stabilize(model, sequences(600), method="level")
+    here = [float(np.linalg.norm(to_numpy(weight))) for weight in model.weights]
+    for backend in BACKENDS:
+        if backend != keras.backend.backend():
+            printed = run_python(_LEVELLED, *given, backend=backend)
+            there = json.loads(printed.splitlines()[-1])
+            np.testing.assert_allclose(there, here, rtol=1e-3)
