@@ -34,10 +34,10 @@ endif
 # Every process starts a thread per core; side by side they would fight over the cores.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 NPROC=1 \
 	TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1
-# Compiling takes most of the time on JAX, which tests on other backends start too: most of what LLVM
+# Compiling takes most of the time on JAX, which tests on other backends start too: what LLVM
 # would optimise is left as it is, and the emitters of loops that are simpler take a third of the
 # time.
-QUICK_TO_COMPILE := XLA_FLAGS="$$XLA_FLAGS --xla_backend_optimization_level=1 \
+QUICK_TO_COMPILE := XLA_FLAGS="$$XLA_FLAGS --xla_backend_optimization_level=0 \
 	--xla_cpu_parallel_codegen_split_count=1 --xla_cpu_use_fusion_emitters=false"
 PYTEST := $(if $(filter-out 1,$(JOBS)),$(ONE_THREAD)) $(TEST)/bin/python -m pytest --durations=20 --durations-min=5 \
 	$(if $(filter-out 1,$(JOBS)),--numprocesses=$(JOBS) --dist=worksteal)

@@ -42,8 +42,12 @@ def _compiled_once(tmp_path_factory):
     if keras.backend.backend() == "jax":
         import jax
 
-        # Of this process: what two write at once would have to be locked.
-        jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
+        folder = tmp_path_factory.getbasetemp()
+        if "PYTEST_XDIST_WORKER" in os.environ:
+            folder = folder.parent  # that of all workers of this run
+        jax.config.update("jax_compilation_cache_dir", str(folder / "compiled"))
+        # Only a cache with a limit locks what two processes write at once.
+        jax.config.update("jax_compilation_cache_max_size", 2**34)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 

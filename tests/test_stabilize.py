@@ -95,7 +95,7 @@ def energies(cell, depth, target, noise):
     """The gradient grid of a network whose gains, not its radii, were driven to the target."""
     model = network(cell, depth, units=64)
     keras_lsc.stabilize(model, noise, target, radius="rms", tolerance=0.01, max_updates=800)
-    return keras_lsc.gradient_grid(model, noise, samples=256)
+    return keras_lsc.gradient_grid(model, noise, samples=1024)
 
 
 @once
