@@ -26,7 +26,18 @@ if TYPE_CHECKING:
 
 CELLS = ("sigmoid", "tanh", "relu", "lstm", "gru")
 RADII = ("spectral", "rms", "norm")
-METHODS = ("lsc", "level", "flossing")
+METHODS = (
+    "lsc",
+    "level",
+    "flossing",
+    "orthogonal",
+    "glorot",
+    "he",
+    "identity",
+    "chrono",
+    "lsuv",
+    "autoinit",
+)
 
 
 def demo(
