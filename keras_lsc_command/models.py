@@ -37,6 +37,8 @@ METHODS = (
     "chrono",
     "lsuv",
     "autoinit",
+    "mean-field",
+    "fluctuation",
 )
 
 

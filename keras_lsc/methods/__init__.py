@@ -5,10 +5,12 @@ from typing import Any
 from keras_lsc import arguments
 from keras_lsc.methods.autoinit import AutoInit
 from keras_lsc.methods.chrono import Chrono
+from keras_lsc.methods.fluctuation import Fluctuation
 from keras_lsc.methods.glorot import Glorot
 from keras_lsc.methods.he import He
 from keras_lsc.methods.identity import Identity
 from keras_lsc.methods.lsuv import LSUV
+from keras_lsc.methods.mean_field import MeanField
 from keras_lsc.methods.method import Method
 from keras_lsc.methods.orthogonal import Orthogonal
 
@@ -16,9 +18,11 @@ __all__ = [
     "LSUV",
     "AutoInit",
     "Chrono",
+    "Fluctuation",
     "Glorot",
     "He",
     "Identity",
+    "MeanField",
     "Method",
     "Orthogonal",
     "get",
@@ -26,7 +30,8 @@ __all__ = [
 ]
 
 _METHODS = {
-    method.name: method for method in (Orthogonal, Glorot, He, Identity, Chrono, LSUV, AutoInit)
+    method.name: method
+    for method in (Orthogonal, Glorot, He, Identity, Chrono, LSUV, AutoInit, MeanField, Fluctuation)
 }
 
 
