@@ -39,6 +39,7 @@ METHODS = (
     "autoinit",
     "mean-field",
     "fluctuation",
+    "spiking-conditions",
 )
 
 

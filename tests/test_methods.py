@@ -130,7 +130,7 @@ def test_lsuv_gives_unit_variance_to_what_every_kernel_reads():
     x[:, 9:] = 0.0
     methods.LSUV(tolerance=1e-3).apply(model, x)
     for layer in model.layers[1:]:
-        below = to_numpy(keras.Model(model.inputs, layer.input)(x))
+        below = to_numpy(keras.tree.flatten(keras.Model(model.inputs, layer.input)(x))[0])
         recurrent = [getattr(layer, "forward_layer", layer), getattr(layer, "backward_layer", None)]
         kernels = [
             (part.cell.kernel, part.cell.units) for part in recurrent if hasattr(part, "cell")

@@ -13,6 +13,7 @@ from keras_lsc.methods.lsuv import LSUV
 from keras_lsc.methods.mean_field import MeanField
 from keras_lsc.methods.method import Method
 from keras_lsc.methods.orthogonal import Orthogonal
+from keras_lsc.methods.spiking_conditions import SpikingConditions
 
 __all__ = [
     "LSUV",
@@ -25,13 +26,25 @@ __all__ = [
     "MeanField",
     "Method",
     "Orthogonal",
+    "SpikingConditions",
     "get",
     "names",
 ]
 
 _METHODS = {
     method.name: method
-    for method in (Orthogonal, Glorot, He, Identity, Chrono, LSUV, AutoInit, MeanField, Fluctuation)
+    for method in (
+        Orthogonal,
+        Glorot,
+        He,
+        Identity,
+        Chrono,
+        LSUV,
+        AutoInit,
+        MeanField,
+        Fluctuation,
+        SpikingConditions,
+    )
 }
 
 
