@@ -58,6 +58,11 @@ def compiled(function: Callable) -> Callable:
     return jax.jit(function)
 
 
+def repeated(function: Callable) -> Callable:
+    """Returns `function`, of tensors in lists, to be run again and again: as one program."""
+    return jax.jit(function)
+
+
 def is_concrete(x: Tensor) -> bool:
     """Returns whether the value of x is known now, outside of a function that is compiled."""
     return not isinstance(x, jax.core.Tracer)

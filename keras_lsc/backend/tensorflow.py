@@ -63,6 +63,11 @@ def compiled(function: Callable) -> Callable:
     return function
 
 
+def repeated(function: Callable) -> Callable:
+    """Returns `function`, of tensors in lists, to be run again and again: as one graph."""
+    return tf.function(function)
+
+
 def is_concrete(x: Tensor) -> bool:
     """Returns whether the value of x is known now, outside of a function that is compiled."""
     return not tf.is_symbolic_tensor(x)

@@ -61,6 +61,11 @@ def compiled(function: Callable) -> Callable:
     return function
 
 
+def repeated(function: Callable) -> Callable:
+    """Returns `function`, of tensors in lists, to be run again and again: as it is."""
+    return function
+
+
 def is_concrete(x: Tensor) -> bool:
     """Returns whether the value of x is known now, outside of a function that is compiled."""
     del x

@@ -7,6 +7,7 @@ from keras_lsc.methods.autoinit import AutoInit
 from keras_lsc.methods.chrono import Chrono
 from keras_lsc.methods.fluctuation import Fluctuation
 from keras_lsc.methods.glorot import Glorot
+from keras_lsc.methods.gradinit import GradInit
 from keras_lsc.methods.he import He
 from keras_lsc.methods.identity import Identity
 from keras_lsc.methods.lsuv import LSUV
@@ -21,6 +22,7 @@ __all__ = [
     "Chrono",
     "Fluctuation",
     "Glorot",
+    "GradInit",
     "He",
     "Identity",
     "MeanField",
@@ -44,6 +46,7 @@ _METHODS = {
         MeanField,
         Fluctuation,
         SpikingConditions,
+        GradInit,
     )
 }
 
