@@ -1,6 +1,16 @@
 """keras_lsc: recurrent networks whose gradients neither explode nor vanish, in Keras 3."""
 
-from keras_lsc import callbacks, comparison, datasets, layers, methods, plot, stability, zoo
+from keras_lsc import (
+    callbacks,
+    comparison,
+    datasets,
+    layers,
+    methods,
+    optimizers,
+    plot,
+    stability,
+    zoo,
+)
 from keras_lsc.diagnosis import Diagnosis, diagnose
 from keras_lsc.flossing import NotFlossedError
 from keras_lsc.levelling import NotLevelledError
@@ -40,6 +50,7 @@ __all__ = [
     "lyapunov",
     "measure",
     "methods",
+    "optimizers",
     "plot",
     "stability",
     "stabilize",

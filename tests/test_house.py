@@ -18,7 +18,7 @@ ROOMS = (
     "version arguments files renamed progress",
     "backend",
     "plot",
-    "layers datasets",
+    "layers datasets optimizers",
     "stability",
     "pretrainer",
     "levelling flossing",
