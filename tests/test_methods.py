@@ -170,10 +170,10 @@ def test_lsuv_of_convolutions_is_before_bias_and_activation():
 
 def test_autoinit_gives_zero_mean_and_unit_variance_before_activations():
     model = network(
-        layers.Dense(300, "relu"),
-        layers.SimpleRNN(300, "tanh", return_sequences=True),
-        layers.GRU(300, return_sequences=True),
-        layers.Dense(300),
+        layers.Dense(150, "relu"),
+        layers.SimpleRNN(150, "tanh", return_sequences=True),
+        layers.GRU(150, return_sequences=True),
+        layers.Dense(150),
     )
     x = sequences(shift=2.0)
     methods.AutoInit().apply(model, x)
@@ -186,11 +186,11 @@ def test_autoinit_gives_zero_mean_and_unit_variance_before_activations():
             read, kept = layer.cell.kernel, layer.cell.recurrent_kernel
             parts = [
                 below @ gate + after @ again
-                for gate, again in zip(gates(read, 300), gates(kept, 300), strict=True)
+                for gate, again in zip(gates(read, 150), gates(kept, 150), strict=True)
             ]
         for part in parts:
-            # What all examples have in common is a chi-squared variable of 300 units.
-            assert np.mean(np.square(part)) == pytest.approx(1.0, rel=0.25), layer.name
+            # What all examples have in common is a chi-squared variable of 150 units.
+            assert np.mean(np.square(part)) == pytest.approx(1.0, rel=0.35), layer.name
             assert abs(part.mean()) < 0.2
         below = after
 
