@@ -10,6 +10,7 @@ from keras_lsc.methods.matrices import Matrix, matrices_of
 from keras_lsc.stability.energies import draw, first_of
 from keras_lsc.stability.layers import is_recurrent, without_activation
 from keras_lsc.stability.levers import read_through
+from keras_lsc.stability.masks import mask_of
 from keras_lsc.stability.taps import Taps, TapsProbe
 
 Tensor = Any
@@ -121,10 +122,15 @@ class Signals(TapsProbe):
         given, _ = self.parted(inputs)
         ran = self.taps.run(given, self.taps.nothing(ops.shape(inputs[0])[0]))
         ones = ops.ones((ops.shape(inputs[0])[0], 1), dtype="bool")
+        # A dense layer is handed none, and passes on the one that its input has.
+        masks = [
+            mask_of(argument) if mask is None else mask
+            for argument, mask in zip(ran.arguments, ran.masks, strict=True)
+        ]
         return {
             "argument": [ops.cast(argument, "float32") for argument in ran.arguments],
             "output": [ops.cast(output, "float32") for output in ran.outputs],
-            "mask": [ones if mask is None else ops.cast(mask, "bool") for mask in ran.masks],
+            "mask": [ones if mask is None else ops.cast(mask, "bool") for mask in masks],
         }
 
     def of(self, reader: Reader) -> Signal:
