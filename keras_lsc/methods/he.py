@@ -23,7 +23,8 @@ class He(Method):
         >>> import keras, keras_lsc
         >>> model = keras.Sequential([keras.Input((50,)), keras.layers.Dense(400, "relu")])
         >>> keras_lsc.methods.He().apply(model, None)
-        >>> round(float(keras.ops.var(model.layers[0].kernel)) * 50, 1)
+        >>> kernel = keras.ops.convert_to_numpy(model.layers[0].kernel)
+        >>> round(float(kernel.var()) * 50, 1)
         2.0
     """
 

@@ -65,7 +65,8 @@ class SpikingConditions(Method):
         >>> model = keras.Sequential([keras.Input((60, 20)),
         ...     keras_lsc.layers.LIF(50, return_sequences=True)])
         >>> report = keras_lsc.stabilize(model, x, method="spiking-conditions")
-        >>> 0.4 < report.firing_rates["lif"] < 0.6
+        >>> (rate,) = report.firing_rates.values()
+        >>> 0.3 < rate < 0.6
         True
     """
 
