@@ -1,6 +1,16 @@
 """keras_lsc: recurrent networks whose gradients neither explode nor vanish, in Keras 3."""
 
-from keras_lsc import callbacks, comparison, datasets, layers, plot, stability, zoo
+from keras_lsc import (
+    callbacks,
+    comparison,
+    datasets,
+    layers,
+    methods,
+    optimizers,
+    plot,
+    stability,
+    zoo,
+)
 from keras_lsc.diagnosis import Diagnosis, diagnose
 from keras_lsc.flossing import NotFlossedError
 from keras_lsc.levelling import NotLevelledError
@@ -39,6 +49,8 @@ __all__ = [
     "layers",
     "lyapunov",
     "measure",
+    "methods",
+    "optimizers",
     "plot",
     "stability",
     "stabilize",

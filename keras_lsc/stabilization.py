@@ -3,16 +3,17 @@
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any
 
 import keras
 import numpy as np
 
-from keras_lsc import arguments
+from keras_lsc import arguments, methods
 from keras_lsc.arguments import integer, number, one_of, positive_integer
 from keras_lsc.callbacks import StopWhenStable
 from keras_lsc.flossing import floss
 from keras_lsc.levelling import level
+from keras_lsc.methods.run import start_by
 from keras_lsc.pretrainer import LSCPretrainer, State
 from keras_lsc.progress import Progress
 from keras_lsc.stability.accuracy import CHECK
@@ -25,11 +26,12 @@ from keras_lsc.stability.report import SILENT_RATE, StabilityReport, TransitionS
 from keras_lsc.stability.targets import Target
 
 _MOST_SAMPLES = 2048
-Method = Literal["lsc", "level", "flossing"]
+# Beside those of `keras_lsc.methods`.
+_OWN_METHODS = ("lsc", "level", "flossing")
 _TOLERANCE = {"lsc": 0.02, "level": 0.05, "flossing": 0.05}
 # Of flossing, without others: number of exponents, and learning rate.
 _EXPONENTS, _FLOSSING_RATE = 4, 0.01
-_SAMPLES = 256
+_SAMPLES, _SAMPLES_OF_SIBLINGS = 256, 64
 # What only pre-training takes, as it is where it is not given.
 _OF_LSC = {
     "target": "variance",
@@ -41,6 +43,7 @@ _OF_LSC = {
     "optimizer": "adam",
     "learning_rate": None,
     "callbacks": (),
+    "tolerance": None,
 }
 # After so many updates the held-out sequences are looked at.
 _ROUND = 80
@@ -66,7 +69,8 @@ def stabilize(
     x: Any,
     target: Target = "variance",
     *,
-    method: Method = "lsc",
+    y: Any = None,
+    method: str | methods.Method = "lsc",
     growth: float | None = None,
     exponents: int | None = None,
     tolerance: float | None = None,
@@ -88,8 +92,9 @@ def stabilize(
     "level" gives every layer one scale, on the weights through which it reads the layer below, so
     that the gradient has the same energy at every layer, and leaves the dynamics in time alone. It
     takes a few backward passes, and any Keras model. Method "flossing" drives the leading Lyapunov
-    exponents of recurrent layers to zero, for dependencies over many steps. What follows is of
-    "lsc".
+    exponents of recurrent layers to zero, for dependencies over many steps. The methods of
+    `keras_lsc.methods`, from "orthogonal" to "gradinit", are those of others; each is told about
+    there. What follows is of "lsc".
 
     Spiking layers that are silent or saturated are given a firing rate first, by their biases.
     A third of the sequences is held out. The radii are measured there, and before they are accepted
@@ -105,7 +110,9 @@ def stabilize(
             "level" any built `keras.Model`.
         x: its inputs: arrays or a dataset, as `measure` takes them. Labels are ignored.
         target: Target, as `LSCPretrainer` takes it.
-        method: "lsc" or "level".
+        y: targets `(rows, ...)`, of a method that needs them, and of no other.
+        method: "lsc", "level", "flossing", the name of one of `keras_lsc.methods`, or one of these
+            with options, such as `keras_lsc.methods.LSUV(tolerance=0.05)`.
         growth: of method "level", by how much the energy of the gradient grows from a layer to the
             one below; 1 without it.
         exponents: of method "flossing", number of leading exponents of every recurrent layer; 4
@@ -120,7 +127,8 @@ def stabilize(
         max_updates: number of updates after which pre-training gives up.
         batch_size: sequences in an update, one point in each.
         samples: fewest points of the held-out measurement of radii, 256 without it; of method
-            "level", which does not go by radii, without it none are measured.
+            "level" and "flossing", which do not go by radii, without it none are measured; of those
+            of `keras_lsc.methods` 64.
         seed: Integer, seed of the choice of sequences and points and of their order, 0 or a
             positive integer.
         optimizer: an optimiser or its name, as `LSCPretrainer.compile` takes it.
@@ -155,10 +163,10 @@ def stabilize(
         >>> report.max_deviation("variance") <= 0.02
         True
     """
-    one_of("method", method, get_args(Method))
-    if tolerance is None:
-        tolerance = _TOLERANCE[method]
-    tolerance = number("tolerance", tolerance, above=0)
+    if not isinstance(method, methods.Method):
+        one_of("method", method, (*_OWN_METHODS, *methods.names()))
+    if tolerance is not None:
+        tolerance = number("tolerance", tolerance, above=0)
     max_updates = positive_integer("max_updates", max_updates)
     batch_size = positive_integer("batch_size", batch_size)
     if samples is not None:
@@ -185,6 +193,14 @@ def stabilize(
         raise ValueError(
             f'exponents={exponents!r} is of method="flossing". Give that, or leave it out.'
         )
+    if method not in _OWN_METHODS:
+        sibling = methods.get(method)
+        _refuse_of_lsc(sibling.name, **of_pretraining, **of_updates, tolerance=tolerance)
+        samples = samples or _SAMPLES_OF_SIBLINGS
+        return start_by(sibling, model, x, y, samples, seed, verbose)
+    if y is not None:
+        raise ValueError(f"y is given, but method={method!r} uses no labels. Leave it out.")
+    tolerance = _TOLERANCE[method] if tolerance is None else tolerance
     if method == "level":
         _refuse_of_lsc(method, **of_pretraining, **of_updates)
         growth = 1.0 if growth is None else number("growth", growth, above=0)
@@ -244,13 +260,18 @@ def stabilize(
         raise
 
 
-def _refuse_of_lsc(method: Method, **given: Any) -> None:
+def _refuse_of_lsc(method: str, **given: Any) -> None:
     """Raises ValueError if an argument is given that means nothing to the method."""
     takes = {
         "level": "growth and tolerance, samples, seed and verbose",
         "flossing": "exponents, tolerance, max_updates, batch_size, learning_rate, samples, seed "
         "and verbose",
     }
+    if method in methods.names():
+        takes[method] = (
+            "samples, seed and verbose, and has its options as keras_lsc.methods."
+            f"{type(methods.get(method)).__name__}(...)"
+        )
     for name, value in given.items():
         if not (isinstance(value, type(_OF_LSC[name])) and value == _OF_LSC[name]):
             raise ValueError(

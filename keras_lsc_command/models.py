@@ -26,7 +26,22 @@ if TYPE_CHECKING:
 
 CELLS = ("sigmoid", "tanh", "relu", "lstm", "gru")
 RADII = ("spectral", "rms", "norm")
-METHODS = ("lsc", "level", "flossing")
+METHODS = (
+    "lsc",
+    "level",
+    "flossing",
+    "orthogonal",
+    "glorot",
+    "he",
+    "identity",
+    "chrono",
+    "lsuv",
+    "autoinit",
+    "mean-field",
+    "fluctuation",
+    "spiking-conditions",
+    "gradinit",
+)
 
 
 def demo(
@@ -177,10 +192,18 @@ def stabilize(
         str,
         typer.Option(
             metavar="|".join(METHODS),
-            help="Pre-training of radii, or one scale a layer for the gradient.",
+            help="Pre-training of radii, one scale a layer, or a method of others.",
             autocompletion=completion.of(*METHODS),
         ),
     ] = "lsc",
+    targets: Annotated[
+        Path | None,
+        typer.Option(metavar="Y.npy", help='Targets, of a method that needs labels ("gradinit").'),
+    ] = None,
+    loss: Annotated[
+        str | None,
+        typer.Option(help="Name of a loss of Keras, for the targets, such as mse."),
+    ] = None,
     growth: Annotated[
         float | None,
         typer.Option(help='Of "level": growth of the energy from a layer to the one below.'),
@@ -201,23 +224,36 @@ def stabilize(
     """Stabilise a saved model, and save it.
 
     Pre-trains it until every transition has its target radius; or, with --method level, scales its
-    layers until the gradient has the same energy at every layer.
+    layers until the gradient has the same energy at every layer; the other methods are those of
+    the guide "The methods of others".
 
     Nothing is written when the tolerance is not met.
     """
     import_modules(imports)
     import keras_lsc
     from keras_lsc_command import tables
-    from keras_lsc_command.files import check_model_output, load_data, load_model, save_model
+    from keras_lsc_command.files import (
+        check_model_output,
+        compile_for_trial,
+        load_data,
+        load_model,
+        save_model,
+    )
 
     check_model_output(output, model, data)
     loaded, x, wanted = load_model(model), load_data(data), parse_target(target)
+    y = None if targets is None else load_data(targets)
+    if (targets is None) != (loss is None):
+        raise ValueError("--targets and --loss belong together: give both of them, or none.")
+    if loss is not None:
+        compile_for_trial(loaded, loss, "adam", 0.001)
     before = keras_lsc.measure(loaded, x, seed=seed)
     after = keras_lsc.stabilize(
         loaded,
         x,
         wanted,
-        method=cast(Any, method),
+        y=y,
+        method=method,
         growth=growth,
         tolerance=tolerance,
         mode=cast(Any, mode),

@@ -6,12 +6,14 @@ from keras_lsc.callbacks.firing_rates import FiringRateSchedule
 from keras_lsc.callbacks.monitor import StabilityMonitor, StabilityWarning
 from keras_lsc.callbacks.pretraining import StopWhenStable, UpdateCounter
 from keras_lsc.callbacks.radius_regularizer import RadiusRegularizer
+from keras_lsc.callbacks.sparsity import SparsitySchedule
 
 __all__ = [
     "FiringRateSchedule",
     "NCurriculum",
     "RadiusRegularizer",
     "ResetStates",
+    "SparsitySchedule",
     "StabilityMonitor",
     "StabilityWarning",
     "StopWhenStable",

@@ -9,6 +9,8 @@ from keras_lsc import arguments
 
 Tensor = Any
 
+_SMALLEST_RATE = 1e-6
+
 
 @keras.saving.register_keras_serializable(package="keras_lsc")
 class FiringRate(keras.metrics.Metric):
@@ -61,16 +63,20 @@ class FiringRate(keras.metrics.Metric):
 class FiringRateRegularizer(keras.Layer):
     """Passes its input on and adds strength * (mean rate - target)^2 to the loss in training.
 
+    Or strength times the Kullback-Leibler divergence of the target from the mean rate.
+
     To be put behind a spiking layer. `keras_lsc.callbacks.FiringRateSchedule` switches it
     on in the course of `fit`.
 
     Args:
         target: firing rate, between 0 and 1.
         strength: factor of the penalty.
+        penalty: "squared", or "kl" for target log(target/rate) + (1 - target) log((1 - target)/(1 -
+            rate)), which grows without bound as a layer falls silent, or saturates.
         **kwargs: Other arguments, as `keras.Layer` takes them.
 
     Raises:
-        ValueError: a target outside [0, 1] or a negative strength.
+        ValueError: a target outside [0, 1], a negative strength, or an unknown penalty.
 
     Source: arXiv 2202.00282, sparsity of the firing.
 
@@ -84,8 +90,11 @@ class FiringRateRegularizer(keras.Layer):
     # Tells keras_lsc.measure that a single step may be passed through it.
     acts_per_step = True
 
-    def __init__(self, target: float = 0.1, strength: float = 1.0, **kwargs: Any):
+    def __init__(
+        self, target: float = 0.1, strength: float = 1.0, penalty: str = "squared", **kwargs: Any
+    ):
         super().__init__(**kwargs)
+        self.penalty = arguments.one_of("penalty", penalty, ("squared", "kl"))
         self.supports_masking = True
         self.target = arguments.number("target", target, at_least=0, at_most=1)
         self.strength = arguments.number("strength", strength, at_least=0)
@@ -116,8 +125,18 @@ class FiringRateRegularizer(keras.Layer):
                 count = ops.maximum(ops.sum(valid), 1.0) * spikes.shape[-1]
                 rate = ops.sum(spikes * valid) / count
             switch = ops.convert_to_tensor(self.switch)
-            self.add_loss(switch * self.strength * ops.square(rate - self.target))
+            self.add_loss(switch * self.strength * self._distance(rate))
         return inputs
+
+    def _distance(self, rate: Tensor) -> Tensor:
+        if self.penalty == "squared":
+            return ops.square(rate - self.target)
+        distance = ops.zeros_like(rate)
+        for wanted, found in ((self.target, rate), (1.0 - self.target, 1.0 - rate)):
+            if wanted > 0:
+                # Of a silent layer the logarithm is large, but a number.
+                distance = distance + wanted * ops.log(wanted / ops.maximum(found, _SMALLEST_RATE))
+        return distance
 
     @property
     def _penalty_dtype(self) -> str:
@@ -125,4 +144,9 @@ class FiringRateRegularizer(keras.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor."""
-        return {**super().get_config(), "target": self.target, "strength": self.strength}
+        return {
+            **super().get_config(),
+            "target": self.target,
+            "strength": self.strength,
+            "penalty": self.penalty,
+        }

@@ -256,6 +256,30 @@ def get(identifier: Any) -> Surrogate:
     )
 
 
+@keras.saving.register_keras_serializable(package="keras_lsc")
+def straight_through(u: Tensor) -> Tensor:
+    """The primitive of the straight-through estimator: spikes differentiate as their distance u.
+
+    The derivative is 1 at any distance, so it has no area and no dampening. The transition in time
+    of a layer with a subtractive reset is then alpha - theta on the diagonal, plus the transposed
+    recurrent weights, at all states, whether neurons fire or not: the radius knows nothing of the
+    data, and is that of this one matrix. A multiplicative reset adds the voltage to it.
+
+    Args:
+        u: distance to the threshold.
+
+    Returns:
+        u itself.
+
+    Source: Bengio, Leonard and Courville, arXiv 1308.3432, section 4.
+
+    Example:
+        >>> float(get(straight_through).derivative(ops.convert_to_tensor(5.0)))
+        1.0
+    """
+    return ops.convert_to_tensor(u)
+
+
 def table() -> str:
     r"""Returns a Markdown table of the shapes: formula, height, and what is left far from 0.
 

@@ -19,8 +19,12 @@ _SEQUENCES = 64
 _FIRST_STEP, _LARGEST_STEP, _HALVINGS = 0.05, 1000.0, 10
 
 
-def init_firing_rates(transition_map: TransitionMap, rows: list[np.ndarray]) -> None:
+def init_firing_rates(
+    transition_map: TransitionMap, rows: list[np.ndarray], wanted: float | None = None
+) -> None:
     """Gives silent and saturated layers a firing rate of 0.1, in place, by their biases alone.
+
+    Or every layer the one that is wanted.
 
     The radii of a silent layer are those of the tail of its surrogate, and scales that are trained
     to please them make noise of the first spikes. A constant current, the same for all neurons,
@@ -30,6 +34,7 @@ def init_firing_rates(transition_map: TransitionMap, rows: list[np.ndarray]) -> 
     Args:
         transition_map: Transitions of the model.
         rows: sequences, one array an input.
+        wanted: firing rate of all layers; without it 0.1 of those that are silent or saturated.
 
     Source: arXiv 2202.00282 (the first firing rate is set by fitting the bias current alone).
     """
@@ -49,11 +54,15 @@ def init_firing_rates(transition_map: TransitionMap, rows: list[np.ndarray]) -> 
             if is_bias(variable) and id(variable) not in frozen
         ]
         if biases:
-            _init_rate(biases, rates, few, columns)
+            _init_rate(biases, rates, few, columns, wanted)
 
 
 def _init_rate(
-    biases: list[Any], rates: keras.Model, rows: list[np.ndarray], columns: list[int]
+    biases: list[Any],
+    rates: keras.Model,
+    rows: list[np.ndarray],
+    columns: list[int],
+    wanted: float | None,
 ) -> None:
     first = [np.array(ops.convert_to_numpy(bias)) for bias in biases]
 
@@ -67,11 +76,12 @@ def _init_rate(
         return float((found * weights).sum() / max(weights.sum(), 1.0))
 
     start = rate_with(0.0)
-    if RATES[0] <= start <= RATES[1]:
+    if wanted is None and RATES[0] <= start <= RATES[1]:
         return
-    sign = 1.0 if start < RATES[0] else -1.0
+    wanted = _WANTED if wanted is None else wanted
+    sign = 1.0 if start < wanted else -1.0
     far = _FIRST_STEP
-    while sign * (rate_with(sign * far) - _WANTED) < 0.0:
+    while sign * (rate_with(sign * far) - wanted) < 0.0:
         far *= 2.0
         if far > _LARGEST_STEP:
             rate_with(0.0)
@@ -79,7 +89,7 @@ def _init_rate(
     near = 0.0 if far == _FIRST_STEP else far / 2.0
     for _ in range(_HALVINGS):
         middle = (near + far) / 2.0
-        if sign * (rate_with(sign * middle) - _WANTED) < 0.0:
+        if sign * (rate_with(sign * middle) - wanted) < 0.0:
             near = middle
         else:
             far = middle
