@@ -1,6 +1,6 @@
 """keras_lsc: recurrent networks whose gradients neither explode nor vanish, in Keras 3."""
 
-from keras_lsc import callbacks, comparison, datasets, layers, plot, stability, zoo
+from keras_lsc import callbacks, comparison, convert, datasets, layers, plot, stability, zoo
 from keras_lsc.diagnosis import Diagnosis, diagnose
 from keras_lsc.flossing import NotFlossedError
 from keras_lsc.levelling import NotLevelledError
@@ -31,6 +31,7 @@ __all__ = [
     "best_start",
     "callbacks",
     "comparison",
+    "convert",
     "datasets",
     "diagnose",
     "eigenvalues",
