@@ -1,7 +1,19 @@
 """keras_lsc: recurrent networks whose gradients neither explode nor vanish, in Keras 3."""
 
-from keras_lsc import callbacks, comparison, convert, datasets, layers, plot, stability, zoo
+from keras_lsc import (
+    callbacks,
+    comparison,
+    convert,
+    datasets,
+    layers,
+    plot,
+    spiking,
+    stability,
+    zoo,
+)
+from keras_lsc.citing import cite
 from keras_lsc.diagnosis import Diagnosis, diagnose
+from keras_lsc.exporting import export
 from keras_lsc.flossing import NotFlossedError
 from keras_lsc.levelling import NotLevelledError
 from keras_lsc.pretrainer import LSCPretrainer
@@ -30,17 +42,20 @@ __all__ = [
     "__version__",
     "best_start",
     "callbacks",
+    "cite",
     "comparison",
     "convert",
     "datasets",
     "diagnose",
     "eigenvalues",
+    "export",
     "gradient_energies",
     "gradient_grid",
     "layers",
     "lyapunov",
     "measure",
     "plot",
+    "spiking",
     "stability",
     "stabilize",
     "zoo",

@@ -21,11 +21,12 @@ ROOMS = (
     "layers datasets",
     "convert",
     "stability",
+    "exporting spiking",
     "pretrainer",
     "levelling flossing",
     "diagnosis",
     "callbacks",
-    "stabilization",
+    "stabilization citing",
     "race",
     "zoo",
     "comparison",
@@ -97,7 +98,7 @@ def test_the_map_names_every_room_and_what_is_in_it():
     for path in PACKAGE.iterdir():
         if path.suffix == ".py" or (path / "__init__.py").exists():
             assert path.name in named, path
-    places = ("keras_lsc", "keras_lsc_command", "fuzz", "benchmarks", "colab", "docs")
+    places = ("keras_lsc", "keras_lsc_command", "fuzz", "benchmarks", "colab", "docs", "release")
     every = {path.name for place in places for path in (ROOT / place).rglob("*.py")}
     assert not {name for name in named if name.endswith(".py")} - every
 
@@ -112,6 +113,7 @@ def test_the_map_names_every_room_and_what_is_in_it():
         keras_lsc.datasets,
         keras_lsc.layers,
         keras_lsc.plot,
+        keras_lsc.spiking,
         keras_lsc.zoo,
     ],
     ids=lambda module: module.__name__,

@@ -137,9 +137,14 @@ def is_exporting() -> bool:
     return False
 
 
+def open_size() -> Any:
+    """Returns what stands for a size that is left open in a graph that is exported."""
+    return None
+
+
 def static_length(x: Tensor) -> int | None:
-    """Returns the size of the first axis as a graph is made for it."""
-    return x.shape[0]
+    """Returns the size of the first axis as a graph is made for it; None for a symbol."""
+    return x.shape[0] if isinstance(x.shape[0], int) else None
 
 
 def first_non_finite_operation(function: Callable[[], Any]) -> str | None:

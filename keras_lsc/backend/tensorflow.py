@@ -156,6 +156,11 @@ def is_exporting() -> bool:
     return False
 
 
+def open_size() -> Any:
+    """Returns what stands for a size that is left open in a graph that is exported."""
+    return None
+
+
 def static_length(x: Tensor) -> int | None:
     """Returns the size of the first axis as a graph is made for it; None where it is open."""
     return x.shape[0]

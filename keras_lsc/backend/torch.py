@@ -156,6 +156,11 @@ def is_exporting() -> bool:
     return torch.onnx.is_in_onnx_export() or torch.compiler.is_exporting()
 
 
+def open_size() -> Any:
+    """Returns what stands for a size that is left open in a graph that is exported."""
+    return torch.export.Dim.DYNAMIC
+
+
 def static_length(x: Tensor) -> int:
     """Returns the size of the first axis as a graph is made for it."""
     if not torch.onnx.is_in_onnx_export():
