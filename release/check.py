@@ -27,7 +27,10 @@ OUT = ROOT / "build" / "release"
 TRIALS = ROOT / "release" / "trials.py"
 # Far from one another in what they need, so each group has an environment of its own.
 TOOLS = {"build": ["build", "twine", "cyclonedx-bom"], "cff": ["cffconvert>=2"]}
+# In builds for the CPU.
 PACKAGES = {"tensorflow": "tensorflow-cpu"}
+# What the package index takes of one file without being asked, in bytes.
+LARGEST = 100e6
 
 
 class NotReadyError(Exception):
@@ -98,6 +101,11 @@ def contents(wheel: Path, sdist: Path) -> str:
         raise NotReadyError(f"The wheel installs {', '.join(sorted(strange))} beside the package.")
     if "License-Expression: Apache-2.0" not in text:
         raise NotReadyError("The metadata of the wheel name no licence.")
+    large = [path.name for path in (wheel, sdist) if path.stat().st_size > LARGEST]
+    if large:
+        raise NotReadyError(
+            f"{', '.join(large)}: the package index takes files up to {LARGEST / 1e6:.0f} MB."
+        )
     sizes = [f"{path.suffix} of {path.stat().st_size / 1e6:.1f} MB" for path in (wheel, sdist)]
     return f"{len(names)} files, {' and '.join(sizes)}"
 

@@ -151,6 +151,27 @@ def test_snntorch_computes_the_same_spikes_of_the_same_graph(recurrent, rng, x):
     np.testing.assert_array_equal(torch.stack(spikes, dim=1).numpy(), expected)
 
 
+def test_norse_computes_the_same_spikes_of_a_graph_with_resistances_of_1(x):
+    norse = pytest.importorskip("norse.torch", reason="norse is not installed")
+    import torch
+
+    model, dt = keras.Sequential([keras.Input((STEPS, FEATURES)), spiking(False, tau=6.0)]), 1e-3
+    graph = to_nir(model, dt=dt)
+    product, neurons = (graph.nodes[name] for name in list(graph.nodes)[1:3])
+    # It leaves resistances out: so they become a part of the weights, which changes no equation.
+    r, neurons.r = neurons.r, np.ones_like(neurons.r)
+    product.weight, product.bias = product.weight * r[:, None], product.bias * r
+    peer = norse.from_nir(nir.NIRGraph.from_list(product, neurons), dt=dt).to("cpu")
+    state, spikes = None, []
+    with torch.no_grad():
+        for t in range(STEPS):
+            output, state = peer(torch.as_tensor(x[:, t], device="cpu"), state)
+            spikes.append(output)
+    expected = to_numpy(model(x))
+    np.testing.assert_array_equal(torch.stack(spikes, dim=1).numpy(), expected)
+    np.testing.assert_array_equal(to_numpy(from_nir(graph, dt=dt)(x)), expected)
+
+
 def test_what_the_format_cannot_say_is_refused():
     def sequence(*made):
         return keras.Sequential([keras.Input((STEPS, FEATURES)), *made])
