@@ -56,18 +56,19 @@ def of_saved_model(path: Path) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def of_litert(path: Path) -> Callable[[np.ndarray], np.ndarray]:
-    """Runs a file of TFLite, with those operations of TensorFlow that it names."""
+    """Runs a file of TFLite, which takes one sequence at a time."""
     import tensorflow as tf
 
     interpreter = tf.lite.Interpreter(model_path=str(path))
+    interpreter.allocate_tensors()
 
     def run(x: np.ndarray) -> np.ndarray:
-        given = interpreter.get_input_details()[0]["index"]
-        interpreter.resize_tensor_input(given, x.shape)
-        interpreter.allocate_tensors()
-        interpreter.set_tensor(given, x)
-        interpreter.invoke()
-        return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+        outputs = []
+        for row in x:
+            interpreter.set_tensor(interpreter.get_input_details()[0]["index"], row[None])
+            interpreter.invoke()
+            outputs.append(interpreter.get_tensor(interpreter.get_output_details()[0]["index"])[0])
+        return np.stack(outputs)
 
     return run
 

@@ -580,7 +580,8 @@ def exports() -> str:
     note = (
         "Largest difference from the outputs of Keras on zeros, rows of digits and random inputs, "
         "in batches of three sizes, of layers in float32 that `keras_lsc.export` wrote, run by "
-        f"onnxruntime, TensorFlow and torch ({', '.join(versions)}). Spikes of `LIF` and `ALIF` "
+        f"onnxruntime, TensorFlow and torch ({', '.join(versions)}); TFLite takes one sequence "
+        "at a time. Spikes of `LIF` and `ALIF` "
         "are exactly 0 or 1. Where it says no, the exporter raises or the runtime refuses the "
         "file; what has no column, the backend does not write. Command: `KERAS_BACKEND=torch "
         "python benchmarks/exports.py`, and so for each."

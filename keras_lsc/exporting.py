@@ -31,15 +31,16 @@ def export(
     """Writes a model for inference without Keras: ONNX, SavedModel, TFLite or torch.export.
 
     It is `model.export` of Keras, but the model need not have been called, no signature need be
-    given, and the batch stays open.
+    given, and the batch stays open. A file of TFLite takes one sequence at a time, and needs no
+    operations but those that every runtime has.
 
     Args:
         model: a Functional or Sequential `keras.Model`, in float32.
         path: the file, which ends in .onnx, .tflite or .pt2, or the folder of a SavedModel.
         format: "onnx", "tf_saved_model", "litert" (TFLite) or "torch". TensorFlow writes the first
             three, torch the first and the last, JAX a SavedModel (where TensorFlow is installed).
-        steps: length of the sequences, where the model leaves it open. A graph of torch is of one
-            length; others stay open without it.
+        steps: length of the sequences, where the model leaves it open. A graph of torch, and one of
+            TFLite, is of one length; others stay open without it.
 
     Returns:
         The path.
@@ -64,26 +65,22 @@ def export(
     path = Path(path)
     if path.suffix != _SUFFIXES.get(format, path.suffix):
         raise ValueError(f"A file of {format!r} ends in {_SUFFIXES[format]}, got {path.name!r}.")
-    signature = _signature(model, steps)
+    signature = _signature(model, steps, batch=1 if format == "litert" else None)
     flat = keras.tree.flatten(signature)
-    if backend == "torch" and any(None in spec.shape[1:] for spec in flat):
+    is_of_one_length = backend == "torch" or format == "litert"
+    if is_of_one_length and any(None in spec.shape[1:] for spec in flat):
         raise ValueError(
-            f"A graph of torch is of one length, and {model.name!r} takes sequences of any: "
-            f"{[spec.shape for spec in flat]}. Give steps=."
+            f"A graph of {backend} in the format {format!r} is of one length, and {model.name!r} "
+            f"takes sequences of any: {[spec.shape for spec in flat]}. Give steps=."
         )
     _call_once(model, signature)
-    options: dict[str, Any] = {"verbose": False}
-    if format == "torch":
-        # Of one argument, which may be a nest.
-        options["dynamic_shapes"] = [
-            (keras.tree.map_structure(lambda _: {0: primitives.open_size()}, signature),)
-        ]
-    model.export(str(path), format=format, input_signature=[signature], **options)
+    options = primitives.export_options(format, signature)
+    model.export(str(path), format=format, verbose=False, input_signature=[signature], **options)
     return path
 
 
-def _signature(model: Any, steps: int | None) -> Any:
-    """What the model takes, its batch open, in the nest in which it takes it."""
+def _signature(model: Any, steps: int | None, batch: int | None) -> Any:
+    """What the model takes, its batch open or of a size, in the nest in which it takes it."""
     if not isinstance(model, keras.Model) or not hasattr(model, "inputs"):
         raise ValueError(
             "A Functional or Sequential keras.Model is exported, whose inputs are known; got "
@@ -101,10 +98,12 @@ def _signature(model: Any, steps: int | None) -> Any:
         steps = arguments.positive_integer("steps", steps)
 
     def spec(symbolic: Any) -> Any:
-        batch, *sizes = symbolic.shape
+        given, *sizes = symbolic.shape
         if len(sizes) > 1 and sizes[0] is None:
             sizes[0] = steps
-        return keras.InputSpec(shape=(batch, *sizes), dtype=symbolic.dtype, name=symbolic.name)
+        return keras.InputSpec(
+            shape=(batch or given, *sizes), dtype=symbolic.dtype, name=symbolic.name
+        )
 
     return keras.tree.map_structure(spec, input_structure(model))
 

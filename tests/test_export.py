@@ -125,6 +125,25 @@ def test_saved_model_of_any_batch_and_length(name, rng, tmp_path):
         )
 
 
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="a format that TensorFlow alone writes here")
+@pytest.mark.parametrize("name", ["lif", "gru"])
+def test_tflite_of_one_sequence(name, rng, tmp_path):
+    import tensorflow as tf
+
+    layer = {**SPIKING, **GRADED}[name]()
+    model = keras.Sequential([keras.Input((None, FEATURES)), layer])
+    with pytest.raises(ValueError, match="Give steps="):
+        export(model, tmp_path / "model.tflite", format="litert")
+    path = export(model, tmp_path / "model.tflite", format="litert", steps=7)
+    interpreter = tf.lite.Interpreter(model_path=str(path))
+    interpreter.allocate_tensors()
+    x = (2 * rng.standard_normal((1, 7, FEATURES))).astype("float32")
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], x)
+    interpreter.invoke()
+    found = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+    np.testing.assert_allclose(found, to_numpy(model(x)), atol=1e-5)
+
+
 def test_what_cannot_be_exported_is_told_before_anything_is_written(tmp_path):
     model = keras.Sequential([keras.Input((None, FEATURES)), layers.LIF(2)])
     known = {"jax": "tf_saved_model", "tensorflow": "onnx", "torch": "onnx"}[BACKEND]

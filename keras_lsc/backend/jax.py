@@ -137,9 +137,10 @@ def is_exporting() -> bool:
     return False
 
 
-def open_size() -> Any:
-    """Returns what stands for a size that is left open in a graph that is exported."""
-    return None
+def export_options(kind: str, signature: Any) -> dict[str, Any]:
+    """Returns what `export` of a model has to be told besides, for a format and its inputs."""
+    del kind, signature
+    return {}
 
 
 def static_length(x: Tensor) -> int | None:

@@ -156,9 +156,13 @@ def is_exporting() -> bool:
     return False
 
 
-def open_size() -> Any:
-    """Returns what stands for a size that is left open in a graph that is exported."""
-    return None
+def export_options(kind: str, signature: Any) -> dict[str, Any]:
+    """Returns what `export` of a model has to be told besides, for a format and its inputs."""
+    del signature
+    if kind != "litert":
+        return {}
+    # Without those of TensorFlow itself, which not every runtime has.
+    return {"target_spec": {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]}}
 
 
 def static_length(x: Tensor) -> int | None:

@@ -156,9 +156,13 @@ def is_exporting() -> bool:
     return torch.onnx.is_in_onnx_export() or torch.compiler.is_exporting()
 
 
-def open_size() -> Any:
-    """Returns what stands for a size that is left open in a graph that is exported."""
-    return torch.export.Dim.DYNAMIC
+def export_options(kind: str, signature: Any) -> dict[str, Any]:
+    """Returns what `export` of a model has to be told besides, for a format and its inputs."""
+    if kind != "torch":
+        return {}
+    # Of one argument, which may be a nest; an error where the batch cannot be left open.
+    batch = {0: torch.export.Dim.DYNAMIC}
+    return {"dynamic_shapes": [(keras.tree.map_structure(lambda _: batch, signature),)]}
 
 
 def static_length(x: Tensor) -> int:

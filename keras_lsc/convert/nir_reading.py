@@ -82,13 +82,12 @@ def _path(nir: Any, nodes: dict[str, Any], edges: set[Any]) -> list[tuple[str, A
     after: dict[str, list[str]] = {name: [] for name in nodes}
     for a, b in sorted(edges):
         after[a].append(b)
-    (name,) = [
-        name
-        for name, node in nodes.items()
-        if isinstance(node, nir.Input) and not any(b == name for _, b in edges)
-    ] or [""]
-    if not name:
-        raise ValueError("The graph has no node Input to begin with.")
+    into = {b for _, b in edges}
+    first = [name for name, node in nodes.items() if isinstance(node, nir.Input)]
+    first = [name for name in first if name not in into]
+    if len(first) != 1:
+        raise ValueError(f"The graph begins with {len(first)} nodes Input; one is expected.")
+    (name,) = first
     path, seen = [], set()
     while True:
         seen.add(name)
