@@ -37,18 +37,18 @@ def main() -> None:
     for name in verified:
         result = keras_lsc.zoo.verify(name)
         assert result.passed, str(result)
-    x, y = keras_lsc.datasets.load("digits", limit=128)
+    x, _ = keras_lsc.datasets.load("digits")
     model = keras.Sequential(
         [
             keras.Input((8, 8)),
-            *(keras.layers.GRU(8, return_sequences=True) for _ in range(3)),
-            keras.layers.GRU(8),
+            *(keras.layers.GRU(16, return_sequences=True) for _ in range(3)),
+            keras.layers.GRU(16),
             keras.layers.Dense(10, activation="softmax"),
         ]
     )
     radii = keras_lsc.measure(model, x, samples=8).time
     keras_lsc.stabilize(model, x, method="level", verbose=0)
-    diagnosis = keras_lsc.diagnose(model, x, y)
+    diagnosis = keras_lsc.diagnose(model, x)
     scope: dict[str, object] = {"__name__": "__main__"}
     for block in re.findall(r"^```python\n(.*?)^```$", readme, flags=re.MULTILINE | re.DOTALL):
         exec(compile(block, "README.md", "exec"), scope)
