@@ -42,7 +42,7 @@ QUICK_TO_COMPILE := XLA_FLAGS="$$XLA_FLAGS --xla_backend_optimization_level=0 \
 PYTEST := $(if $(filter-out 1,$(JOBS)),$(ONE_THREAD)) $(TEST)/bin/python -m pytest --durations=20 --durations-min=5 \
 	$(if $(filter-out 1,$(JOBS)),--numprocesses=$(JOBS) --dist=worksteal)
 
-.PHONY: help demo install test oldest lint typecheck grid zoo fuzz bench layers compare notebooks docs docs-check experiments report test-experiments clean $(BACKENDS:%=pytest-%) $(BACKENDS:%=oldest-%)
+.PHONY: help demo install test oldest lint typecheck grid zoo fuzz bench layers compare notebooks docs docs-check experiments report test-experiments release-check clean $(BACKENDS:%=pytest-%) $(BACKENDS:%=oldest-%)
 
 help:
 	@echo "make demo       install with JAX into $(DEMO) and run the demonstration"
@@ -61,6 +61,8 @@ help:
 	@echo "                EXPERIMENTS=\"recurrent targets\" BUDGET=0.5 WORKERS=2"
 	@echo "make report     the report of the experiments from the stored runs"
 	@echo "make notebooks  run the notebooks on JAX and store what they show"
+	@echo "make release-check  whether the commit could be released: two equal builds, and the wheel"
+	@echo "                offline in an empty environment with JAX; TRY=\"--backend torch --keras 3.14.0\""
 	@echo "make docs       build the handbook into build/site;  make docs-check  try it in Chromium"
 	@echo "make clean      remove the environments and what was built"
 
@@ -199,6 +201,10 @@ docs: $(DOCS)/installed
 docs-check: docs
 	$(DOCS)/bin/python -m pip install --quiet "playwright>=1.40"
 	$(DOCS)/bin/python docs/check_site.py
+
+# Builds the commit, not the files beside it. Needs the package index; the trial itself is offline.
+release-check:
+	$(PYTHON) release/check.py $(TRY)
 
 clean:
 	rm -rf $(DEMO) $(TEST) $(DOCS) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -615,6 +615,51 @@ def calls(one: dict[str, Any]) -> int:
     return min(row[step]["calls"] for row in ran for step in ("training", "pretraining"))
 
 
+WRITTEN = {
+    "onnx": "ONNX",
+    "tf_saved_model": "SavedModel",
+    "litert": "TFLite",
+    "torch": "torch.export",
+}
+
+
+def exports() -> str:
+    """Which layer goes into which format from which backend."""
+    columns: dict[str, dict[str, str]] = {}
+    versions = []
+    for backend, name in BACKENDS.items():
+        path = RESULTS / f"exports_{backend}.json"
+        if not path.exists():
+            continue
+        result = json.loads(path.read_text())
+        versions.append(f"{name} {result['environment']['backend_version']}")
+        for row in result["rows"]:
+            column = columns.setdefault(f"{WRITTEN[row['format']]}, {name}", {})
+            column[row["layer"]] = exported(row)
+    names = list(dict.fromkeys(layer for column in columns.values() for layer in column))
+    body = [
+        [f"`{layer}`", *(column.get(layer, "") for column in columns.values())] for layer in names
+    ]
+    note = (
+        "Largest difference from the outputs of Keras on zeros, rows of digits and random inputs, "
+        "in batches of three sizes, of layers in float32 that `keras_lsc.export` wrote, run by "
+        f"onnxruntime, TensorFlow and torch ({', '.join(versions)}); TFLite takes one sequence "
+        "at a time. Spikes of `LIF` and `ALIF` "
+        "are exactly 0 or 1. Where it says no, the exporter raises or the runtime refuses the "
+        "file; what has no column, the backend does not write. Command: `KERAS_BACKEND=torch "
+        "python benchmarks/exports.py`, and so for each."
+    )
+    return f"{table(['layer', *columns], body)}\n\n{note}"
+
+
+def exported(row: dict[str, Any]) -> str:
+    """How far a layer is off in a format, or that it does not run."""
+    if "failed" in row or not row.get("only_0_or_1", True):
+        return "no"
+    largest = max(row["differences"].values())
+    return f"{largest:.0e}" if largest else "0"
+
+
 def main() -> None:
     """Writes the page, or says that it is out of date."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -641,6 +686,7 @@ def results() -> str:
         "Levelling beside training and pre-training": levelling(),
         "Which networks get level?": levelled_grid(),
         "Accuracy of the two starts": accuracy(),
+        "Which layer goes into which format?": exports(),
         "Loading data": loader(),
         "Every number true": truth(),
     }

@@ -3,15 +3,19 @@
 from keras_lsc import (
     callbacks,
     comparison,
+    convert,
     datasets,
     layers,
     methods,
     optimizers,
     plot,
+    spiking,
     stability,
     zoo,
 )
+from keras_lsc.citing import cite
 from keras_lsc.diagnosis import Diagnosis, diagnose
+from keras_lsc.exporting import export
 from keras_lsc.flossing import NotFlossedError
 from keras_lsc.levelling import NotLevelledError
 from keras_lsc.pretrainer import LSCPretrainer
@@ -40,10 +44,13 @@ __all__ = [
     "__version__",
     "best_start",
     "callbacks",
+    "cite",
     "comparison",
+    "convert",
     "datasets",
     "diagnose",
     "eigenvalues",
+    "export",
     "gradient_energies",
     "gradient_grid",
     "layers",
@@ -52,6 +59,7 @@ __all__ = [
     "methods",
     "optimizers",
     "plot",
+    "spiking",
     "stability",
     "stabilize",
     "zoo",

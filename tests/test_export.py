@@ -5,16 +5,10 @@ import numpy as np
 import pytest
 from harness import to_numpy
 
-from keras_lsc import layers
+from keras_lsc import export, layers
 
-onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
-if keras.backend.backend() == "tensorflow":
-    pytest.importorskip("tf2onnx", reason="tf2onnx is not installed")
-if keras.backend.backend() == "torch":
-    pytest.importorskip("onnxscript", reason="onnxscript is not installed")
-pytestmark = pytest.mark.skipif(
-    keras.backend.backend() == "jax", reason="Keras exports JAX models by another converter"
-)
+BACKEND = keras.backend.backend()
+to_onnx = pytest.mark.skipif(BACKEND == "jax", reason="JAX writes no ONNX here")
 
 FEATURES, STEPS = 4, 20
 
@@ -37,6 +31,9 @@ SPIKING = {
     "stepped": lambda: keras.layers.RNN(layers.LIFCell(5), return_sequences=True),
 }
 GRADED = {
+    "lstm": lambda: keras.layers.LSTM(5, return_sequences=True),
+    "gru": lambda: keras.layers.GRU(5),
+    "simple": lambda: keras.layers.SimpleRNN(5, return_sequences=True),
     "voltage": lambda: layers.LIF(5, output="voltage"),
     "readout": lambda: layers.LeakyReadout(5, return_sequences=True),
     "lru": lambda: layers.LRU(5, state_units=7, seed=1, return_sequences=True),
@@ -44,16 +41,20 @@ GRADED = {
 }
 
 
+def onnxruntime():
+    """What runs ONNX, where the backend's writer is installed too."""
+    writer = {"tensorflow": "tf2onnx", "torch": "onnxscript"}[BACKEND]
+    pytest.importorskip(writer, reason=f"{writer} is not installed")
+    return pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+
+
 def check(layer, rng, tmp_path, masked=False):
     before = [keras.layers.Masking()] if masked else []
     model = keras.Sequential([keras.Input((STEPS, FEATURES)), *before, layer])
     model.save(tmp_path / "model.keras")
-    # Fresh from its file, never called: the signature is then to be said.
+    # Fresh from its file, never called.
     model = keras.models.load_model(tmp_path / "model.keras")
-    signature = [keras.InputSpec(shape=(None, STEPS, FEATURES), dtype="float32", name="x")]
-    path = str(tmp_path / "model.onnx")
-    model.export(path, format="onnx", verbose=False, input_signature=signature)
-    session = onnxruntime.InferenceSession(path)
+    session = onnxruntime().InferenceSession(str(export(model, tmp_path / "model.onnx")))
     counts = rng.integers(0, 3, (3, STEPS, FEATURES))
     counts[:, 12:] = 0
     for x in (
@@ -68,6 +69,7 @@ def check(layer, rng, tmp_path, masked=False):
         yield found
 
 
+@to_onnx
 @pytest.mark.parametrize("name", SPIKING)
 def test_spikes_in_onnx_are_those_of_the_layer(name, rng, tmp_path):
     rates = []
@@ -77,11 +79,13 @@ def test_spikes_in_onnx_are_those_of_the_layer(name, rng, tmp_path):
     assert max(rates) > 0.05
 
 
+@to_onnx
 @pytest.mark.parametrize("name", GRADED)
 def test_outputs_in_onnx_are_those_of_the_layer(name, rng, tmp_path):
     assert max(np.abs(outputs).max() for outputs in check(GRADED[name](), rng, tmp_path)) > 0.1
 
 
+@to_onnx
 @pytest.mark.parametrize("name", ["lif", "readout"])
 def test_masked_steps_in_onnx_repeat_the_output_before_them(name, rng, tmp_path):
     make = {**SPIKING, **GRADED}[name]
@@ -89,17 +93,72 @@ def test_masked_steps_in_onnx_repeat_the_output_before_them(name, rng, tmp_path)
     np.testing.assert_array_equal(outputs[:, 12:], np.repeat(outputs[:, 11:12], STEPS - 12, axis=1))
 
 
-@pytest.mark.skipif(keras.backend.backend() != "torch", reason="a format of torch's own")
-@pytest.mark.parametrize("name", ["lif", "block"])
+@pytest.mark.skipif(BACKEND != "torch", reason="a format of torch's own")
+@pytest.mark.parametrize("name", ["lif", "readout"])
 def test_torch_export(name, rng, tmp_path):
     import torch
 
     layer = {**SPIKING, **GRADED}[name]()
     model = keras.Sequential([keras.Input((STEPS, FEATURES)), layer])
-    x = (2 * rng.standard_normal((2, STEPS, FEATURES))).astype("float32")
-    expected = to_numpy(model(x))
-    path = str(tmp_path / "model.pt2")
-    signature = [keras.InputSpec(shape=x.shape, dtype="float32", name="x")]
-    model.export(path, format="torch", verbose=False, input_signature=signature)
-    found = torch.export.load(path).module()(torch.as_tensor(x))
-    np.testing.assert_allclose(found.detach().cpu().numpy(), expected, atol=1e-5)
+    path = export(model, tmp_path / "model.pt2", format="torch")
+    module = torch.export.load(str(path)).module()
+    for batch in (1, 3):
+        x = (2 * rng.standard_normal((batch, STEPS, FEATURES))).astype("float32")
+        found = module(torch.as_tensor(x)).detach().cpu().numpy()
+        np.testing.assert_allclose(found, to_numpy(model(x)), atol=1e-5)
+
+
+@pytest.mark.skipif(
+    BACKEND == "torch", reason="a format of TensorFlow's, which torch does not write"
+)
+@pytest.mark.parametrize("name", ["alif-1", "gru", "readout"])
+def test_saved_model_of_any_batch_and_length(name, rng, tmp_path):
+    tf = pytest.importorskip("tensorflow", reason="tensorflow is not installed")
+    layer = {**SPIKING, **GRADED}[name]()
+    model = keras.Sequential([keras.Input((None, FEATURES)), layer])
+    export(model, tmp_path / "model", format="tf_saved_model")
+    loaded = tf.saved_model.load(str(tmp_path / "model"))
+    for shape in ((1, 7, FEATURES), (3, STEPS, FEATURES)):
+        x = (2 * rng.standard_normal(shape)).astype("float32")
+        np.testing.assert_allclose(
+            np.asarray(loaded.serve(tf.constant(x))), to_numpy(model(x)), atol=1e-5
+        )
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="a format that TensorFlow alone writes here")
+@pytest.mark.parametrize("name", ["lif", "gru"])
+def test_tflite_of_one_sequence(name, rng, tmp_path):
+    import tensorflow as tf
+
+    layer = {**SPIKING, **GRADED}[name]()
+    model = keras.Sequential([keras.Input((None, FEATURES)), layer])
+    with pytest.raises(ValueError, match="Give steps="):
+        export(model, tmp_path / "model.tflite", format="litert")
+    path = export(model, tmp_path / "model.tflite", format="litert", steps=7)
+    interpreter = tf.lite.Interpreter(model_path=str(path))
+    interpreter.allocate_tensors()
+    x = (2 * rng.standard_normal((1, 7, FEATURES))).astype("float32")
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], x)
+    interpreter.invoke()
+    found = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+    np.testing.assert_allclose(found, to_numpy(model(x)), atol=1e-5)
+
+
+def test_what_cannot_be_exported_is_told_before_anything_is_written(tmp_path):
+    model = keras.Sequential([keras.Input((None, FEATURES)), layers.LIF(2)])
+    known = {"jax": "tf_saved_model", "tensorflow": "onnx", "torch": "onnx"}[BACKEND]
+    other = {"jax": "onnx", "tensorflow": "torch", "torch": "tf_saved_model"}[BACKEND]
+    with pytest.raises(ValueError, match=r"format must be one of .* writes\. Load the model on"):
+        export(model, tmp_path / "model.onnx", format=other)
+    with pytest.raises(ValueError, match="Give it a keras"):
+        export(layers.LIF(2), tmp_path / "model.onnx", format=known)
+    half = keras.Sequential([keras.Input((5, FEATURES)), layers.LIF(2, dtype="mixed_bfloat16")])
+    with pytest.raises(ValueError, match="mixed_bfloat16"):
+        export(half, tmp_path / "model.onnx", format=known)
+    if BACKEND != "jax":
+        with pytest.raises(ValueError, match=r"ends in \.onnx"):
+            export(model, tmp_path / "model.h5")
+    if BACKEND == "torch":
+        with pytest.raises(ValueError, match="Give steps="):
+            export(model, tmp_path / "model.onnx")
+    assert not list(tmp_path.iterdir())

@@ -147,9 +147,15 @@ def loops_are_slow() -> bool:
     return jax.default_backend() != "cpu"
 
 
+def export_options(kind: str, signature: Any) -> dict[str, Any]:
+    """Returns what `export` of a model has to be told besides, for a format and its inputs."""
+    del kind, signature
+    return {}
+
+
 def static_length(x: Tensor) -> int | None:
-    """Returns the size of the first axis as a graph is made for it."""
-    return x.shape[0]
+    """Returns the size of the first axis as a graph is made for it; None for a symbol."""
+    return x.shape[0] if isinstance(x.shape[0], int) else None
 
 
 def first_non_finite_operation(function: Callable[[], Any]) -> str | None:

@@ -166,6 +166,15 @@ def loops_are_slow() -> bool:
     return True
 
 
+def export_options(kind: str, signature: Any) -> dict[str, Any]:
+    """Returns what `export` of a model has to be told besides, for a format and its inputs."""
+    del signature
+    if kind != "litert":
+        return {}
+    # Without those of TensorFlow itself, which not every runtime has.
+    return {"target_spec": {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]}}
+
+
 def static_length(x: Tensor) -> int | None:
     """Returns the size of the first axis as a graph is made for it; None where it is open."""
     return x.shape[0]

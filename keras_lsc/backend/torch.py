@@ -166,6 +166,15 @@ def loops_are_slow() -> bool:
     return True
 
 
+def export_options(kind: str, signature: Any) -> dict[str, Any]:
+    """Returns what `export` of a model has to be told besides, for a format and its inputs."""
+    if kind != "torch":
+        return {}
+    # Of one argument, which may be a nest; an error where the batch cannot be left open.
+    batch = {0: torch.export.Dim.DYNAMIC}
+    return {"dynamic_shapes": [(keras.tree.map_structure(lambda _: batch, signature),)]}
+
+
 def static_length(x: Tensor) -> int:
     """Returns the size of the first axis as a graph is made for it."""
     if not torch.onnx.is_in_onnx_export():

@@ -127,8 +127,8 @@ def _scan(a: Number, b: Number, start: Number | None, reverse: bool) -> Number:
 
 
 def _is_wide(b: Tensor) -> bool:
-    # An exported graph is of any number of sequences.
-    if backend.is_exporting() or None in b.shape:
+    # An exported graph is of any number of sequences, which is a symbol on JAX.
+    if backend.is_exporting() or not all(isinstance(size, int) for size in b.shape):
         return False
     return math.prod(b.shape[1:]) >= _WIDE
 
