@@ -42,7 +42,7 @@ QUICK_TO_COMPILE := XLA_FLAGS="$$XLA_FLAGS --xla_backend_optimization_level=0 \
 PYTEST := $(if $(filter-out 1,$(JOBS)),$(ONE_THREAD)) $(TEST)/bin/python -m pytest --durations=20 --durations-min=5 \
 	$(if $(filter-out 1,$(JOBS)),--numprocesses=$(JOBS) --dist=worksteal)
 
-.PHONY: help demo install test oldest lint typecheck grid zoo fuzz bench layers compare notebooks docs docs-check experiments report test-experiments release-check clean $(BACKENDS:%=pytest-%) $(BACKENDS:%=oldest-%)
+.PHONY: help demo install test oldest lint typecheck grid zoo fuzz bench gpu layers compare notebooks docs docs-check experiments report test-experiments release-check clean $(BACKENDS:%=pytest-%) $(BACKENDS:%=oldest-%)
 
 help:
 	@echo "make demo       install with JAX into $(DEMO) and run the demonstration"
@@ -55,6 +55,7 @@ help:
 	@echo "make zoo        measure the certificate of every checkpoint again on every backend"
 	@echo "make fuzz       ten thousand damaged inputs, of every kind on JAX; COUNT=500 SEED=1 KINDS=ts,npy"
 	@echo "make bench      the benchmarks on every backend"
+	@echo "make gpu        what is measured on a GPU, on JAX and torch; DEVICE=cpu tries it without one"
 	@echo "make layers     spiking and state-space layers beside other libraries"
 	@echo "make compare    three checkpoints of the zoo on every backend, side by side"
 	@echo "make experiments  what is missing of the experiments, then their report"
@@ -153,6 +154,11 @@ bench: $(TEST)/installed
 	KERAS_BACKEND=jax $(TEST)/bin/python benchmarks/parallel.py --curve
 	KERAS_BACKEND=jax $(TEST)/bin/python benchmarks/accuracy.py
 	$(TEST)/bin/python benchmarks/tables.py
+
+# With the Python of the machine, whose JAX and torch fit its GPU.
+DEVICE ?= gpu
+gpu:
+	benchmarks/gpu/run.sh --device $(DEVICE)
 
 # Beside other libraries, none of which the package or its tests need.
 layers: $(TEST)/installed

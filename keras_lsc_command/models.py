@@ -191,8 +191,8 @@ def stabilize(
     method: Annotated[
         str,
         typer.Option(
-            metavar="|".join(METHODS),
-            help="Pre-training of radii, one scale a layer, or a method of others.",
+            metavar="METHOD",
+            help=f"Pre-training of radii (lsc), or another: {', '.join(METHODS[1:])}.",
             autocompletion=completion.of(*METHODS),
         ),
     ] = "lsc",

@@ -346,13 +346,19 @@ def test_without_a_choice_the_installed_backend_is_taken(monkeypatch, tmp_path):
 
 
 @pytest.mark.once
+def test_the_command_knows_every_method():
+    """By a list of its own: help imports no Keras."""
+    assert models.METHODS == ("lsc", "level", "flossing", *keras_lsc.methods.names())
+
+
+@pytest.mark.once
 def test_list_and_info_name_the_checkpoints_of_the_zoo():
     listed = run("list", "test_gru*", "--hidden")
     assert listed.exit_code == 0
     (row,) = [line for line in listed.stdout.splitlines() if "_rhovar" in line]
     entry = zoo.info("test_gru_parity_d2_rhovar")
     expected = [entry.name, "parity", "gru", "2x8", "variance", "714"]
-    assert row.split() == [*expected, f"{entry.bytes / 1e6:.2f}", f"{entry.deviation:.3f}"]
+    assert row.split() == [*expected, f"{entry.bytes / 1e3:.1f}", f"{entry.deviation:.3f}"]
     names = run("list", "test_gru*", "--hidden", "--names").stdout.splitlines()
     assert names == zoo.list("test_gru*", hidden=True)
     rows = json.loads(run("list", "test_gru*", "--hidden", "--json").stdout)
