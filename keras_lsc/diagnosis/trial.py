@@ -1,6 +1,8 @@
-"""Whether a learning rate holds from the weights that a model has: a few training steps tell."""
+"""What comes of learning rates from the weights that a model has: a few training steps tell."""
 
 import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,11 +71,49 @@ def try_rates(model: keras.Model, structure: Any, rows: list[Array], targets: Ar
         rows: one array an input, flat; all of them are one batch.
         targets: what belongs to them.
     """
+    rate = _rate_of(model)
+    with _losses(model, structure, rows, targets) as losses:
+
+        def grows(rate: float) -> bool:
+            first, last = losses(rate)
+            return not last <= thresholds.TRIAL_GROWTH * abs(first)
+
+        return _bracket(rate, grows)
+
+
+def loss_by_rate(
+    model: keras.Model,
+    structure: Any,
+    rows: list[Array],
+    targets: Array,
+    rates: Sequence[float],
+) -> list[float]:
+    """Returns the loss after some training steps at each of several learning rates.
+
+    Args:
+        model: compiled; it is left as it was.
+        structure: a nest of the inputs that it takes.
+        rows: one array an input, flat; all of them are one batch.
+        targets: what belongs to them.
+        rates: learning rates.
+    """
+    with _losses(model, structure, rows, targets) as losses:
+        return [losses(rate)[1] for rate in rates]
+
+
+def _rate_of(model: keras.Model) -> float:
+    return float(keras.ops.convert_to_numpy(model.optimizer.learning_rate))
+
+
+@contextmanager
+def _losses(
+    model: keras.Model, structure: Any, rows: list[Array], targets: Array
+) -> Iterator[Callable[[float], tuple[float, float]]]:
+    """From a learning rate to the loss before some steps, and at their end; infinite if it is."""
     before = State(model.variables, model.metrics_variables)
     trainee = _Trainee(model, structure)
-    rate = float(keras.ops.convert_to_numpy(model.optimizer.learning_rate))
     # A number, also where a schedule is followed, and moments that are 0.
-    config = {**model.optimizer.get_config(), "learning_rate": rate}
+    config = {**model.optimizer.get_config(), "learning_rate": _rate_of(model)}
     optimizer = type(model.optimizer).from_config(config)
     trainee.compile(
         optimizer=optimizer,
@@ -83,7 +123,7 @@ def try_rates(model: keras.Model, structure: Any, rows: list[Array], targets: Ar
     optimizer.build(trainee.trainable_variables)
     fresh = State(optimizer.variables)
 
-    def grows(rate: float) -> bool:
+    def losses_at(rate: float) -> tuple[float, float]:
         before.restore()
         fresh.restore()
         optimizer.learning_rate = rate
@@ -93,12 +133,12 @@ def try_rates(model: keras.Model, structure: Any, rows: list[Array], targets: Ar
             losses.append(float(logs["loss"]))
             trainee.reset_metrics()
             if not math.isfinite(losses[-1]):
-                return True
+                return losses[0], math.inf
         last = int(thresholds.TRIAL_END * len(losses))
-        return float(np.mean(losses[-last:])) > thresholds.TRIAL_GROWTH * abs(losses[0])
+        return losses[0], float(np.mean(losses[-last:]))
 
     try:
-        return _bracket(rate, grows)
+        yield losses_at
     finally:
         before.restore()
 

@@ -122,8 +122,8 @@ def fine_tune(
         test_data: The same, for the test scores of what is given; None for none.
         epochs: Largest number of epochs; 0 only measures.
         learning_rate: Learning rate of Adam. (The one in a recipe is of pre-training.) "find" tries
-            some training steps at powers of ten and takes a tenth of the largest at which the loss
-            does not grow.
+            some training steps at rates from 0.0001 to 0.1 and takes the one below that at which
+            the loss falls most.
         class_weight: From class to the weight of its rows in the loss, as `fit` takes it.
         batch_size: Number of sequences of an update.
         patience: Epochs without improvement on the validation split after which training ends.

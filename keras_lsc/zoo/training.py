@@ -10,13 +10,13 @@ import keras
 import numpy as np
 
 from keras_lsc import datasets
-from keras_lsc.diagnosis.trial import try_rates
+from keras_lsc.diagnosis.trial import loss_by_rate
 from keras_lsc.stability.data import in_order, input_structure
 from keras_lsc.zoo import heads
 from keras_lsc.zoo.task_data import TaskData
 
-# Of the search for a learning rate: rows of its batch, and where it begins.
-_TRIAL_ROWS, _RATE = 256, 1e-3
+# Of the search for a learning rate: rows of its batch, and what is tried.
+_TRIAL_ROWS, _RATES = 256, (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1)
 _CROSS_ENTROPY = "cross_entropy"
 
 
@@ -60,28 +60,31 @@ def compile_for(model: keras.Model, task: datasets.TaskInfo, learning_rate: floa
 
 
 def find_learning_rate(model: keras.Model, data: TaskData) -> float:
-    """Returns a tenth of the largest power of ten at which some training steps hold.
+    """Returns the learning rate below the one at which some training steps lower the loss most.
+
+    They are steps on one batch, which stands a larger rate than a whole training does.
 
     Args:
         model: Network whose head fits the task; it is left as it was, but compiled.
         data: Its split "train" is used.
 
     Raises:
-        FloatingPointError: The loss grows at every learning rate.
+        FloatingPointError: The loss is not finite at any learning rate.
     """
     batches = data.splits["train"]
     count = min(len(batches.examples), _TRIAL_ROWS)
     x, mask = batches.examples.inputs[:count], batches.examples.mask(np.arange(count))
-    compile_for(model, data.task, _RATE)
+    compile_for(model, data.task, _RATES[0])
     structure = input_structure(model)
     rows = in_order({"x": x, "mask": mask} if batches.masks else x, structure)
-    trial = try_rates(model, structure, rows, batches.examples.targets[:count])
-    if trial.holds is None:
+    losses = loss_by_rate(model, structure, rows, batches.examples.targets[:count], _RATES)
+    best = int(np.argmin(losses))
+    if not np.isfinite(losses[best]):
         raise FloatingPointError(
-            f"The loss of {model.name!r} grows at every learning rate down to {trial.fails:g}. "
-            "keras_lsc.diagnose tells why."
+            f"The loss of {model.name!r} is not finite at any learning rate from {_RATES[0]:g} to "
+            f"{_RATES[-1]:g}. keras_lsc.diagnose tells why."
         )
-    return trial.holds / 10
+    return _RATES[max(0, best - 1)]
 
 
 def train(
