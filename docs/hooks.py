@@ -135,8 +135,8 @@ def _zoo_row(name: str, entry: dict[str, Any]) -> str:
         ]
         low, high = min(radii), max(radii)
         cells.append(f'<td data-value="{high}">{low:.2f} to {high:.2f}</td>')
-    deviation, size = certificate["deviation"], entry["bytes"] / 1e6
+    deviation, size = certificate["deviation"], entry["bytes"] / 1e3
     cells.append(f'<td data-value="{deviation}">{deviation:.3f}</td>')
     cells.append(f'<td data-value="{entry["parameters"]}">{entry["parameters"]:,}</td>')
-    cells.append(f'<td data-value="{size}">{size:.2f}</td>')
+    cells.append(f'<td data-value="{size}">{size:.1f}</td>')
     return f"<tr>{''.join(cells)}</tr>\n"
