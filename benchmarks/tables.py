@@ -628,10 +628,9 @@ def exports() -> str:
     columns: dict[str, dict[str, str]] = {}
     versions = []
     for backend, name in BACKENDS.items():
-        path = RESULTS / f"exports_{backend}.json"
-        if not path.exists():
+        result = stored(f"exports_{backend}.json")
+        if not result:
             continue
-        result = json.loads(path.read_text())
         versions.append(f"{name} {result['environment']['backend_version']}")
         for row in result["rows"]:
             column = columns.setdefault(f"{WRITTEN[row['format']]}, {name}", {})

@@ -71,8 +71,15 @@ def test_no_more_of_an_endless_dataset_is_read_than_is_asked_for():
         while True:
             yield patterns(10)
 
-    _, tuning = tune(network(6, 4), endless(), validation_data=patterns(6), limit=20, epochs=0)
-    assert tuning.sequences == {"train": 20, "validation": 6}
+    class Endless(keras.utils.PyDataset):
+        num_batches = None
+
+        def __getitem__(self, index):
+            return patterns(10)
+
+    for dataset in (endless(), Endless()):
+        _, tuning = tune(network(6, 4), dataset, validation_data=patterns(6), limit=20, epochs=0)
+        assert tuning.sequences == {"train": 20, "validation": 6}
 
 
 def test_test_scores_are_those_of_the_weights_that_are_kept():

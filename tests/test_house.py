@@ -80,9 +80,6 @@ def test_imports_go_one_way(path):
 def test_frameworks_are_imported_by_the_backends_alone(path):
     modules = list(imported(ast.parse(path.read_text())))
     assert not [module for module in modules if module.startswith("keras.src")]
-    if path == PACKAGE / "convert" / "torch.py":
-        # What it makes is a module of torch; it is imported there by those who ask for one.
-        modules = imported(ast.Module(list(when_imported(ast.parse(path.read_text()))), []))
     if room_of(path) not in ("backend", "comparison"):
         assert not FRAMEWORKS & {module.split(".")[0] for module in modules}
 

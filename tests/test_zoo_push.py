@@ -76,6 +76,13 @@ def test_a_hub_that_refuses_is_told_of(tmp_path):
     assert server.files == {}
 
 
+def test_a_hub_that_is_not_there_is_told_of(tmp_path):
+    with hub.serving() as server:
+        pass
+    with pytest.raises(AssertionError, match=r"PushError.*me/net"):
+        pushed(server, TINY, tmp_path)
+
+
 @pytest.mark.parametrize("to", ["me", "https://huggingface.co/me/net", "hf://me/net@main", ""])
 def test_a_place_that_is_no_repository_is_refused(to):
     with pytest.raises(ValueError, match="to "):

@@ -48,21 +48,13 @@ def timed(call: Callable[[], Any]) -> dict[str, float]:
     return summary([seconds(lambda: wait(call())) for _ in range(REPEATS)])
 
 
-def compiled(function: Callable) -> Callable:
-    if keras.backend.backend() == "jax":
-        import jax
-
-        return jax.jit(function)
-    return function
-
-
 def roofline(is_gpu: bool) -> dict[str, Any]:
     """What the device does at most: bytes/s of a copy, FLOP/s of a product of matrices."""
     size, width = (2**29, 8192) if is_gpu else (2**22, 512)
     x = ops.ones((size,), "float32")
-    scale = compiled(lambda x: x * 1.5)
+    scale = backend.as_graph(lambda x: x * 1.5)
     copy = timed(lambda: scale(x))
-    product = compiled(ops.matmul)
+    product = backend.as_graph(ops.matmul)
     rows = {"copy": {"seconds": copy, "bytes_per_s": 8 * size / copy["median"]}}
     for dtype in ("float32", "bfloat16"):
         normal = np.random.default_rng(0).standard_normal((width, width))

@@ -18,6 +18,7 @@ from keras_lsc.convert.recurrence import (
     Directions,
     Recurrence,
     as_float,
+    exchanged,
     from_keras,
     to_keras,
 )
@@ -229,16 +230,10 @@ def _read_stacked(
     if any(given is not None for given in biases):
         bias = np.stack([zeros if given is None else given for given in biases])
 
-    def ordered(matrix: np.ndarray) -> np.ndarray:
-        if kind != "GRU":
-            return matrix
-        reset, update, new = np.split(matrix, 3, axis=-1)
-        return np.concatenate([update, reset, new], axis=-1)
-
     return Recurrence(
         kind,
-        ordered(weights["dense_i", "kernel"]),
-        ordered(by_state),
-        None if bias is None else ordered(bias),
+        exchanged(weights["dense_i", "kernel"], kind),
+        exchanged(by_state, kind),
+        None if bias is None else exchanged(bias, kind),
         activation if kind == "SimpleRNN" else "tanh",
     )

@@ -33,7 +33,7 @@ def save_safetensors(model: Any, path: str | Path) -> None:
 
     arrays = {
         name: np.ascontiguousarray(ops.convert_to_numpy(variable))
-        for name, variable in _named(model).items()
+        for name, variable in by_path(model).items()
     }
     with replacing(Path(path)) as new:
         save_file(arrays, new)
@@ -55,7 +55,7 @@ def load_safetensors(model: Any, path: str | Path) -> None:
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
-    variables = _named(model)
+    variables = by_path(model)
     try:
         arrays = load_file(path)
     except SafetensorError as error:
@@ -76,7 +76,12 @@ def load_safetensors(model: Any, path: str | Path) -> None:
         variable.assign(arrays[name])
 
 
-def _named(model: Any) -> dict[str, Any]:
+def by_path(model: Any) -> dict[str, Any]:
+    """Returns the weights of a built model or layer by their paths, without the model's own name.
+
+    Raises:
+        ValueError: There are none, or two of one path.
+    """
     weights = getattr(model, "weights", None)
     if not weights:
         raise ValueError(f"There are no weights in {model!r:.200}. Build the model first.")

@@ -191,6 +191,17 @@ def _activation(function: Any) -> str:
     return getattr(function, "__name__", str(function))
 
 
+def exchanged(matrix: np.ndarray, kind: str) -> np.ndarray:
+    """From the order of Keras' gates to that of torch and Flax NNX, and back.
+
+    They begin a GRU with the reset gate, Keras with the update gate; all else is in one order.
+    """
+    if kind != "GRU":
+        return matrix
+    first, second, third = np.split(matrix, 3, axis=-1)
+    return np.concatenate([second, first, third], axis=-1)
+
+
 def as_float(value: Any) -> np.ndarray:
     """Returns an array in float64 if it is so, and in float32 otherwise."""
     array = np.asarray(value)

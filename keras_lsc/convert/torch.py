@@ -17,6 +17,7 @@ from keras_lsc.convert.recurrence import (
     Directions,
     Recurrence,
     as_float,
+    exchanged,
     from_keras,
     to_keras,
 )
@@ -99,51 +100,40 @@ def to_torch(source: Any) -> Any:
         >>> to_torch(layer)  # doctest: +SKIP
         GRU(3, 4, batch_first=True)
     """
-    import torch
+    from keras_lsc.backend.torch_modules import recurrent
 
     stack = from_keras(source, "torch")
     first = stack[0][0]
     _refuse_unlike(stack)
     options = {"nonlinearity": first.activation} if first.kind == "SimpleRNN" else {}
-    module = getattr(torch.nn, _MODULES[first.kind])(
-        first.features,
-        first.units,
-        num_layers=len(stack),
-        bias=first.bias is not None,
-        batch_first=True,
-        bidirectional=len(stack[0]) == 2,
-        dtype=getattr(torch, str(first.kernel.dtype)),
-        device="cpu",
-        **options,
-    )
-    state = {
-        name: torch.tensor(array)
+    weights = {
+        name: array
         for k, directions in enumerate(stack)
         for one, suffix in zip(directions, ("", "_reverse"), strict=False)
         for name, array in _named(one, f"l{k}{suffix}").items()
     }
-    module.load_state_dict(state)
-    return module
+    return recurrent(
+        _MODULES[first.kind],
+        first.features,
+        first.units,
+        weights,
+        num_layers=len(stack),
+        bias=first.bias is not None,
+        bidirectional=len(stack[0]) == 2,
+        **options,
+    )
 
 
 def _named(one: Recurrence, place: str) -> dict[str, np.ndarray]:
     """The weights of a layer under torch's names."""
     named = {
-        f"weight_ih_{place}": _reordered(one.kernel, one.kind).T,
-        f"weight_hh_{place}": _reordered(one.recurrent_kernel, one.kind).T,
+        f"weight_ih_{place}": exchanged(one.kernel, one.kind).T,
+        f"weight_hh_{place}": exchanged(one.recurrent_kernel, one.kind).T,
     }
     if one.bias is not None:
-        by_input, by_state = _reordered(one.bias, one.kind)
+        by_input, by_state = exchanged(one.bias, one.kind)
         named |= {f"bias_ih_{place}": by_input, f"bias_hh_{place}": by_state}
     return named
-
-
-def _reordered(matrix: np.ndarray, kind: str) -> np.ndarray:
-    """From the order of Keras' gates to that of torch, and back: the same exchange."""
-    if kind != "GRU":
-        return matrix
-    first, second, third = np.split(matrix, 3, axis=-1)
-    return np.concatenate([second, first, third], axis=-1)
 
 
 def _arrays(source: Any) -> dict[str, Any]:
@@ -228,11 +218,11 @@ def _recurrence(
     bias = None
     if has_bias:
         given = [arrays[f"bias_ih_{place}"], arrays[f"bias_hh_{place}"]]
-        bias = _reordered(np.stack(given), kind)
+        bias = exchanged(np.stack(given), kind)
     return Recurrence(
         kind,
-        _reordered(arrays[f"weight_ih_{place}"].T, kind),
-        _reordered(by_state.T, kind),
+        exchanged(arrays[f"weight_ih_{place}"].T, kind),
+        exchanged(by_state.T, kind),
         bias,
         activation if kind == "SimpleRNN" else "tanh",
     )

@@ -3,6 +3,7 @@
 import math
 import numbers
 import random
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -66,6 +67,28 @@ def numpy_generator(seed: int | None, stream: int = 0) -> np.random.Generator:
         stream: another one for each use of the same seed.
     """
     return np.random.default_rng([random.getrandbits(63) if seed is None else seed, stream])
+
+
+def orthogonal(shape: tuple[int, int], generator: np.random.Generator) -> np.ndarray:
+    """Draws a matrix with orthonormal rows or columns, whichever are fewer, uniformly."""
+    q, r = np.linalg.qr(generator.standard_normal((max(shape), min(shape))))
+    q = q * np.sign(np.diag(r))
+    return q if shape[0] >= shape[1] else q.T
+
+
+def glorot_blocks(widths: Sequence[int], generator: np.random.Generator) -> Callable[..., Any]:
+    """Returns an initialiser of kernels side by side, each of so many columns and drawn by itself.
+
+    Args:
+        widths: number of columns of each.
+        generator: what they are drawn by.
+    """
+
+    def draw(shape: tuple, **_: Any) -> np.ndarray:
+        parts = [glorot_uniform((shape[0], width), generator) for width in widths]
+        return np.concatenate(parts, axis=1)
+
+    return draw
 
 
 def glorot_uniform(shape: tuple[int, int], generator: np.random.Generator) -> np.ndarray:

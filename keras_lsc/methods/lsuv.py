@@ -7,7 +7,8 @@ import keras
 import numpy as np
 
 from keras_lsc.arguments import number, positive_integer
-from keras_lsc.methods.draws import generator_of, orthonormal
+from keras_lsc.layers.parameters import orthogonal
+from keras_lsc.methods.draws import generator_of
 from keras_lsc.methods.matrices import Matrix, matrices_of
 from keras_lsc.methods.method import Method
 from keras_lsc.methods.signals import Reader, Signals
@@ -58,7 +59,7 @@ class LSUV(Method):
         signals = Signals(model, x, seed)
         generator = generator_of(seed, self.name)
         for matrix in matrices_of(model):
-            matrix.draw(lambda m: orthonormal(m.rows, m.columns, generator))
+            matrix.draw(lambda m: orthogonal((m.rows, m.columns), generator))
         for reader in signals.readers:
             argument = _whole(signals, reader)
             for kernel in reader.kernels:

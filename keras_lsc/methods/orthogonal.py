@@ -6,7 +6,8 @@ from typing import Any, ClassVar
 import keras
 
 from keras_lsc.arguments import number
-from keras_lsc.methods.draws import generator_of, orthonormal
+from keras_lsc.layers.parameters import orthogonal
+from keras_lsc.methods.draws import generator_of
 from keras_lsc.methods.matrices import matrices_of
 from keras_lsc.methods.method import Method
 
@@ -45,4 +46,4 @@ class Orthogonal(Method):
         del x, y, verbose
         generator = generator_of(seed, self.name)
         for matrix in matrices_of(model):
-            matrix.draw(lambda m: self.gain * orthonormal(m.rows, m.columns, generator))
+            matrix.draw(lambda m: self.gain * orthogonal((m.rows, m.columns), generator))

@@ -36,7 +36,7 @@ def draw_rows(data: Any, count: int, seed: int, inputs: Any) -> list[np.ndarray]
             infinite values.
     """
     if is_batched(data):
-        rows = _first_rows(_batches(data, seed), count, inputs)
+        rows = _first_rows(batches_of(data, seed), count, inputs)
     else:
         arrays = [_to_numpy(leaf) for leaf in in_order(data, inputs)]
         _check_equal_length(arrays)
@@ -136,7 +136,12 @@ def is_batched(data: Any) -> bool:
     return not is_rows and not isinstance(data, dict | str) and isinstance(data, Iterable)
 
 
-def _batches(data: Any, seed: int) -> Iterator[Any]:
+def batches_of(data: Any, seed: int | None = None) -> Iterator[Any]:
+    """The batches of a dataset: those of a `PyDataset` in an order drawn by a seed, where given.
+
+    Raises:
+        ValueError: a `PyDataset` has none.
+    """
     if isinstance(data, keras.utils.PyDataset):
         if data.num_batches is None:
             # It has no end.
@@ -144,7 +149,10 @@ def _batches(data: Any, seed: int) -> Iterator[Any]:
         elif not data.num_batches:
             raise ValueError("The PyDataset given as x has no batches: its length is 0.")
         else:
-            for index in np.random.default_rng(seed).permutation(data.num_batches):
+            order = np.arange(data.num_batches)
+            if seed is not None:
+                order = np.random.default_rng(seed).permutation(order)
+            for index in order:
                 yield data[int(index)]
     else:
         yield from data

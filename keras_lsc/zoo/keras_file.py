@@ -7,8 +7,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import keras
 
 from keras_lsc import files
 from keras_lsc.zoo import guard, locks
+from keras_lsc.zoo.checkpoint_file import CheckpointFile
 from keras_lsc.zoo.damage import DamagedCheckpointError, as_damage
 from keras_lsc.zoo.initializers import restore_initializers, skip_init
 
@@ -29,7 +29,7 @@ _NO_TIME = (1980, 1, 1, 0, 0, 0)
 
 
 @dataclass(frozen=True)
-class KerasFile:
+class KerasFile(CheckpointFile):
     """A `.keras` file of any origin, read once: what was checked is what is loaded.
 
     Attributes:
@@ -38,9 +38,8 @@ class KerasFile:
         max_bytes: Most bytes that it may unpack to, or None, as `read` takes it.
     """
 
-    path: Path
-    content: bytes = field(repr=False)
     max_bytes: int | None = None
+    _remedy = "Remove it and load again."
 
     @classmethod
     def read(cls, path: str | os.PathLike[str], max_bytes: int | None = None) -> "KerasFile":
@@ -61,24 +60,6 @@ class KerasFile:
             size = os.fstat(file.fileno()).st_size
             guard.check_size(path, size, max_bytes)
             return cls(path, file.read(size), max_bytes)
-
-    @cached_property
-    def sha256(self) -> str:
-        """The sha256 of the file, in hexadecimal."""
-        return files.sha256_of(self.content)
-
-    def checked(self, sha256: str) -> "KerasFile":
-        """Returns the file itself.
-
-        Raises:
-            DamagedCheckpointError: It has another sha256.
-        """
-        if self.sha256 != sha256:
-            raise DamagedCheckpointError(
-                f"{self.path} has the sha256 {self.sha256}, but {sha256} was expected: it was "
-                "changed, or cut off. Remove it and load again."
-            )
-        return self
 
     def certificate(self) -> dict[str, Any] | None:
         """Returns the certificate in the file; None for a model without one.

@@ -8,8 +8,9 @@ import keras
 import numpy as np
 
 from keras_lsc import datasets, layers
+from keras_lsc.convert.named_weights import by_path
 from keras_lsc.layers import ring
-from keras_lsc.layers.parameters import glorot_uniform
+from keras_lsc.layers.parameters import glorot_uniform, orthogonal
 from keras_lsc.zoo.initializers import skipped_initializers
 from keras_lsc.zoo.recipes import Recipe
 
@@ -182,7 +183,7 @@ def drawn_weights(model: keras.Model, recipe: Recipe) -> dict[str, np.ndarray]:
         ValueError: A weight of an unknown name, for which there is no rule.
     """
     drawn: dict[str, np.ndarray] = {}
-    for position, (path, weight) in enumerate(_by_path(model).items()):
+    for position, (path, weight) in enumerate(by_path(model).items()):
         generator = np.random.default_rng([recipe.seed, position])
         shape = tuple(weight.shape)
         drawn[path] = _draw(path, shape, recipe, generator, drawn).astype("float32")
@@ -191,18 +192,13 @@ def drawn_weights(model: keras.Model, recipe: Recipe) -> dict[str, np.ndarray]:
 
 def weights_of(model: keras.Model) -> dict[str, np.ndarray]:
     """Returns the weights of a network by path, as `set_weights` takes them."""
-    return {path: keras.ops.convert_to_numpy(weight) for path, weight in _by_path(model).items()}
+    return {path: keras.ops.convert_to_numpy(weight) for path, weight in by_path(model).items()}
 
 
 def set_weights(model: keras.Model, values: Mapping[str, np.ndarray]) -> None:
     """Sets the weights of a network by path."""
-    for path, weight in _by_path(model).items():
+    for path, weight in by_path(model).items():
         weight.assign(values[path])
-
-
-def _by_path(model: keras.Model) -> dict[str, Any]:
-    """The weights by path, without the name of the model, which Keras may put first."""
-    return {weight.path.removeprefix(f"{model.name}/"): weight for weight in model.weights}
 
 
 def _draw(
@@ -229,14 +225,6 @@ def _draw(
     if name in _CONSTANTS:
         return np.full(shape, _CONSTANTS[name])
     raise ValueError(f"There is no rule to draw the weight {path!r}.")
-
-
-def orthogonal(shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:
-    """Draws a matrix with orthonormal rows or columns, whichever are fewer, uniformly."""
-    rows, columns = max(shape), min(shape)
-    q, r = np.linalg.qr(generator.standard_normal((rows, columns)))
-    q = q * np.sign(np.diag(r))
-    return q if shape[0] >= shape[1] else q.T
 
 
 _CONSTANTS: dict[str, float] = {

@@ -16,6 +16,7 @@ from keras_lsc.zoo.keras_file import KerasFile
 from keras_lsc.zoo.pages import card, draw, front_matter
 from keras_lsc.zoo.resolver import OWN_MODEL, info, kind_of, locate
 from keras_lsc.zoo.saving import export
+from keras_lsc.zoo.sources import hub_errors, huggingface_hub
 
 _REPOSITORY = re.compile(r"(?:hf://)?(?P<repository>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)")
 _README, _PICTURE = "README.md", "radii.png"
@@ -77,27 +78,20 @@ def push(
         raise ValueError(f"to must be hf://owner/repository, got {to!r:.200}.")
     repository = found["repository"]
     flag("private", private)
-    try:
-        from huggingface_hub import HfApi
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-    except ImportError as error:
-        raise ImportError(
-            'Pushing to hf:// needs huggingface_hub: pip install "keras-lsc[hub]".'
-        ) from error
-    hub = HfApi(token=token)
+    hub = huggingface_hub("Pushing to")
+    interface = hub.HfApi(token=token)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         file = _write(os.fspath(name), repository, folder)
         digest = files.sha256(folder / file)
         try:
-            hub.create_repo(repository, private=private, exist_ok=True)
-            commit = hub.upload_folder(
+            interface.create_repo(repository, private=private, exist_ok=True)
+            commit = interface.upload_folder(
                 repo_id=repository,
                 folder_path=folder,
                 commit_message=f"{file.removesuffix('.keras')} by keras-lsc",
             )
-        # Its own errors, and those of the library below it, which differs from version to version.
-        except (HfHubHTTPError, HFValidationError, OSError) as error:
+        except hub_errors(hub) as error:
             raise PushError(f"{repository} could not be pushed to: {in_short(error)}.") from error
     return Pushed(f"hf://{repository}@{commit.oid}/{file}", digest)
 

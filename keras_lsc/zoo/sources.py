@@ -1,8 +1,10 @@
 """Where checkpoint files come from: the package, a local folder, a cache, the network."""
 
+import importlib
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 from keras_lsc.zoo import download, registry
 from keras_lsc.zoo.damage import in_short
@@ -114,16 +116,10 @@ def _fetch_from_hub(address: str, sha256: str, cache: Path) -> KerasFile:
 
 
 def _from_hub(address: str, parts: re.Match[str], cache: Path, force: bool) -> Path:
-    try:
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-    except ImportError as error:
-        raise ImportError(
-            'Loading from hf:// needs huggingface_hub: pip install "keras-lsc[hub]".'
-        ) from error
+    hub = huggingface_hub("Loading from")
     try:
         return Path(
-            hf_hub_download(
+            hub.hf_hub_download(
                 parts["repo"],
                 parts["file"],
                 revision=parts["revision"],
@@ -131,13 +127,25 @@ def _from_hub(address: str, parts: re.Match[str], cache: Path, force: bool) -> P
                 force_download=force,
             )
         )
-    # Its own errors, and those of the library below it, which differs from version to version.
-    except (*_bases(HfHubHTTPError), HFValidationError, OSError) as error:
+    except hub_errors(hub) as error:
         raise CheckpointUnavailableError(
             f"{address} could not be fetched: {in_short(error)}."
         ) from error
 
 
-def _bases(error: type[Exception]) -> list[type[Exception]]:
+def huggingface_hub(what: str) -> Any:
+    """Returns the module, or raises ImportError, which begins with what it is needed for."""
+    try:
+        return importlib.import_module("huggingface_hub")
+    except ImportError as error:
+        raise ImportError(
+            f'{what} hf:// needs huggingface_hub: pip install "keras-lsc[hub]".'
+        ) from error
+
+
+def hub_errors(hub: Any) -> tuple[type[Exception], ...]:
+    """Its own errors, and those of the library below it, which differs from version to version."""
+    errors = importlib.import_module(f"{hub.__name__}.errors")
     general = (Exception, BaseException, object)
-    return [base for base in error.__mro__ if issubclass(base, Exception) and base not in general]
+    bases = [base for base in errors.HfHubHTTPError.__mro__ if base not in general]
+    return (*bases, errors.HFValidationError, OSError)

@@ -8,15 +8,15 @@ vectors: a `.npz` file of some kilobytes, whatever the width.
 import io
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
 
 import keras
 import numpy as np
 
-from keras_lsc import datasets, files
+from keras_lsc import datasets
 from keras_lsc.zoo import guard, networks
+from keras_lsc.zoo.checkpoint_file import CheckpointFile
 from keras_lsc.zoo.damage import DamagedCheckpointError, as_damage
 from keras_lsc.zoo.recipes import Recipe
 
@@ -34,7 +34,7 @@ _BLOCKS = (1, 3, 4)
 
 
 @dataclass(frozen=True)
-class StartFile:
+class StartFile(CheckpointFile):
     """The file of a start, read once: what was checked is what is loaded.
 
     Attributes:
@@ -43,9 +43,8 @@ class StartFile:
         recipe: Recipe of the network.
     """
 
-    path: Path
-    content: bytes = field(repr=False)
     recipe: Recipe
+    _remedy = "Install the package, or build the checkpoint, again."
 
     @classmethod
     def read(cls, path: Path, recipe: Recipe) -> "StartFile":
@@ -57,28 +56,10 @@ class StartFile:
         with as_damage(path, "cannot be read"):
             return cls(path, path.read_bytes(), recipe)
 
-    @cached_property
-    def sha256(self) -> str:
-        """The sha256 of the file, in hexadecimal."""
-        return files.sha256_of(self.content)
-
     @property
     def shape(self) -> tuple[int | None, ...]:
         """Shape of an input of the network, without the batch axis."""
         return self.recipe.input_shape or datasets.info(self.recipe.dataset).shape
-
-    def checked(self, sha256: str) -> "StartFile":
-        """Returns the file itself.
-
-        Raises:
-            DamagedCheckpointError: It has another sha256.
-        """
-        if self.sha256 != sha256:
-            raise DamagedCheckpointError(
-                f"{self.path} has the sha256 {self.sha256}, but {sha256} was expected: it was "
-                "changed, or cut off. Install the package, or build the checkpoint, again."
-            )
-        return self
 
     def numbers(self) -> dict[str, np.ndarray]:
         """Returns what the file has: scales of blocks, vectors and the fingerprint, by name.

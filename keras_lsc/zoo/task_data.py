@@ -1,7 +1,7 @@
 """The data of a fine-tuning: the splits of a task, or arrays and datasets that were given."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from keras_lsc import datasets
 from keras_lsc.datasets.examples import Examples
+from keras_lsc.stability.data import batches_of, is_batched
 
 _SPLITS = ("train", "validation", "test")
 # Of arrays that are given without validation data, the share that is held out.
@@ -139,10 +140,7 @@ def _given_pairs(
 
 def _checked_pair(argument: str, given: Any, limit: int | None) -> tuple[np.ndarray, np.ndarray]:
     is_pair = isinstance(given, tuple | list) and len(given) == 2
-    is_dataset = isinstance(given, keras.utils.PyDataset) or (
-        isinstance(given, Iterable) and not isinstance(given, str | bytes | tuple | list | Mapping)
-    )
-    if not (is_pair or is_dataset) or hasattr(given, "dtype"):
+    if not (is_pair or is_batched(given)):
         raise ValueError(
             f"{argument} must be a name, a pair of arrays (x, y) or a dataset of batches of such, "
             f"got {given!r:.200}."
@@ -170,11 +168,9 @@ def _checked_pair(argument: str, given: Any, limit: int | None) -> tuple[np.ndar
 
 def _collected(argument: str, dataset: Any, limit: int | None) -> tuple[np.ndarray, np.ndarray]:
     """The first rows of a dataset, as many as `limit` asks for, as two arrays."""
-    is_indexed = isinstance(dataset, keras.utils.PyDataset)
-    batches = (dataset[k] for k in range(dataset.num_batches)) if is_indexed else iter(dataset)
     parts: list[tuple[np.ndarray, np.ndarray]] = []
     rows = 0
-    for batch in batches:
+    for batch in batches_of(dataset):
         if not isinstance(batch, tuple | list) or len(batch) != 2:
             raise ValueError(
                 f"{argument} must give batches (x, y), of inputs and targets, got {batch!r:.200}."

@@ -2,11 +2,10 @@
 
 from typing import Any
 
-import numpy as np
 from keras import ops
 
 from keras_lsc import arguments
-from keras_lsc.layers.parameters import glorot_uniform, numpy_generator
+from keras_lsc.layers.parameters import glorot_blocks, numpy_generator
 from keras_lsc.layers.scan import linear_scan
 from keras_lsc.layers.sequence import SequenceCell
 
@@ -38,10 +37,7 @@ class LinearGatedCell(SequenceCell):
         """Makes the weights."""
         features, generator = input_shape[-1], numpy_generator(self.seed)
 
-        def draw(shape: tuple, **_: Any) -> np.ndarray:
-            parts = [glorot_uniform((features, self.units), generator) for _ in range(self.gates)]
-            return np.concatenate(parts, axis=1).reshape(shape)
-
+        draw = glorot_blocks(self.gates * [self.units], generator)
         columns = self.gates * self.units
         self.kernel = self._add_matrix("kernel", (features, columns), draw)
         self.bias = self._add_parameter("bias", (columns,), "zeros") if self.use_bias else None

@@ -8,7 +8,7 @@ from keras import ops
 from keras_lsc import arguments, backend
 from keras_lsc.layers.parallel.affine import Algebra, Matrix, Vector
 from keras_lsc.layers.parallel.newton import Dynamics, default_tolerance, loop, states_at_once
-from keras_lsc.layers.parameters import glorot_uniform, numpy_generator
+from keras_lsc.layers.parameters import glorot_blocks, numpy_generator
 from keras_lsc.layers.sequence import SequenceCell
 
 Tensor = Any
@@ -79,10 +79,7 @@ class NonlinearGatedCell(SequenceCell):
         """Makes the weights."""
         features, generator = input_shape[-1], numpy_generator(self.seed)
 
-        def draw(shape: tuple, **_: Any) -> np.ndarray:
-            parts = [glorot_uniform((features, self.units), generator) for _ in range(self.gates)]
-            return np.concatenate(parts, axis=1).reshape(shape)
-
+        draw = glorot_blocks(self.gates * [self.units], generator)
         columns = self.gates * self.units
         self.kernel = self._add_matrix("kernel", (features, columns), draw)
         self._add_recurrent(generator)

@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_lsc import arguments
-from keras_lsc.layers.parameters import glorot_uniform, numpy_generator
+from keras_lsc.layers.parameters import glorot_blocks, numpy_generator
 from keras_lsc.layers.scan import linear_scan
 from keras_lsc.layers.sequence import SequenceCell, SequenceLayer, project
 
@@ -61,13 +61,6 @@ class SelectiveSSMCell(SequenceCell):
         """Makes the weights."""
         features, generator = input_shape[-1], numpy_generator(self.seed)
 
-        def drawn(*columns: int) -> Any:
-            def draw(shape: tuple, **_: Any) -> np.ndarray:
-                parts = [glorot_uniform((features, width), generator) for width in columns]
-                return np.concatenate(parts, axis=1).reshape(shape)
-
-            return draw
-
         def steps(shape: tuple, **_: Any) -> np.ndarray:
             logarithms = generator.uniform(math.log(_SHORTEST), math.log(_LONGEST), shape)
             # What softplus makes the step of.
@@ -77,10 +70,13 @@ class SelectiveSSMCell(SequenceCell):
             return np.log(np.tile(np.arange(1.0, self.state_units + 1.0), self.units))
 
         units, inner = self.units, self.state_units
-        self.kernel = self._add_matrix("kernel", (features, units), drawn(units))
+        self.kernel = self._add_matrix(
+            "kernel", (features, units), glorot_blocks([units], generator)
+        )
         # What chooses: steps and the opening of the output by feature, what is written and read.
+        widths = (units, units, inner, inner)
         self.selection = self._add_matrix(
-            "selection", (features, 2 * units + 2 * inner), drawn(units, units, inner, inner)
+            "selection", (features, sum(widths)), glorot_blocks(widths, generator)
         )
         self.step_bias = self._add_parameter("step_bias", (units,), steps)
         self.log_rate = self._add_parameter("log_rate", (units * inner,), rates)
