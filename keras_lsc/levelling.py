@@ -4,6 +4,11 @@ One backward pass measures the energy of the gradient at all layers (`stability.
 of it passes through a layer to the one below is decided by the size of the weights through which
 it reads that one, so every pass corrects every scale. Recurrent weights, biases and time constants
 stay as they are, and with them the dynamics in time.
+
+Two kinds of layers want more. Spiking ones are scaled by the height of their surrogate gradient,
+which changes nothing that they do, once they fire. Where an activation is flat, as the sigmoid is,
+a scale that makes up for it saturates the cells: they are pre-trained first, and what they read on
+average keeps its part in what they compute.
 """
 
 import math
@@ -13,25 +18,36 @@ from typing import Any, NamedTuple
 
 import keras
 import numpy as np
+from keras import ops
 
 from keras_lsc.pretrainer import State
 from keras_lsc.progress import Progress
 from keras_lsc.stability.data import draw_rows, hold_out, rows_to_draw
 from keras_lsc.stability.energies import check_model, structure_of
+from keras_lsc.stability.firing_rates import init_firing_rates
 from keras_lsc.stability.frozen import frozen_variables
+from keras_lsc.stability.graph import is_graph_model
 from keras_lsc.stability.layers import is_recurrent
-from keras_lsc.stability.levers import read_through
+from keras_lsc.stability.levers import (
+    bias_beside,
+    has_flat_activation,
+    heights_of_gradient,
+    read_through,
+)
 from keras_lsc.stability.measure import Probe
 from keras_lsc.stability.recorder import is_spiking
 from keras_lsc.stability.report import GradientEnergies, StabilityReport
 from keras_lsc.stability.stages import Stages
-from keras_lsc.stability.taps import ROWS
+from keras_lsc.stability.taps import ROWS, leaves
+from keras_lsc.stability.transitions import TransitionMap
 
 Array = np.ndarray
 
 # Passes after which levelling gives up, and sequences of the last look.
 _PASSES = 25
 _CHECKED = 512
+# Of these the means are held.
+_SEQUENCES_OF_MEANS = 128
 # Of spiking layers a few sequences have most of the energy; where there are no steps, fewer parts
 # of it are averaged.
 _ROWS_OF_NOISE = 4 * ROWS
@@ -42,6 +58,8 @@ _NEAR = 0.3
 _DAMPING = 0.7
 _LARGEST_STEP = 0.7
 _LINEAR, _RESPONSES = 2.0, (0.4, 2.0)
+# A step went too far where the ratio is off by more than this on the other side.
+_PAST = 0.1
 # Steps whose effect cannot be told from noise.
 _FAINT = 0.005
 _LEAST = 0.3
@@ -75,6 +93,7 @@ def level(
     samples: int | None,
     seed: int,
     verbose: str | int,
+    pretrain: Callable[[], Any] | None = None,
 ) -> StabilityReport:
     """Levels a model in place; see `keras_lsc.stabilize`.
 
@@ -86,6 +105,7 @@ def level(
         samples: points at which radii are measured, where the model has radii; None for no radii.
         seed: of what is drawn.
         verbose: as of `stabilize`.
+        pretrain: pre-trains the model, where its activations are flat; None for never.
 
     Returns:
         The report of sequences that it was not levelled on.
@@ -96,7 +116,11 @@ def level(
     before = State(model.variables)
     progress = Progress(model.name, _PASSES, verbose)
     try:
+        _have_fire(model, training)
         leveller = Leveller(model, training, structure, growth, seed)
+        if pretrain is not None and leveller.is_flat():
+            pretrain()
+            leveller.holds_means = True
         passes = leveller.level(_PASSES, tolerance, progress.on_pass)
         report = _report(model, held_out, samples, seed)
         few = [array[:_CHECKED] for array in held_out]
@@ -124,6 +148,27 @@ def _report(
     return StabilityReport.without_radii(model.name, why, seed, samples or 0)
 
 
+def leveller_of(model: keras.Model, x: Any, seed: int) -> "Leveller":
+    """What would level a model, which so far has changed nothing.
+
+    Args:
+        model: a built `keras.Model`.
+        x: its inputs.
+        seed: of what is drawn.
+    """
+    structure = structure_of(model, x)
+    training, _ = hold_out(draw_rows(x, rows_to_draw(structure), seed, structure))
+    return Leveller(model, training, structure, 1.0, seed)
+
+
+def _have_fire(model: keras.Model, rows: list[Array]) -> None:
+    """Gives silent spiking layers a firing rate, of models whose transitions are found."""
+    if is_graph_model(model) and any(
+        is_recurrent(layer) and is_spiking(layer) for layer in leaves(model)
+    ):
+        init_firing_rates(TransitionMap(model), rows)
+
+
 class Leveller:
     """Scales a model's layers until the gradient has the energies that are wanted.
 
@@ -136,6 +181,7 @@ class Leveller:
 
     Attributes:
         fixed: names of the layers whose scale may not move, though they read others.
+        holds_means: whether biases make up for what a scale does to the mean of what a layer reads.
 
     Raises:
         ValueError: the model has no two layers to level, or all that would do it are frozen.
@@ -149,6 +195,8 @@ class Leveller:
         self._growth = growth
         self._generator = np.random.default_rng([seed, 4])
         self._order = np.zeros(0, int)
+        self._rows_of_means = [array[:_SEQUENCES_OF_MEANS] for array in rows]
+        self.holds_means = False
         self._stages = Stages(model, rows, structure)
         calls, below = self._stages.calls, self._stages.below
         recurrent = [call.layer for call in calls if is_recurrent(call.layer)]
@@ -158,9 +206,17 @@ class Leveller:
         self._readers: list[_Reader] = []
         self.fixed: list[str] = []
         for k, call in enumerate(calls):
-            weights = [w for w in read_through(call.layer) if id(w) not in frozen]
-            if below[k] and weights:
-                self._readers.append(_Reader(k, tuple(sorted(below[k])), weights))
+            heights, weights, biases = (
+                [weight for weight in some if id(weight) not in frozen]
+                for some in (
+                    heights_of_gradient(call.layer),
+                    read_through(call.layer),
+                    [bias for bias in [bias_beside(call.layer)] if bias is not None],
+                )
+            )
+            if below[k] and (heights or weights):
+                lever = (heights, [], []) if heights else ([], weights, biases)
+                self._readers.append(_Reader(k, tuple(sorted(below[k])), *lever))
             elif below[k]:
                 self.fixed.append(call.name)
         self._ranks = _ranks(below)
@@ -171,6 +227,15 @@ class Leveller:
                 else "no layer with weights reads another one, beside its head"
             )
             raise ValueError(f"Model {model.name!r} cannot be levelled: {reason}.")
+
+    def look(self) -> GradientEnergies:
+        """The energies as they are, on as many sequences as a late pass has."""
+        return self._pass(_MORE)
+
+    def is_flat(self) -> bool:
+        """Whether most of the layers that would be scaled have a flat activation."""
+        layers = [self._stages.calls[reader.call].layer for reader in self._readers]
+        return float(np.mean([has_flat_activation(layer) for layer in layers])) > 0.5
 
     def level(self, passes: int, tolerance: float, tell: Callable[[int, float], None]) -> int:
         """Moves the scales until every layer has the energy that is wanted of it.
@@ -190,6 +255,7 @@ class Leveller:
         """
         near: list[Array] = []
         response, steps, former = _LINEAR, np.zeros(len(self._readers)), None
+        limits = np.full(len(self._readers), _LARGEST_STEP)
         mean = np.zeros(len(self._stages.calls))
         for number in range(1, passes + 1):
             found = self._pass(_MORE if near else 1)
@@ -205,7 +271,8 @@ class Leveller:
             tell(number, math.exp(self._farthest(levels)[1]))
             response = _response(response, deviations, former, steps)
             damping = max(1.0 / len(near), _LEAST) if near else _DAMPING
-            steps = np.clip(-damping / response * deviations, -_LARGEST_STEP, _LARGEST_STEP)
+            limits = _limits(limits, deviations, former)
+            steps = np.clip(-damping / response * deviations, -limits, limits)
             former = deviations
             self._move(steps)
         raise NotLevelledError(self._explain(mean, passes, tolerance), found)
@@ -270,15 +337,22 @@ class Leveller:
 
     def _move(self, log_scales: Array) -> None:
         steps: dict[int, list[float]] = {}
-        weights: dict[int, Any] = {}
+        means = self._stages.mean_inputs(self._rows_of_means) if self.holds_means else None
         for reader, step in zip(self._readers, log_scales, strict=True):
-            for weight in reader.weights:
+            for weight in (*reader.heights, *reader.weights):
                 # A layer that is called again moves once.
                 steps.setdefault(id(weight), []).append(float(step))
-                weights[id(weight)] = weight
-        for key, weight in weights.items():
-            value = weight.value * math.exp(float(np.mean(steps[key])))
-            weight.assign(value if weight.constraint is None else weight.constraint(value))
+        moved: set[int] = set()
+        for reader in self._readers:
+            for weight in (*reader.heights, *reader.weights):
+                if id(weight) in moved:
+                    continue
+                moved.add(id(weight))
+                step, former = float(np.mean(steps[id(weight)])), _values_of(weight)
+                _assign(weight, former + step if reader.heights else former * np.exp(step))
+                if means is not None and reader.biases:
+                    change = _values_of(weight) - former
+                    _hold(reader.biases[0], means[reader.call] @ change)
 
     def _explain(
         self, levels: Array, passes: int, tolerance: float, where: str = "the last passes"
@@ -304,11 +378,37 @@ class Leveller:
 
 
 class _Reader(NamedTuple):
-    """A call that reads others: its index, theirs, and the weights that it reads them through."""
+    """A call that reads others, and what scales the gradient that it passes on to them.
+
+    Attributes:
+        call: its index.
+        reads: those of the others.
+        heights: logarithms of the heights of its surrogate gradient.
+        weights: through which it reads them, where it has no heights.
+        biases: one, that is added to what it reads, or none.
+    """
 
     call: int
     reads: tuple[int, ...]
+    heights: list[Any]
     weights: list[Any]
+    biases: list[Any]
+
+
+def _values_of(weight: Any) -> Array:
+    """A copy: what a backend shows of a weight may change with it."""
+    return np.array(ops.convert_to_numpy(weight.value))
+
+
+def _assign(weight: Any, value: Any) -> None:
+    weight.assign(value if weight.constraint is None else weight.constraint(value))
+
+
+def _hold(bias: Any, shift: Array) -> None:
+    """Takes from a bias what is added elsewhere; of two rows, as of a GRU, from the first."""
+    value = _values_of(bias)
+    value.reshape(-1, value.shape[-1])[0] -= shift
+    _assign(bias, value)
 
 
 def _response(known: float, now: Array, before: Array | None, steps: Array) -> float:
@@ -320,6 +420,18 @@ def _response(known: float, now: Array, before: Array | None, steps: Array) -> f
         return known
     seen = float((now - before) @ steps / (steps @ steps))
     return float(np.clip((known + seen) / 2, *_RESPONSES))
+
+
+def _limits(known: Array, now: Array, before: Array | None) -> Array:
+    """The longest steps: half as long where the last went too far, and longer by and by elsewhere.
+
+    Where the gradient of a spiking layer begins to grow along its steps, its energy changes by
+    orders of magnitude with a little more height.
+    """
+    if before is None:
+        return known
+    is_past = (now * before < 0) & (np.abs(now) > _PAST)
+    return np.where(is_past, known / 2, np.minimum(1.2 * known, _LARGEST_STEP))
 
 
 def _ranks(below: Sequence[set[int]]) -> Array:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from keras_lsc import arguments, methods
 from keras_lsc.arguments import integer, number, one_of, positive_integer
 from keras_lsc.callbacks import StopWhenStable
+from keras_lsc.choosing import choose
 from keras_lsc.flossing import floss
 from keras_lsc.levelling import level
 from keras_lsc.methods.run import start_by
@@ -19,7 +21,8 @@ from keras_lsc.progress import Progress
 from keras_lsc.stability.accuracy import CHECK
 from keras_lsc.stability.data import draw_rows, hold_out, input_structure, rows_to_draw
 from keras_lsc.stability.firing_rates import init_firing_rates
-from keras_lsc.stability.measure import Probe, at_enough_points
+from keras_lsc.stability.graph import is_graph_model
+from keras_lsc.stability.measure import Probe, at_enough_points, measure
 from keras_lsc.stability.parametrization import Mode
 from keras_lsc.stability.radius import RadiusKind
 from keras_lsc.stability.report import SILENT_RATE, StabilityReport, TransitionStatistics
@@ -27,7 +30,7 @@ from keras_lsc.stability.targets import Target
 
 _MOST_SAMPLES = 2048
 # Beside those of `keras_lsc.methods`.
-_OWN_METHODS = ("lsc", "level", "flossing")
+_OWN_METHODS = ("lsc", "level", "flossing", "auto")
 _TOLERANCE = {"lsc": 0.02, "level": 0.05, "flossing": 0.05}
 # Of flossing, without others: number of exponents, and learning rate.
 _EXPONENTS, _FLOSSING_RATE = 4, 0.01
@@ -91,8 +94,11 @@ def stabilize(
     Method "lsc", of the paper, pre-trains until every transition has its target radius. Method
     "level" gives every layer one scale, on the weights through which it reads the layer below, so
     that the gradient has the same energy at every layer, and leaves the dynamics in time alone. It
-    takes a few backward passes, and any Keras model. Method "flossing" drives the leading Lyapunov
-    exponents of recurrent layers to zero, for dependencies over many steps. The methods of
+    takes a few backward passes, and any Keras model; networks of sigmoid cells are pre-trained
+    first, and spiking layers scaled by the height of their surrogate gradient. Method "flossing" drives the leading Lyapunov
+    exponents of recurrent layers to zero, for dependencies over many steps. Method "auto" takes
+    "lsc", "level" or nothing at all, by a rule that the handbook gives ("Levelled starts"), and the
+    report says which and why. The methods of
     `keras_lsc.methods`, from "orthogonal" to "gradinit", are those of others; each is told about
     there. What follows is of "lsc".
 
@@ -111,8 +117,8 @@ def stabilize(
         x: its inputs: arrays or a dataset, as `measure` takes them. Labels are ignored.
         target: Target, as `LSCPretrainer` takes it.
         y: targets `(rows, ...)`, of a method that needs them, and of no other.
-        method: "lsc", "level", "flossing", the name of one of `keras_lsc.methods`, or one of these
-            with options, such as `keras_lsc.methods.LSUV(tolerance=0.05)`.
+        method: "lsc", "level", "flossing", "auto", the name of one of `keras_lsc.methods`, or one of
+            these with options, such as `keras_lsc.methods.LSUV(tolerance=0.05)`.
         growth: of method "level", by how much the energy of the gradient grows from a layer to the
             one below; 1 without it.
         exponents: of method "flossing", number of leading exponents of every recurrent layer; 4
@@ -200,11 +206,19 @@ def stabilize(
         return start_by(sibling, model, x, y, samples, seed, verbose)
     if y is not None:
         raise ValueError(f"y is given, but method={method!r} uses no labels. Leave it out.")
+    if method == "auto":
+        _refuse_of_lsc(method, **of_pretraining, **of_updates, tolerance=tolerance)
+        return _choose(model, x, samples, seed, verbose)
     tolerance = _TOLERANCE[method] if tolerance is None else tolerance
     if method == "level":
         _refuse_of_lsc(method, **of_pretraining, **of_updates)
         growth = 1.0 if growth is None else number("growth", growth, above=0)
-        return level(model, x, growth, tolerance, samples, seed, verbose)
+        pretrain = (
+            partial(stabilize, model, x, seed=seed, verbose=verbose)
+            if is_graph_model(model)
+            else None
+        )
+        return level(model, x, growth, tolerance, samples, seed, verbose, pretrain)
     if method == "flossing":
         _refuse_of_lsc(method, **of_pretraining)
         k = _EXPONENTS if exponents is None else positive_integer("exponents", exponents)
@@ -263,6 +277,7 @@ def stabilize(
 def _refuse_of_lsc(method: str, **given: Any) -> None:
     """Raises ValueError if an argument is given that means nothing to the method."""
     takes = {
+        "auto": "samples, seed and verbose",
         "level": "growth and tolerance, samples, seed and verbose",
         "flossing": "exponents, tolerance, max_updates, batch_size, learning_rate, samples, seed "
         "and verbose",
@@ -278,6 +293,17 @@ def _refuse_of_lsc(method: str, **given: Any) -> None:
                 f'{name}={value!r} is of method="lsc"; method="{method}" takes {takes[method]}. '
                 "Leave it out."
             )
+
+
+def _choose(
+    model: keras.Model, x: Any, samples: int | None, seed: int, verbose: str | int
+) -> StabilityReport:
+    method, why = choose(model, x, seed)
+    if method is None:
+        report = measure(model, x, samples or _SAMPLES, seed)
+        return replace(report, chosen=f"left alone: {why}")
+    report = stabilize(model, x, method=method, samples=samples, seed=seed, verbose=verbose)
+    return replace(report, chosen=f'method "{method}": {why}')
 
 
 class _Batches(keras.utils.PyDataset):

@@ -30,6 +30,7 @@ METHODS = (
     "lsc",
     "level",
     "flossing",
+    "auto",
     "orthogonal",
     "glorot",
     "he",
@@ -224,8 +225,9 @@ def stabilize(
     """Stabilise a saved model, and save it.
 
     Pre-trains it until every transition has its target radius; or, with --method level, scales its
-    layers until the gradient has the same energy at every layer; the other methods are those of
-    the guide "The methods of others".
+    layers until the gradient has the same energy at every layer; or, with --method auto, does one
+    of both or leaves it alone, and says why. The other methods are those of the guide "The methods
+    of others".
 
     Nothing is written when the tolerance is not met.
     """

@@ -9,10 +9,11 @@ from harness import run_python, to_numpy
 from keras import layers, ops
 
 import keras_lsc
-from keras_lsc.layers import LIF, LRUBlock
+from keras_lsc.choosing import choose
+from keras_lsc.layers import ALIF, LIF, LRUBlock
 from keras_lsc.levelling import Leveller
 from keras_lsc.stability.energies import draw
-from keras_lsc.stability.levers import read_through
+from keras_lsc.stability.levers import has_flat_activation, read_through
 
 BACKENDS = ("jax", "tensorflow", "torch")
 
@@ -105,7 +106,8 @@ DEEP = {
     "lstm 10": lambda: recurrent(lstm, 10),
     "gru 20": lambda: recurrent(lambda **k: layers.GRU(32, **k), 20),
     "relu 10": lambda: recurrent(simple("relu"), 10),
-    "sigmoid 5": lambda: recurrent(simple("sigmoid"), 5),
+    "sigmoid 10": lambda: recurrent(simple("sigmoid"), 10),
+    "alif 5": lambda: recurrent(lambda **kwargs: ALIF(64, **kwargs), 5),
     "bidirectional 5": lambda: recurrent(bidirectional, 5),
     "lru block 3": lambda: recurrent(lambda **kwargs: LRUBlock(8, seed=1, **kwargs), 3),
     "norms between 5": lambda: with_norms(5),
@@ -253,6 +255,123 @@ def test_only_input_kernels_change_and_by_one_scale_each():
             changed[weight.path] = ratios.mean()
     kernels = [layer.cell.kernel.path for layer in model.layers[1:3]]
     assert sorted(changed) == sorted(kernels)
+
+
+def test_spiking_layers_are_levelled_by_their_surrogates_and_spike_as_before():
+    keras.utils.set_random_seed(1)
+    stack = recurrent(lambda **kwargs: LIF(64, **kwargs), 3)
+    model = keras.Sequential([keras.Input((12, 8)), *stack])
+    x = 3 * sequences(900)  # all layers fire without help
+    assert min(keras_lsc.measure(model, x).firing_rates.values()) > 0.02
+    before, outputs = [to_numpy(weight) for weight in model.weights], to_numpy(model(x[:64]))
+    keras_lsc.stabilize(model, x, method="level")
+    changed = [
+        weight.path
+        for weight, old in zip(model.weights, before, strict=True)
+        if not np.array_equal(to_numpy(weight), old)
+    ]
+    assert changed == [layer.cell.log_slope.path for layer in stack[1:]]
+    np.testing.assert_array_equal(to_numpy(model(x[:64])), outputs)
+
+
+def test_silent_layers_fire_before_they_are_levelled():
+    keras.utils.set_random_seed(1)
+    stack = recurrent(lambda **kwargs: LIF(64, **kwargs), 3)
+    model = keras.Sequential([keras.Input((12, 8)), *stack])
+    x = sequences(900)
+    assert min(keras_lsc.measure(model, x).firing_rates.values()) < 0.01
+    keras_lsc.stabilize(model, x, method="level")
+    assert min(keras_lsc.measure(model, x).firing_rates.values()) > 0.02
+
+
+@pytest.mark.parametrize("make", [layers.SimpleRNN, layers.GRU, layers.LSTM])
+def test_a_bias_holds_the_mean_of_what_is_read_through_a_scaled_kernel(make):
+    keras.utils.set_random_seed(1)
+    stack = [make(6, return_sequences=True) for _ in range(3)]
+    model = keras.Sequential([keras.Input((12, 8)), *stack])
+    x = sequences(96)
+    rows, structure = draw(model, x, 96, 0)
+    leveller = Leveller(model, rows, structure, 1.0, 0)
+    leveller.holds_means = True
+    read = [to_numpy(applied(stack[:k], x)).mean(axis=(0, 1)) for k in (1, 2)]
+
+    def means():
+        """Kernel and bias times what is read, of the default start."""
+        found = []
+        for layer, mean in zip(stack[1:], read, strict=True):
+            bias = to_numpy(layer.cell.bias)
+            found.append(mean @ to_numpy(layer.cell.kernel) + bias.reshape(-1, bias.shape[-1])[0])
+        return found
+
+    before, kernels = means(), [to_numpy(layer.cell.kernel) for layer in stack]
+    leveller._move(np.array([0.5, -0.3]))
+    for new, old in zip(means(), before, strict=True):
+        np.testing.assert_allclose(new, old, atol=1e-5)
+    for layer, kernel, step in zip(stack, kernels, (0.0, 0.5, -0.3), strict=True):
+        np.testing.assert_allclose(to_numpy(layer.cell.kernel), np.exp(step) * kernel, rtol=1e-5)
+
+
+def test_which_activations_are_flat():
+    """The slope of the sigmoid is at most 1/4, of tanh and relu 1."""
+    flat = {"sigmoid": True, "hard_sigmoid": True, "tanh": False, "relu": False, "linear": False}
+    for name, expected in flat.items():
+        assert has_flat_activation(layers.Dense(2, activation=name)) is expected
+        assert has_flat_activation(layers.SimpleRNN(2, activation=name)) is expected
+    assert not has_flat_activation(layers.LSTM(2))  # its gates are, what it remembers is not
+    assert has_flat_activation(layers.Bidirectional(layers.SimpleRNN(2, activation="sigmoid")))
+
+
+def scaled(stack, scale):
+    """Input kernels of this size: by it a gradient vanishes or grows from layer to layer."""
+    for layer in stack[1:]:
+        layer.cell.kernel.assign(scale * layer.cell.kernel.value)
+
+
+@pytest.mark.parametrize(
+    ("make", "scale", "expected"),
+    [
+        (gru, 0.1, "level"),
+        (gru, 1.0, None),
+        (simple("linear"), 40.0, "level"),
+        (simple("sigmoid"), 1.0, "lsc"),
+        (lambda **kwargs: LIF(16, **kwargs), 1.0, "lsc"),
+    ],
+    ids=["vanishing", "healthy", "exploding", "flat", "spiking"],
+)
+def test_auto_chooses_by_the_gradient(make, scale, expected):
+    keras.utils.set_random_seed(1)
+    stack = recurrent(make, 4)
+    model = keras.Sequential([keras.Input((12, 8)), *stack, layers.Dense(2)])
+    scaled(stack, scale)
+    before = [to_numpy(weight) for weight in model.weights]
+    method, why = choose(model, sequences(600), 0)
+    assert method == expected, why
+    for weight, old in zip(model.weights, before, strict=True):
+        np.testing.assert_array_equal(to_numpy(weight), old)
+
+
+def test_auto_leaves_a_healthy_network_alone_and_levels_one_that_vanishes():
+    keras.utils.set_random_seed(1)
+    stack = recurrent(gru, 3)
+    model = keras.Sequential([keras.Input((12, 8)), *stack, layers.Dense(2)])
+    before, x = [to_numpy(weight) for weight in model.weights], sequences(600)
+    report = keras_lsc.stabilize(model, x, method="auto", samples=8)
+    assert report.chosen.startswith("left alone")
+    assert report.chosen in str(report)
+    for weight, old in zip(model.weights, before, strict=True):
+        np.testing.assert_array_equal(to_numpy(weight), old)
+    scaled(stack, 0.01)
+    report = keras_lsc.stabilize(model, x, method="auto")
+    assert report.chosen.startswith('method "level"')
+    assert report.gradient.spread < 1.3
+    again = type(report).from_dict(json.loads(json.dumps(report.to_dict())))
+    assert again.chosen == report.chosen
+
+
+def test_auto_takes_no_option_of_pretraining():
+    model = keras.Sequential([keras.Input((12, 8)), *recurrent(gru, 2)])
+    with pytest.raises(ValueError, match="target"):
+        keras_lsc.stabilize(model, sequences(64), 1.0, method="auto")
 
 
 def test_with_targets_it_is_the_gradient_of_the_loss():

@@ -1,9 +1,10 @@
-"""The weights through which a layer reads the layer below: what one scale of it is a scale of."""
+"""What scales the gradient that a layer passes on: what it reads through, or its surrogate."""
 
 from typing import Any
 
 import keras
-from keras import layers
+import numpy as np
+from keras import layers, ops
 
 from keras_lsc.layers import LRU, LRUBlock
 from keras_lsc.stability.layers import is_recurrent
@@ -19,6 +20,9 @@ _OF_A_KERNEL = (
     layers.Conv2DTranspose,
     layers.Conv3DTranspose,
 )
+# Where the slope of an activation is looked at, as the units of one place, and what is flat.
+_GRID = np.linspace(-6.0, 6.0, 241, dtype="float32")[None]
+_FLAT = 0.5
 _SEPARABLE = (layers.SeparableConv1D, layers.SeparableConv2D)
 _ATTENTION = (layers.MultiHeadAttention, layers.GroupQueryAttention)
 
@@ -61,6 +65,57 @@ def read_through(layer: keras.Layer) -> list[Any]:
     if isinstance(layer, _SEPARABLE):
         return [layer.pointwise_kernel]
     return _named(layer, "kernel") if isinstance(layer, _OF_A_KERNEL) else []
+
+
+def heights_of_gradient(layer: keras.Layer) -> list[Any]:
+    """The logarithms of the heights of a spiking layer's surrogate gradients.
+
+    They scale the gradient that passes the layer, and leave its outputs as they are.
+
+    Args:
+        layer: a built layer.
+
+    Returns:
+        What its cell has as `variables_of_gradient`, of both directions of a `Bidirectional`.
+    """
+    if isinstance(layer, layers.Bidirectional):
+        directions = (layer.forward_layer, layer.backward_layer)
+        return [height for direction in directions for height in heights_of_gradient(direction)]
+    if not layer.built or not is_recurrent(layer):
+        return []
+    return list(getattr(layer.cell, "variables_of_gradient", ()))
+
+
+def has_flat_activation(layer: keras.Layer) -> bool:
+    """Whether the slope of a layer's activation is at most a half everywhere, as of a sigmoid.
+
+    Args:
+        layer: a layer; of a recurrent one the cell's activation counts, which of gated cells is
+            that of what they remember.
+    """
+    if isinstance(layer, layers.Bidirectional):
+        layer = layer.forward_layer
+    activation = getattr(getattr(layer, "cell", layer), "activation", None)
+    if activation is None or isinstance(activation, keras.Layer):
+        return False
+    values = ops.convert_to_numpy(activation(ops.convert_to_tensor(_GRID)))
+    return bool(np.abs(np.gradient(values[0], _GRID[0])).max() <= _FLAT)
+
+
+def bias_beside(layer: keras.Layer) -> Any | None:
+    """The bias that is added to what a layer reads through its one matrix.
+
+    Args:
+        layer: a built layer.
+
+    Returns:
+        A variable whose last axis is that of the matrix; None without one, or with many matrices.
+    """
+    if is_recurrent(layer) and not isinstance(layer, layers.Bidirectional):
+        layer = layer.cell.cells[0] if hasattr(layer.cell, "cells") else layer.cell
+    elif not isinstance(layer, layers.Dense):
+        return None
+    return getattr(layer, "bias", None)
 
 
 def _named(layer: keras.Layer, name: str) -> list[Any]:

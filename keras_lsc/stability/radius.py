@@ -19,7 +19,13 @@ from keras_lsc import arguments, backend
 from keras_lsc.stability import lapack
 from keras_lsc.stability.accuracy import MEASURE, Accuracy
 from keras_lsc.stability.dense import Spectral, dense, dense_norm, rms_gain, with_slope
-from keras_lsc.stability.matrix_free import Products, krylov_norm, krylov_radius, probed_gain, summed_gain
+from keras_lsc.stability.matrix_free import (
+    Products,
+    krylov_norm,
+    krylov_radius,
+    probed_gain,
+    summed_gain,
+)
 from keras_lsc.stability.powers import from_safe_scale, to_safe_scale
 
 Tensor = Any

@@ -18,7 +18,7 @@ HEADER = ("transition", "of", "shape", "radius", "std", "gain", "isotropy")
 GRADIENT_HEADER = ("layer", "energy", "reach", "forward")
 # The columns of words; those of numbers stand to the right.
 _TEXTS = 3
-_OPTIONAL = ("gradient", "exponents", "unmeasured", "not_levelled")
+_OPTIONAL = ("gradient", "exponents", "unmeasured", "not_levelled", "chosen")
 # What the energy sum says, below its largest value.
 _ENERGY_MEANS = (
     (0.25, "gradients vanish fast, stabilize before training"),
@@ -182,6 +182,7 @@ class StabilityReport:
             were not asked for.
         unmeasured: why there are no transitions, where radii cannot be measured; else None.
         not_levelled: layers whose scale levelling left, because it is frozen or not known.
+        chosen: what method "auto" did, and why; None of other methods.
     """
 
     model: str
@@ -196,6 +197,7 @@ class StabilityReport:
     exponents: LyapunovExponents | None = None
     unmeasured: str | None = None
     not_levelled: tuple[str, ...] = ()
+    chosen: str | None = None
 
     @classmethod
     def without_radii(cls, model: str, why: str, seed: int, samples: int = 0) -> "StabilityReport":
@@ -429,6 +431,8 @@ class StabilityReport:
             notes.append(self.gradient.note)
         if self.exponents is not None:
             notes.extend(self.exponents.notes)
+        if self.chosen is not None:
+            notes.append(self.chosen)
         if self.not_levelled:
             notes.append(
                 f"not levelled, frozen or of unknown weights: {', '.join(self.not_levelled)}"

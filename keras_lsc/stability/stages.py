@@ -12,7 +12,7 @@ from keras_lsc.stability.energies import EnergyProbe, RandomFunctional, first_of
 from keras_lsc.stability.layers import is_recurrent
 from keras_lsc.stability.levers import read_through
 from keras_lsc.stability.report import GradientEnergies
-from keras_lsc.stability.taps import Tap, Taps, leaves
+from keras_lsc.stability.taps import Tap, Taps, TapsProbe, leaves
 
 Array = np.ndarray
 Tensor = Any
@@ -63,6 +63,7 @@ class Stages:
         self._probe = EnergyProbe(model, taps, structure, self._functional)
         first = [kept[k] for k in range(len(kept)) if not self.below[k]]
         self._differences = DifferenceProbe(model, taps, structure, first)
+        self._means = _MeanProbe(model, taps, structure)
 
     def measure(
         self, rows: list[Array], generator: np.random.Generator, forward: bool = False
@@ -83,6 +84,30 @@ class Stages:
             found.sequences,
             None if differences is None else tuple(differences[k] for k in self._kept),
         )
+
+    def mean_inputs(self, rows: list[Array]) -> list[Array]:
+        """What every stage reads on average, `(features,)`, over sequences, steps and places."""
+        found = self._means.by_batches(rows)
+        return [found[k].mean(axis=0) for k in self._kept]
+
+
+class _MeanProbe(TapsProbe):
+    """A model whose outputs are the means of what the calls of another one read."""
+
+    def __init__(self, model: keras.Model, taps: Taps, structure: Any):
+        super().__init__(model, taps, structure, "mean")
+
+    def call(self, inputs: list[Tensor]) -> list[Tensor]:
+        """Returns `(rows, features)` of every call."""
+        given, _ = self.parted(inputs)
+        with self.taps.untouched():
+            read = self.taps.run(given, self.taps.nothing(ops.shape(inputs[0])[0])).arguments
+        return [
+            ops.mean(ops.cast(what, "float32"), axis=tuple(range(1, what.ndim - 1)))
+            if what.ndim > 2
+            else ops.cast(what, "float32")
+            for what in read
+        ]
 
 
 def has_stages(model: keras.Model) -> bool:

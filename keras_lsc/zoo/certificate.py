@@ -81,4 +81,4 @@ def _of_transitions(report: StabilityReport | None) -> dict[str, Any] | None:
     """What a certificate says of a report: it certifies radii and gains."""
     if report is None:
         return None
-    return replace(report, gradient=None, unmeasured=None, not_levelled=()).to_dict()
+    return replace(report, gradient=None, unmeasured=None, not_levelled=(), chosen=None).to_dict()
