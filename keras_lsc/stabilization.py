@@ -95,12 +95,11 @@ def stabilize(
     "level" gives every layer one scale, on the weights through which it reads the layer below, so
     that the gradient has the same energy at every layer, and leaves the dynamics in time alone. It
     takes a few backward passes, and any Keras model; networks of sigmoid cells are pre-trained
-    first, and spiking layers scaled by the height of their surrogate gradient. Method "flossing" drives the leading Lyapunov
-    exponents of recurrent layers to zero, for dependencies over many steps. Method "auto" takes
-    "lsc", "level" or nothing at all, by a rule that the handbook gives ("Levelled starts"), and the
-    report says which and why. The methods of
-    `keras_lsc.methods`, from "orthogonal" to "gradinit", are those of others; each is told about
-    there. What follows is of "lsc".
+    first, and spiking layers scaled by the height of their surrogate gradient. Method "flossing"
+    drives the leading Lyapunov exponents of recurrent layers to zero, for dependencies over many
+    steps. Method "auto" takes "lsc", "level" or nothing at all, by a rule that the handbook gives
+    ("Levelled starts"), and the report says which and why. The methods of `keras_lsc.methods`, from
+    "orthogonal" to "gradinit", are those of others; each is told about there. What follows is of "lsc".
 
     Spiking layers that are silent or saturated are given a firing rate first, by their biases.
     A third of the sequences is held out. The radii are measured there, and before they are accepted
@@ -117,8 +116,8 @@ def stabilize(
         x: its inputs: arrays or a dataset, as `measure` takes them. Labels are ignored.
         target: Target, as `LSCPretrainer` takes it.
         y: targets `(rows, ...)`, of a method that needs them, and of no other.
-        method: "lsc", "level", "flossing", "auto", the name of one of `keras_lsc.methods`, or one of
-            these with options, such as `keras_lsc.methods.LSUV(tolerance=0.05)`.
+        method: "lsc", "level", "flossing", "auto", the name of one of `keras_lsc.methods`, or one
+            of these with options, such as `keras_lsc.methods.LSUV(tolerance=0.05)`.
         growth: of method "level", by how much the energy of the gradient grows from a layer to the
             one below; 1 without it.
         exponents: of method "flossing", number of leading exponents of every recurrent layer; 4

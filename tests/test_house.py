@@ -26,7 +26,7 @@ ROOMS = (
     "levelling flossing",
     "methods",
     "diagnosis",
-    "callbacks",
+    "callbacks choosing",
     "stabilization citing",
     "race",
     "zoo",
