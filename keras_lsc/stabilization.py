@@ -99,7 +99,8 @@ def stabilize(
     drives the leading Lyapunov exponents of recurrent layers to zero, for dependencies over many
     steps. Method "auto" takes "lsc", "level" or nothing at all, by a rule that the handbook gives
     ("Levelled starts"), and the report says which and why. The methods of `keras_lsc.methods`, from
-    "orthogonal" to "gradinit", are those of others; each is told about there. What follows is of "lsc".
+    "orthogonal" to "gradinit", are those of others; each is told about there. What follows is of
+    "lsc".
 
     Spiking layers that are silent or saturated are given a firing rate first, by their biases.
     A third of the sequences is held out. The radii are measured there, and before they are accepted

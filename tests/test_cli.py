@@ -348,7 +348,7 @@ def test_without_a_choice_the_installed_backend_is_taken(monkeypatch, tmp_path):
 @pytest.mark.once
 def test_the_command_knows_every_method():
     """By a list of its own: help imports no Keras."""
-    assert ("lsc", "level", "flossing", *keras_lsc.methods.names()) == models.METHODS
+    assert ("lsc", "level", "flossing", "auto", *keras_lsc.methods.names()) == models.METHODS
 
 
 @pytest.mark.once
