@@ -26,6 +26,8 @@ _ENERGY_MEANS = (
     (2.0, "gradients are kept"),
     (math.inf, "gradients grow"),
 )
+# Of largest and smallest energy, below which the gradient that was measured is even.
+_EVEN = 3.0
 # Outside of these a neuron's spikes say next to nothing about its input.
 SILENT_RATE, SATURATED_RATE = 0.001, 0.95
 
@@ -440,6 +442,8 @@ class StabilityReport:
         energy = self.energy_sum
         if energy is not None and math.isfinite(energy):
             meaning = next(text for most, text in _ENERGY_MEANS if energy < most)
+            if self.gradient is not None and self.gradient.spread < _EVEN:
+                meaning = "a law of single steps, but the gradient itself is even"
             notes.append(f"gain_t^2 + gain_l^2 is {energy:.2f} (1 keeps a gradient): {meaning}")
         if self.outliers:
             notes.append(
