@@ -127,6 +127,7 @@ def is_level(make):
     stages = [k for k, layer in enumerate(stack) if read_through(layer)]
     before = spread(plain_energies(stack, stages, fresh))
     report = keras_lsc.stabilize(model, x, method="level")
+    assert "vanish" not in str(report)
     after = plain_energies(stack, stages, fresh)
     assert spread(after) <= 1.3
     assert spread(after) < before

@@ -19,11 +19,12 @@ GRADIENT_HEADER = ("layer", "energy", "reach", "forward")
 # The columns of words; those of numbers stand to the right.
 _TEXTS = 3
 _OPTIONAL = ("gradient", "exponents", "unmeasured", "not_levelled", "chosen")
+_KEPT = "gradients are kept"
 # What the energy sum says, below its largest value.
 _ENERGY_MEANS = (
     (0.25, "gradients vanish fast, stabilize before training"),
     (0.5, "gradients vanish, stabilizing may help"),
-    (2.0, "gradients are kept"),
+    (2.0, _KEPT),
     (math.inf, "gradients grow"),
 )
 # Of largest and smallest energy, below which the gradient that was measured is even.
@@ -442,7 +443,8 @@ class StabilityReport:
         energy = self.energy_sum
         if energy is not None and math.isfinite(energy):
             meaning = next(text for most, text in _ENERGY_MEANS if energy < most)
-            if self.gradient is not None and self.gradient.spread < _EVEN:
+            is_even = self.gradient is not None and self.gradient.spread < _EVEN
+            if is_even and meaning != _KEPT:
                 meaning = "a law of single steps, but the gradient itself is even"
             notes.append(f"gain_t^2 + gain_l^2 is {energy:.2f} (1 keeps a gradient): {meaning}")
         if self.outliers:
