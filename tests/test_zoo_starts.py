@@ -94,7 +94,7 @@ def test_every_weight_that_differs_is_found(numbers):
 @pytest.mark.once
 @pytest.mark.parametrize("shape", [(1, 4), (42, 168), (300, 900), (300, 899), (500, 130), (64, 64)])
 def test_orthogonal_draws_are_the_factor_of_householder(shape):
-    """However it is computed: starts were built with LAPACK's, of which R has a positive diagonal."""
+    """However it is computed: starts were built with LAPACK's; the diagonal of R is positive."""
     found = orthogonal(shape, np.random.default_rng(3))
     drawn = np.random.default_rng(3).standard_normal((max(shape), min(shape)))
     q, r = np.linalg.qr(drawn)
