@@ -11,10 +11,11 @@ import numpy as np
 from keras_lsc import datasets
 from keras_lsc.stability.data import draw_rows, hold_out, input_structure
 from keras_lsc.stability.measure import measure
-from keras_lsc.stabilization import stabilize
+from keras_lsc.stability.report import StabilityReport
 from keras_lsc.zoo import networks, start_file
 from keras_lsc.zoo.certificate import make_certificate, training_data
 from keras_lsc.zoo.inputs import draw_inputs
+from keras_lsc.zoo.pretraining import pretrain, with_energies
 from keras_lsc.zoo.recipes import Recipe
 from keras_lsc.zoo.start_file import StartFile
 
@@ -65,10 +66,10 @@ def resized(
     weights: Literal["stabilized", "initial"],
     seed: int,
 ) -> tuple[keras.Sequential, dict[str, Any] | None]:
-    """Makes the network of another recipe from the numbers of a start of the same cell and target.
+    """Makes the network of another recipe from the numbers of a start of the same cell and method.
 
     Its scales are those of the stored layers at the same height, a start that a few updates bring
-    to the target.
+    to the target, or a few passes to the same energies.
 
     Args:
         stored: The start.
@@ -82,7 +83,7 @@ def resized(
         The network, and its certificate; None in place of that for the network as it is drawn.
 
     Raises:
-        NotStabilizedError: A radius stayed outside the tolerance of the recipe.
+        NotStabilizedError, NotLevelledError: It stayed outside the tolerance of the recipe.
         ValueError: `x` does not fit the network.
     """
     model = networks.build_network(recipe)
@@ -92,23 +93,21 @@ def resized(
     sequences, origin = _sequences(recipe, x, seed, model)
     training, validation = hold_out(sequences)
     networks.set_weights(model, _carried_over(stored.recipe, stored.numbers(), recipe, drawn))
-    stabilize(
-        model,
-        training[0],
-        recipe.target,
-        tolerance=recipe.pretraining_tolerance,
-        mode=recipe.mode,  # type: ignore[arg-type]
-        max_updates=recipe.max_updates,
-        seed=seed,
-    )
-    report = measure(model, validation[0], recipe.samples, seed, gradient=False)
+    pretrain(model, training[0], recipe, recipe.pretraining_tolerance, seed)
+    report = _measured(recipe, model, validation[0], seed)
     values = networks.weights_of(model)
     networks.set_weights(model, drawn)
-    initial = measure(model, validation[0], report.samples, seed, gradient=False)
+    initial = _measured(recipe, model, validation[0], seed)
     networks.set_weights(model, values)
     made = make_certificate(recipe, initial, report, training[0], validation[0])
     made["certificate_data"]["split"] = origin
     return model, made
+
+
+def _measured(recipe: Recipe, model: keras.Model, x: np.ndarray, seed: int) -> StabilityReport:
+    """The radii of a model, and what its recipe goes by where that is something else."""
+    report = measure(model, x, recipe.samples, seed, gradient=False)
+    return report if recipe.method == "lsc" else with_energies(report, model, x, recipe)
 
 
 def _sequences(
