@@ -117,12 +117,15 @@ def _stabilize(
         networks.set_weights(model, start_file.expanded(drawn, numbers))
         report = _certified(recipe, model, validation)
         found = deviation(report, recipe)
-        if found <= recipe.tolerance:
+        rates = report.silent_or_saturated
+        if found <= recipe.tolerance and not rates:
             return start_file.content_of(numbers), report
         problem = (
             f"{recipe.name} is within {tolerance:.4f} of what it should be on training sequences "
             f"but {found:.4f} off on validation sequences, where {recipe.tolerance} is asked for."
         )
+        if rates:
+            problem = f"{recipe.name} has layers that are silent or saturated: {rates}."
         tolerance *= _CLOSER
     raise NotBuiltError(problem)
 
