@@ -78,6 +78,13 @@ def test_every_file_is_the_one_of_the_index(name):
     assert known.deviation <= known.recipe.tolerance
 
 
+@pytest.mark.once
+def test_an_index_is_written_in_one_way():
+    """So that what two branches add to it is merged line by line."""
+    text = (FOLDER / "index.json").read_text()
+    assert text == json.dumps(json.loads(text), indent=1, sort_keys=True) + "\n"
+
+
 def test_there_are_ninety_checkpoints_each_with_its_recipe():
     assert [name for name in NAMES if name not in RECIPES] == []
     assert len(zoo.list()) >= 90
