@@ -302,8 +302,9 @@ def verify(
         verdict = "FAILED" if row["passed"] is False else row["verdict"]
         figures = f"{_figure(row['difference'], '.1e'):>10}  {_figure(row['deviation'], '.4f')}"
         typer.echo(f"{row['name']:{width}}  {verdict:7}  {figures}".rstrip())
-        for problem in row["problems"]:
-            typer.echo(f"  {problem}")
+        if row["passed"] is not None:
+            for problem in row["problems"]:
+                typer.echo(f"  {problem}")
 
     rows = verify_all(found, jobs, finished, data_dir)
     if output is not None:
@@ -312,12 +313,16 @@ def verify(
         sum(row["verdict"] == verdict for row in rows) for verdict in (PASSED, NO_DATA)
     )
     failed = len(rows) - passed - absent
+    # One for all checkpoints of a dataset.
+    reasons = dict.fromkeys(row["problems"][0] for row in rows if row["verdict"] == NO_DATA)
 
     def show() -> None:
         text = f"{passed} passed and {failed} failed on {rows[0]['backend']}"
         if absent:
             text += f"; {absent} were not measured, because their data is not on this computer"
         typer.echo(f"{text}.")
+        for reason in reasons:
+            typer.echo(f"  {reason}")
 
     return Answer(rows, show, failed=bool(failed) or not passed)
 

@@ -80,12 +80,14 @@ def test_an_interruption_ends_every_process(fake):
 
 def test_a_sweep_goes_past_data_that_is_not_here(tmp_path):
     output = tmp_path / "found.json"
-    result = verify(ABSENT, TINY, LEVELLED, "--data-dir", tmp_path, "--output", output)
+    absent = ABSENT, ABSENT.replace("rhovar", "rho1")
+    result = verify(*absent, TINY, LEVELLED, "--data-dir", tmp_path, "--output", output)
     assert result.exit_code == 0, result.output
     assert "2 passed and 0 failed" in result.stdout
-    assert "1 were not measured, because their data is not on this computer" in result.stdout
+    assert "2 were not measured, because their data is not on this computer" in result.stdout
+    assert result.stdout.count("spoken_digit is not prepared") == 1
     rows = {row["name"]: row for row in json.loads(output.read_text())}
-    assert list(rows) == [ABSENT, TINY, LEVELLED]
+    assert list(rows) == [*absent, TINY, LEVELLED]
     assert (rows[ABSENT]["verdict"], rows[ABSENT]["passed"]) == ("no data", None)
     assert "spoken_digit" in rows[ABSENT]["problems"][0]
     assert rows[TINY]["energy_difference"] is None
