@@ -161,7 +161,7 @@ def _show(known: "CheckpointInfo") -> None:
     )
     settings = ", ".join(
         f"{key} {value}"
-        for key, value in recipe.to_dict().items()
+        for key, value in recipe.settings().items()
         if key not in said and value is not None
     )
     options = "".join(f", {key} {value}" for key, value in recipe.options.items())

@@ -256,6 +256,7 @@ def test_building_twice_gives_the_same_file_and_a_build_is_taken_up(tmp_path):
     recipe = tiny_recipe()
     one = build(recipe, tmp_path / "a")
     assert one["certificate"]["deviation"] <= recipe.tolerance
+    assert one["certificate"]["stabilized"]["gradient"]["layers"] == ["layer_1", "layer_2"]
     folder = tmp_path / "b"
     assert not is_built(recipe, folder)
     build_one(recipe, folder)

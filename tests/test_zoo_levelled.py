@@ -40,6 +40,7 @@ def distance(energies, growth=1.0):
 def test_a_levelled_recipe_is_named_by_its_method():
     assert RECIPE.name == TINY
     assert (RECIPE.target, RECIPE.goal) == (None, "level")
+    assert not {"target", "mode", "max_updates"} & RECIPE.settings().keys()
     grows = replace(RECIPE, growth=1.25)
     assert (grows.name, grows.goal) == (f"{TINY}1p25", "level, growth 1.25")
     for recipe in (RECIPE, grows):
@@ -55,6 +56,7 @@ def test_a_levelled_recipe_is_named_by_its_method():
         ({"target": 1.0}, "target 1.0 means nothing to the method 'level'"),
         ({"mode": "weights"}, "mode 'weights' means nothing"),
         ({"learning_rate": 0.1}, r"learning_rate 0\.1 means nothing"),
+        ({"max_updates": 9}, "max_updates 9 means nothing"),
         ({"method": "lsc"}, "gives no 'target'"),
         ({"method": "lsc", "target": 1.0, "growth": 2.0}, r"growth 2\.0 means nothing"),
         ({"method": "flossing", "target": 1.0}, "method must be one of"),

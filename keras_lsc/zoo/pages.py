@@ -49,7 +49,8 @@ def results(known: list[registry.CheckpointInfo], missing: list[Recipe]) -> str:
     total = sum(info.bytes for info in known) / 1e6
     rows = [
         f"| [{info.name}]({CARDS}/{info.name}.md) | {info.dataset} | {info.depth}x{info.units} | "
-        f"{info.recipe.goal} | {info.mode} | {_range(info, 'initial', 'radius')} | "
+        f"{info.recipe.goal} | {info.recipe.settings().get('mode', '-')} | "
+        f"{_range(info, 'initial', 'radius')} | "
         f"{_range(info, 'stabilized', 'radius')} | {_range(info, 'stabilized', 'gain')} | "
         f"{_spread(info)} | {info.deviation:.3f} | {info.updates} | {info.bytes / 1e3:.1f} |"
         for info in shown
@@ -130,11 +131,9 @@ def card(info: registry.CheckpointInfo) -> str:
     ]
     given = {
         key: value
-        for key, value in recipe.to_dict().items()
+        for key, value in recipe.settings().items()
         if value is not None and value is not False and value != {}
     }
-    if recipe.method == "lsc":
-        del given["growth"]
     settings = "\n".join(f"| {key} | {value} |" for key, value in given.items())
     versions = ", ".join(f"{name} {number}" for name, number in certificate["versions"].items())
     rates = ", ".join(f"{layer} {rate:.3f}" for layer, rate in info.firing_rates.items())

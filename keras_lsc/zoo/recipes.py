@@ -19,7 +19,10 @@ _TARGET_NAMES = {"variance": "var", "unbalanced": "unb", "variance-unbalanced": 
 _LARGEST = 2**31 - 1
 _DEEPEST = 20
 # The methods, and what means something to the other alone.
-_OF_THE_OTHER = {"lsc": ("growth",), "level": ("target", "mode", "learning_rate")}
+_OF_THE_OTHER = {
+    "lsc": ("growth",),
+    "level": ("target", "mode", "learning_rate", "batch_size", "max_updates", "most_samples"),
+}
 
 
 class RecipeError(ValueError):
@@ -108,6 +111,11 @@ class Recipe:
     def to_dict(self) -> dict[str, Any]:
         """Returns the recipe as JSON types."""
         return json.loads(json.dumps(asdict(self)))
+
+    def settings(self) -> dict[str, Any]:
+        """Returns `to_dict` without what means nothing to the method."""
+        others = _OF_THE_OTHER[self.method]
+        return {key: value for key, value in self.to_dict().items() if key not in others}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Recipe":
