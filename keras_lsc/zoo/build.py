@@ -18,13 +18,12 @@ from keras_lsc import files
 from keras_lsc.arguments import positive_integer
 from keras_lsc.callbacks import UpdateCounter
 from keras_lsc.datasets import DatasetUnavailableError
-from keras_lsc.stability.data import draw_rows, input_structure
-from keras_lsc.stability.measure import Probe, at_enough_points, measure
+from keras_lsc.stability.measure import at_enough_points
 from keras_lsc.stability.report import StabilityReport
 from keras_lsc.zoo import locks, networks, registry, sources, start_file
 from keras_lsc.zoo.certificate import certificate_data, make_certificate, training_data
 from keras_lsc.zoo.damage import DamagedCheckpointError, as_damage
-from keras_lsc.zoo.pretraining import NOT_REACHED, deviation, pretrain, with_energies
+from keras_lsc.zoo.pretraining import NOT_REACHED, Gauge, deviation, pretrain
 from keras_lsc.zoo.processes import Child
 from keras_lsc.zoo.recipes import Recipe
 from keras_lsc.zoo.schema import check_entry
@@ -68,10 +67,10 @@ def _build(recipe: Recipe, place: Callable[[str], Path]) -> dict[str, Any]:
     model = networks.build_network(recipe)
     drawn = networks.weights_of(model)
     updates = UpdateCounter()
-    content, stabilized = _stabilize(recipe, model, drawn, training, validation, updates)
+    gauge = Gauge(model, validation, recipe, recipe.seed)
+    content, stabilized = _stabilize(recipe, model, drawn, training, gauge, updates)
     networks.set_weights(model, drawn)
-    initial = measure(model, validation, stabilized.samples, recipe.seed, gradient=False)
-    initial = with_energies(initial, model, validation, recipe)
+    initial = gauge.with_energies(gauge.radii(stabilized.samples))
     certificate = make_certificate(recipe, initial, stabilized, training, validation)
     digest = files.sha256_of(content)
     path = place(digest)
@@ -95,7 +94,7 @@ def _stabilize(
     model: keras.Model,
     drawn: dict[str, np.ndarray],
     training: np.ndarray,
-    validation: np.ndarray,
+    gauge: Gauge,
     updates: UpdateCounter,
 ) -> tuple[bytes, StabilityReport]:
     """Pre-trains to the recipe's tolerance on the certificate's data: the start and its report.
@@ -115,7 +114,7 @@ def _stabilize(
         numbers = start_file.numbers_of(drawn, networks.weights_of(model))
         # Certified is what will be loaded, in which scales are rounded.
         networks.set_weights(model, start_file.expanded(drawn, numbers))
-        report = _certified(recipe, model, validation)
+        report = _certified(recipe, gauge)
         found = deviation(report, recipe)
         rates = report.silent_or_saturated
         if found <= recipe.tolerance and not rates:
@@ -130,18 +129,12 @@ def _stabilize(
     raise NotBuiltError(problem)
 
 
-def _certified(recipe: Recipe, model: keras.Model, x: np.ndarray) -> StabilityReport:
+def _certified(recipe: Recipe, gauge: Gauge) -> StabilityReport:
     """The report of the certificate, at as many points as its tolerance asks for."""
-    probe = Probe(model)
-
-    def report(samples: int) -> StabilityReport:
-        rows = draw_rows(x, samples, recipe.seed, input_structure(model))
-        return probe.report(rows, samples, recipe.seed)
-
-    radii = report(recipe.samples)
+    radii = gauge.radii(recipe.samples)
     if recipe.method == "lsc":
-        radii = at_enough_points(radii, report, recipe.tolerance / 3, recipe.most_samples)
-    return with_energies(radii, model, x, recipe)
+        radii = at_enough_points(radii, gauge.radii, recipe.tolerance / 3, recipe.most_samples)
+    return gauge.with_energies(radii)
 
 
 def is_built(recipe: Recipe, folder: Path) -> bool:

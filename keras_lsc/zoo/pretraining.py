@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from functools import cached_property
 
 import keras
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from keras_lsc.levelling import NotLevelledError
 from keras_lsc.stability.data import draw_rows, input_structure
 from keras_lsc.stability.firing_rates import init_firing_rates
+from keras_lsc.stability.measure import Probe
 from keras_lsc.stability.report import GradientEnergies, StabilityReport
 from keras_lsc.stability.stages import Stages, has_stages
 from keras_lsc.stability.taps import ROWS
@@ -104,33 +105,52 @@ def deviation(report: StabilityReport, recipe: Recipe) -> float:
     return math.sqrt(ratios.max() / ratios.min()) - 1.0 if ratios.min() > 0 else math.nan
 
 
-def with_energies(
-    report: StabilityReport, model: keras.Model, x: Any, recipe: Recipe
-) -> StabilityReport:
-    """Returns a report with the energies of the gradient on as many sequences as are needed.
+class Gauge:
+    """Measures a network of a recipe, before and after it is moved, with what is compiled once.
+
+    Sequences, points and the functional are drawn by NumPy, the same on every backend.
 
     Args:
-        report: Of the radii of the model.
         model: Network of the recipe.
-        x: Sequences of the report.
+        x: Sequences `(rows, ...)`.
         recipe: Recipe of the network.
+        seed: Seed of what is drawn.
     """
-    if not has_stages(model):
-        return report
-    sequences = _SEQUENCES[recipe.method]
-    return replace(report, gradient=energies(model, x, sequences, report.seed))
+
+    def __init__(self, model: keras.Model, x: np.ndarray, recipe: Recipe, seed: int):
+        self._model = model
+        self._x = x
+        self._seed = seed
+        self._sequences = _SEQUENCES[recipe.method]
+        self._probe = Probe(model)
+
+    def _drawn(self, count: int) -> list[np.ndarray]:
+        return draw_rows(self._x, count, self._seed, input_structure(self._model))
+
+    @cached_property
+    def _stages(self) -> Stages:
+        return Stages(self._model, self._drawn(self._sequences), input_structure(self._model))
+
+    def radii(self, samples: int) -> StabilityReport:
+        """Returns the report of the radii at so many points."""
+        return self._probe.report(self._drawn(samples), samples, self._seed)
+
+    def with_energies(self, report: StabilityReport) -> StabilityReport:
+        """Returns the report with the energies of the gradient, where layers pass one."""
+        if not has_stages(self._model):
+            return report
+        rows, generator = self._drawn(self._sequences), np.random.default_rng(self._seed)
+        return replace(report, gradient=self._stages.measure(rows, generator))
 
 
-def energies(model: keras.Model, x: Any, sequences: int, seed: int) -> GradientEnergies:
-    """Measures the energy of the gradient of a random functional at every layer.
-
-    Sequences and functional are drawn by NumPy, the same on every backend.
+def energies(model: keras.Model, x: np.ndarray, sequences: int, seed: int) -> GradientEnergies:
+    """Measures the energies of the gradient as `Gauge` does, on other sequences or as many.
 
     Args:
         model: A network of the zoo.
-        x: Sequences.
+        x: Sequences `(rows, ...)`.
         sequences: How many of them, at most.
-        seed: Seed of both draws.
+        seed: Seed of what is drawn.
     """
     rows = draw_rows(x, sequences, seed, input_structure(model))
     return Stages(model, rows, input_structure(model)).measure(rows, np.random.default_rng(seed))

@@ -10,17 +10,18 @@ import numpy as np
 
 from keras_lsc import datasets
 from keras_lsc.stability.data import draw_rows, hold_out, input_structure
-from keras_lsc.stability.measure import measure
 from keras_lsc.stability.report import StabilityReport
 from keras_lsc.zoo import networks, start_file
 from keras_lsc.zoo.certificate import make_certificate, training_data
 from keras_lsc.zoo.inputs import draw_inputs
-from keras_lsc.zoo.pretraining import pretrain, with_energies
+from keras_lsc.zoo.pretraining import Gauge, pretrain
 from keras_lsc.zoo.recipes import Recipe
 from keras_lsc.zoo.start_file import StartFile
 
 # Sequences that are drawn where no data is at hand, and the share of spikes in those of events.
 _DRAWN, _SPIKE_RATE = 768, 0.05
+# Points at which a levelled network has its radii measured, which takes longer than levelling.
+_FEW = 16
 _CERTIFICATES: WeakKeyDictionary[keras.Model, dict[str, Any]] = WeakKeyDictionary()
 
 
@@ -94,20 +95,22 @@ def resized(
     training, validation = hold_out(sequences)
     networks.set_weights(model, _carried_over(stored.recipe, stored.numbers(), recipe, drawn))
     pretrain(model, training[0], recipe, recipe.pretraining_tolerance, seed)
-    report = _measured(recipe, model, validation[0], seed)
+    gauge = Gauge(model, validation[0], recipe, seed)
+    report = _measured(recipe, gauge)
     values = networks.weights_of(model)
     networks.set_weights(model, drawn)
-    initial = _measured(recipe, model, validation[0], seed)
+    initial = _measured(recipe, gauge)
     networks.set_weights(model, values)
     made = make_certificate(recipe, initial, report, training[0], validation[0])
     made["certificate_data"]["split"] = origin
     return model, made
 
 
-def _measured(recipe: Recipe, model: keras.Model, x: np.ndarray, seed: int) -> StabilityReport:
-    """The radii of a model, and what its recipe goes by where that is something else."""
-    report = measure(model, x, recipe.samples, seed, gradient=False)
-    return report if recipe.method == "lsc" else with_energies(report, model, x, recipe)
+def _measured(recipe: Recipe, gauge: Gauge) -> StabilityReport:
+    """What the recipe goes by: radii, or energies, and then few radii."""
+    if recipe.method == "lsc":
+        return gauge.radii(recipe.samples)
+    return gauge.with_energies(gauge.radii(min(_FEW, recipe.samples)))
 
 
 def _sequences(
