@@ -378,6 +378,8 @@ class LSCPretrainer(TrainsChosen):
             try:
                 slots.follow()
                 history = super().fit(x, y, batch_size, epochs, *args, **kwargs)
+                # Keras ends by putting averages in the weights' place.
+                slots.follow()
                 self._refuse_non_finite()
                 self.fold_scales()
             except BaseException:
@@ -562,9 +564,12 @@ class _Slots:
             slot.assign(value)
 
     def follow(self) -> None:
-        """Has the averages of weights begin at what the weights are."""
+        """Has the averages of weights begin at what the weights are, in memory of their own.
+
+        On JAX an update gives the memory of weights and averages away, and cannot give one twice.
+        """
         for slot, variable in self._averages:
-            slot.assign(variable.value)
+            slot.assign(ops.copy(variable.value))
 
 
 def _is_slot_of(variable: Any, name: str) -> bool:

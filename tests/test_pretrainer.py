@@ -422,6 +422,18 @@ def test_averages_of_weights_reach_the_target():
     assert report.max_deviation(0.5) <= 0.08
 
 
+def test_averages_of_weights_that_are_moved_themselves_have_memory_of_their_own():
+    """On JAX the bias of a simple layer was one array with its average, given away twice."""
+    optimizer = keras.optimizers.Adam(0.05, use_ema=True, ema_momentum=0.9)
+    pretrainer = keras_lsc.LSCPretrainer(small(layers.SimpleRNN), 0.5)
+    pretrainer.compile(optimizer)
+    x = sequences(32, 5, 3)
+    for _ in range(2):
+        pretrainer.fit(x, batch_size=8, verbose=0)
+        keras_lsc.measure(pretrainer.model, x, samples=8)
+    assert all(np.isfinite(values).all() for values in values_of(optimizer.variables))
+
+
 def frozen_parts():
     """A model with one layer that may be moved, and the frozen ones."""
     keras.utils.set_random_seed(0)

@@ -126,6 +126,32 @@ def test_gains_of_low_rank_are_those_of_the_frobenius_norm(rng):
     assert mean == pytest.approx(1.0, abs=5 * 0.5 * np.sqrt(2 / (8 * 12 * 8)))
 
 
+def test_a_gain_that_is_a_radius_is_exact_or_called_an_estimate(rng):
+    """The radius of 784 inputs on 128 units was off by 2 %, and called certain."""
+    matrices = (rng.standard_normal((5, 12, 40)) * 0.8 ** np.arange(12)[:, None]).astype("float32")
+    given = ops.convert_to_tensor(matrices)
+    linear = (lambda x: ops.einsum("pij,pj->pi", given, x), ops.zeros((5, 40)))
+    expected = np.linalg.norm(matrices, axis=(1, 2)) * np.sqrt((1 / 12 + 1 / 40) / 2)
+    for kind in ("spectral", "rms"):
+        (exact,) = radii_and_gains([linear], kind, Accuracy(dense_limit=0, rows=12))
+        np.testing.assert_allclose(to_numpy(exact.radius), expected, rtol=1e-5)
+        assert to_numpy(exact.is_certain).all()
+        (estimate,) = radii_and_gains([linear], kind, Accuracy(dense_limit=0, rows=11))
+        assert not to_numpy(estimate.is_certain).any()
+
+
+def test_the_report_says_which_gains_are_estimates(rng):
+    import keras_lsc
+
+    model = keras.Sequential([keras.Input((300,)), keras.layers.Dense(1030), keras.layers.Dense(9)])
+    report = keras_lsc.measure(model, rng.standard_normal((8, 300)).astype("float32"), samples=4)
+    wide, narrow = report.transitions
+    assert (wide.uncertain, narrow.uncertain) == (4, 0)
+    kernel = model.layers[1].kernel
+    exact = np.linalg.norm(to_numpy(kernel)) * np.sqrt((1 / 9 + 1 / 1030) / 2)
+    assert narrow.radius == pytest.approx(exact, rel=1e-5)
+
+
 def test_leaky_cells_and_gated_layers_above_the_dense_limit(rng):
     """LIF without recurrence is a multiple of I; both were off by hundreds."""
     import keras_lsc

@@ -1,8 +1,9 @@
 """Differentiation primitives on TensorFlow."""
 
 import contextlib
+import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -196,6 +197,24 @@ def first_non_finite_operation(function: Callable[[], Any]) -> str | None:
 def aside_from_random_draws() -> contextlib.AbstractContextManager[Any]:
     """A scope whose draws leave those that follow as they would be: all are functions of seeds."""
     return contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def quiet_tracing() -> Iterator[None]:
+    """Keeps TensorFlow from advice on functions that are traced often.
+
+    It counts by the code of a function, and that of Keras' `predict` is the same for all models.
+    """
+    logger = tf.get_logger()
+    logger.addFilter(_is_no_advice)
+    try:
+        yield
+    finally:
+        logger.removeFilter(_is_no_advice)
+
+
+def _is_no_advice(record: logging.LogRecord) -> bool:
+    return "triggered tf.function retracing" not in str(record.msg)
 
 
 def device_name() -> str:

@@ -210,6 +210,11 @@ def aside_from_random_draws() -> contextlib.AbstractContextManager[Any]:
     return torch.random.fork_rng()
 
 
+def quiet_tracing() -> contextlib.AbstractContextManager[None]:
+    """Nothing, as this backend says nothing of functions that are traced often."""
+    return contextlib.nullcontext()
+
+
 def device_name() -> str:
     """Returns the kind of device that tensors are on by default."""
     device = keras.ops.zeros(()).device

@@ -15,6 +15,9 @@ class Accuracy(NamedTuple):
         dense_limit: largest side of a Jacobian that is formed; above it only products are taken.
         tolerance: error of a vector up to which a gradient counts as the radius' own.
         certify: whether to find out which values are certain.
+        rows: largest number of outputs of a Jacobian that is not formed up to which its gain is
+            summed over its rows, where that is its radius; a random estimate is within a few
+            percent.
         lapack_work: sum of the cubed sides of square Jacobians up to which they are only formed,
             and LAPACK on the host finds their radii: at every point it takes that times 10 ns,
             where a backend takes seconds to compile powers.
@@ -25,6 +28,7 @@ class Accuracy(NamedTuple):
     dense_limit: int = 256
     tolerance: float = 0.01
     certify: bool = True
+    rows: int = 1024
     lapack_work: int = 0
 
 

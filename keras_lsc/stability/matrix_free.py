@@ -58,6 +58,24 @@ class Products:
         return fixed / self.scale[:, None] + (product - fixed)
 
 
+def summed_gain(products: Products) -> Tensor:
+    """RMS gain from every row of M, one after the other, with the gradient of `probed_gain`."""
+    n_out, n_in = products.y.shape[-1], products.x.shape[-1]
+
+    def with_row(k: Tensor, energy: Tensor) -> Tensor:
+        unit = ops.cast(ops.equal(ops.arange(n_out), k), ops.dtype(products.y))
+        row = products.pullback(ops.broadcast_to(unit, ops.shape(products.y)))
+        return energy + ops.sum(ops.square(row), axis=-1)
+
+    energy = backend.no_gradient(
+        lambda: ops.fori_loop(0, n_out, with_row, ops.zeros_like(products.x[:, 0]))
+    )
+    estimate = probed_gain(products, deflate=False)
+    return safe_sqrt(energy_per_gain(n_out, n_in) * energy) + (
+        estimate - ops.stop_gradient(estimate)
+    )
+
+
 def probed_gain(products: Products, deflate: bool, probes: int = 8) -> Tensor:
     """RMS gain from |u^T M| for random u, other ones at every point.
 

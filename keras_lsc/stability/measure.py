@@ -139,7 +139,8 @@ class Certifier:
     """Measures again, by other means, the points for whose radii powers cannot vouch.
 
     LAPACK finds them on the host, up to a size of 1024. Above 512, where that takes seconds a
-    point, more products are taken first; radii above 1024 that these leave open stay estimates.
+    point, more products are taken first; radii above 1024 that these leave open stay estimates, as
+    do the gains of Jacobians with more outputs.
 
     Args:
         transition_map: Transitions of the model.
@@ -176,8 +177,14 @@ class Certifier:
         result["is_certain"] |= ~np.isfinite(result["radius"]) | (result["weight"] == 0)
         result["is_certain"][count:] = True
         sides = np.maximum(result["n_out"], result["n_in"])[0]
+        if self._radius != "norm":
+            # A gain that is an estimate stays one: neither finds it.
+            is_gain = (self._radius == "rms") | (result["n_out"] != result["n_in"])[0]
+            sides = np.where(is_gain, np.inf, sides)
         if self._may_take_more:
-            for column, closer in self._again(result, sides > self._LARGE, part):
+            for column, closer in self._again(
+                result, (sides > self._LARGE) & (sides < np.inf), part
+            ):
                 better = ~result["is_certain"][:, column]
                 result["radius"][better, column] = closer["radius"][better]
                 result["is_certain"][better, column] = closer["is_certain"][better]

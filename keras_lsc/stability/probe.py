@@ -4,6 +4,8 @@ from typing import Any
 
 import keras
 
+from keras_lsc import backend
+
 
 class ModelProbe(keras.Model):
     """The base of what is measured of a model on batches of its inputs.
@@ -24,3 +26,8 @@ class ModelProbe(keras.Model):
         self.built = True
         if keras.backend.backend() == "tensorflow":
             self.jit_compile = False  # XLA takes minutes to compile what runs for seconds
+
+    def predict_on_batch(self, x: Any) -> Any:
+        """As of Keras, without advice on how often it is traced: once for every model."""
+        with backend.quiet_tracing():
+            return super().predict_on_batch(x)

@@ -19,7 +19,7 @@ from keras_lsc import arguments, backend
 from keras_lsc.stability import lapack
 from keras_lsc.stability.accuracy import MEASURE, Accuracy
 from keras_lsc.stability.dense import Spectral, dense, dense_norm, rms_gain, with_slope
-from keras_lsc.stability.matrix_free import Products, krylov_norm, krylov_radius, probed_gain
+from keras_lsc.stability.matrix_free import Products, krylov_norm, krylov_radius, probed_gain, summed_gain
 from keras_lsc.stability.powers import from_safe_scale, to_safe_scale
 
 Tensor = Any
@@ -246,8 +246,17 @@ def check_radius_kind(kind: str) -> None:
 def _matrix_free(function: Function, x: Tensor, kind: RadiusKind, accuracy: Accuracy) -> Measured:
     products = Products(*in_precision(function, x))
     x, y, scale = products.x, products.y, products.scale
-    gain = probed_gain(products, accuracy.certify)
-    measured = _of_gain(gain, y.shape[-1], x.shape[-1])
+    n_out, n_in = y.shape[-1], x.shape[-1]
+    is_summed = accuracy.certify and n_out <= (
+        accuracy.rows if _is_gain(kind, n_out, n_in) else accuracy.dense_limit
+    )
+    gain = summed_gain(products) if is_summed else probed_gain(products, accuracy.certify)
+    measured = _of_gain(gain, n_out, n_in)
+    # Of both gains the gradient is that of an estimate.
+    unknown = ops.zeros_like(measured.is_own)
+    measured = measured._replace(
+        is_own=unknown, is_certain=measured.is_certain if is_summed else unknown
+    )
     if kind == "norm":
         found = krylov_norm(products, accuracy)
         measured = measured._replace(

@@ -443,7 +443,7 @@ class StabilityReport:
             )
         uncertain = [row.name for row in self.transitions if row.uncertain]
         if uncertain:
-            notes.append(f"estimates, too large for an eigensolver: {', '.join(uncertain)}")
+            notes.append(f"estimates, too large to be computed exactly: {', '.join(uncertain)}")
         if self.non_finite:
             names = ", ".join(row.name for row in self.non_finite)
             notes.append(f"not finite, states or derivatives overflow: {names}")
