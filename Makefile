@@ -124,12 +124,16 @@ grid: $(TEST)/installed
 	KERAS_LSC_DEEP=1 KERAS_BACKEND=jax $(TEST)/bin/python -m pytest tests/test_stabilize.py -k energies
 	$(TEST)/bin/python benchmarks/tables.py
 
-# Every checkpoint: the same outputs on every backend, and its certificate measured again on each.
+# Every checkpoint: the same outputs on every backend, and its certificate measured again on each;
+# what was found is in build/zoo-BACKEND.json.
 zoo: $(TEST)/installed
+	@mkdir -p build
 	@set -e; for backend in $(BACKENDS); do \
 		echo "==== checkpoints on $$backend ===="; \
 		KERAS_LSC_DEEP=1 KERAS_BACKEND=$$backend $(TEST)/bin/python -m pytest tests/test_zoo.py \
-			-k "outputs or certificates or runs" $(PYTEST_ARGS); \
+			-k "outputs or runs" $(PYTEST_ARGS); \
+		$(TEST)/bin/python -m keras_lsc_command verify --all --jobs $(JOBS) \
+			--backend $$backend --output build/zoo-$$backend.json; \
 	done
 
 # Every backend is tried, though one of them failed; the tables then say what came of each.

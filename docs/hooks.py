@@ -124,6 +124,8 @@ def _zoo_row(name: str, entry: dict[str, Any]) -> str:
         f'<td><a href="cards/{name}/" data-picture="cards/{name}.png">{html.escape(name)}</a></td>'
     ]
     target = recipe["target"]
+    if recipe.get("method") == "level":
+        target = "level" if recipe["growth"] == 1.0 else f"level, growth {recipe['growth']}"
     for text in (recipe["cell"], recipe["dataset"]):
         cells.append(f"<td>{html.escape(text)}</td>")
     for number in (recipe["depth"], recipe["units"]):

@@ -322,7 +322,7 @@ def builds(tell: Callable[[Any], Any], folder: Path) -> None:
         output = tempfile.TemporaryFile()  # noqa: SIM115, it is closed with the process
         process = Build(recipe, folder, output.fileno())
         tell({"child": process.pid})
-        return building._Running(recipe, process, output)
+        return building._Running(process, output, recipe)
 
     building.start_build = start
     problems: list[str | None] = []

@@ -1,4 +1,4 @@
-"""Old public names, which work for one version and say what they are called now."""
+"""Old public names and arguments, which work for one version and say what is to be done."""
 
 import importlib
 import warnings
@@ -36,3 +36,27 @@ def old_names(module: str, renamed: Mapping[str, str]) -> Callable[[str], Any]:
         return getattr(importlib.import_module(place), new)
 
     return find
+
+
+def argument_without_effect(function: str, argument: str, why: str) -> None:
+    """Warns of an argument that does nothing any more.
+
+    Args:
+        function: Name of the function.
+        argument: Name of the argument, which was given.
+        why: It does nothing.
+
+    Example:
+        >>> import warnings
+        >>> with warnings.catch_warnings(record=True) as told:
+        ...     warnings.simplefilter("always")
+        ...     argument_without_effect("keras_lsc.f", "size", "all are of one size")
+        >>> str(told[0].message)[:62]
+        'size of keras_lsc.f has no effect, because all are of one size'
+    """
+    warnings.warn(
+        f"{argument} of {function} has no effect, because {why}; leave it out, it will go with the "
+        "next version.",
+        DeprecationWarning,
+        stacklevel=3,
+    )

@@ -1,6 +1,7 @@
 """Commands on the zoo: list, info, verify, build, pages."""
 
 import fnmatch
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -48,16 +49,24 @@ def list_checkpoints(
             autocompletion=completion.of("variance", "unbalanced", "variance-unbalanced"),
         ),
     ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            help='Only of this method, "lsc" or "level".',
+            autocompletion=completion.of("lsc", "level"),
+        ),
+    ] = None,
     hidden: Annotated[bool, typer.Option(help="The tiny ones for tests as well.")] = False,
     names: Annotated[bool, typer.Option("--names", help="Their names alone, one a line.")] = False,
 ) -> Answer:
     """List the checkpoints of the zoo.
 
-    As far as there is room: task, cell, number of layers x their units, target radius, number of
-    parameters, size of the file, and the largest distance of a radius from the target as the
-    certificate has it.
+    As far as there is room: task, cell, number of layers x their units, target radius or "level",
+    number of parameters, size of the file, and how far it is off as the certificate has it: the
+    largest distance of a radius from the target, or of an energy of the gradient from the others.
     """
     from keras_lsc import datasets, zoo
+    from keras_lsc.arguments import one_of
     from keras_lsc.stability.targets import resolve
 
     filters: dict[str, Any] = {}
@@ -66,6 +75,8 @@ def list_checkpoints(
     if target is not None:
         filters["target"] = parse_target(target)
         resolve(filters["target"], depth=1, steps=1)
+    if method is not None:
+        filters["method"] = one_of("method", method, ("lsc", "level"))
     known = [zoo.info(name) for name in zoo.list(pattern, hidden=hidden, **filters)]
 
     def show() -> None:
@@ -79,7 +90,7 @@ def list_checkpoints(
             typer.echo(f"No checkpoint matches {pattern!r}{others}.", err=True)
 
     fields = (
-        *("name", "dataset", "cell", "depth", "units", "target", "mode"),
+        *("name", "dataset", "cell", "depth", "units", "method", "target", "mode"),
         *("parameters", "bytes", "deviation"),
     )
     return Answer([{field: getattr(one, field) for field in fields} for one in known], show)
@@ -95,16 +106,12 @@ def _show_checkpoints(known: list["CheckpointInfo"]) -> None:
         Column("task", [one.dataset for one in known], rank=4),
         Column("cell", [one.cell for one in known], rank=3),
         Column("layers", [f"{one.depth}x{one.units}" for one in known], is_number=True, rank=1),
-        Column("target", [_target(one.target) for one in known]),
+        Column("target", [one.recipe.goal for one in known]),
         Column("params", [_in_short(one.parameters) for one in known], is_number=True, rank=2),
         Column("kB", [f"{one.bytes / 1e3:.1f}" for one in known], is_number=True),
         Column("deviation", [f"{one.deviation:.3f}" for one in known], is_number=True),
     ]
     console.print(tables.table(columns, console.width))
-
-
-def _target(target: Any) -> str:
-    return ", ".join(map(str, target)) if isinstance(target, tuple) else str(target)
 
 
 def _in_short(count: int) -> str:
@@ -137,16 +144,24 @@ def _show(known: "CheckpointInfo") -> None:
     before, after = (
         StabilityReport.from_dict(certificate[which]) for which in ("initial", "stabilized")
     )
-    wanted = after.wanted(recipe.target)
+    is_levelled = recipe.target is None
+    wanted = {} if recipe.target is None else after.wanted(recipe.target)
     # Feed-forward networks have no time.
     kinds = ("time", "depth") if after.steps else ("depth",)
-    radii = ", ".join(f"{wanted[kind]:.3f} in {kind}" for kind in kinds)
+    goal = (
+        "the same energy of the gradient at every layer"
+        if is_levelled
+        else "radius " + ", ".join(f"{wanted[kind]:.3f} in {kind}" for kind in kinds)
+    )
     data = certificate["certificate_data"]
     # Those without which nothing could be built, and what is said above.
-    said = ("cell", "dataset", "depth", "units", "target", "mode", "hidden", "options", "tolerance")
+    said = (
+        *("cell", "dataset", "depth", "units", "method", "target", "growth", "mode", "hidden"),
+        *("options", "tolerance"),
+    )
     settings = ", ".join(
         f"{key} {value}"
-        for key, value in recipe.to_dict().items()
+        for key, value in recipe.settings().items()
         if key not in said and value is not None
     )
     options = "".join(f", {key} {value}" for key, value in recipe.options.items())
@@ -162,7 +177,7 @@ def _show(known: "CheckpointInfo") -> None:
             {
                 "network": f"{known.cell}, {known.depth} layers of {known.units} units",
                 "task": f"{known.dataset}{options}",
-                "target": f"{_target(recipe.target)}: radius {radii}",
+                "target": f"{recipe.goal}: {goal}",
                 "size": f"{known.parameters:,} parameters, stored in {known.bytes / 1e3:.1f} kB",
             }
         )
@@ -170,9 +185,12 @@ def _show(known: "CheckpointInfo") -> None:
     heading("Certificate")
     console.print(tables.change(before, after, wanted, console.width))
     console.print()
+    if after.gradient is not None:
+        console.print(tables.energies(before.gradient, after.gradient, console.width))
+        console.print()
+    what = "the middle of all energies" if is_levelled else "the target"
     measured = {
-        "deviation": f"{known.deviation:.4f} from the target at most (tolerance "
-        f"{recipe.tolerance})",
+        "deviation": f"{known.deviation:.4f} from {what} at most (tolerance {recipe.tolerance})",
         "measured at": f"{after.samples} points of {data['shape'][0]} validation sequences, "
         f"sha256 {data['sha256'][:16]}",
     }
@@ -181,12 +199,16 @@ def _show(known: "CheckpointInfo") -> None:
         measured["firing rates"] = ", ".join(rates)
     console.print(tables.facts(measured))
     heading("Made by")
+    made = (
+        "levelling, one scale a layer"
+        if is_levelled
+        else f"{known.updates} updates of {recipe.mode}"
+    )
     versions = ", ".join(f"{key} {number}" for key, number in certificate["versions"].items())
     console.print(
         tables.facts(
             {
-                "pre-training": f"{known.updates} updates of {recipe.mode}, {known.seconds:.0f} s "
-                "with the measurements",
+                "pre-training": f"{made}, {known.seconds:.0f} s with the measurements",
                 "recipe": settings,
                 "software": f"on {certificate['backend']} with {versions}",
                 "sha256": known.sha256,
@@ -248,34 +270,72 @@ def push(
 def verify(
     names: Patterns = None,
     everything: Annotated[bool, typer.Option("--all", help="All checkpoints.")] = False,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes at a time.")] = 1,
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="OUT.json", help="Where what was found is written, after each."),
+    ] = None,
     data_dir: DataDir = None,
 ) -> Answer:
-    """Measure the radii of checkpoints again and compare them with their certificates.
+    """Measure checkpoints again and compare them with their certificates.
 
-    A line each: whether it passed, the largest difference of a radius from the certificate, and
-    from the target. The exit code is 1 where a certificate is not met.
+    A line each: whether it passed, the largest difference of a radius from the certificate, and how
+    far the network is off what was asked for. One whose data is not on this computer is passed
+    over, and the last line says how many are. The exit code is 1 where a certificate is not met,
+    and where none could be measured.
     """
     from keras_lsc import zoo
+    from keras_lsc.zoo.sweep import NO_DATA, PASSED, verify_all
+    from keras_lsc_command.files import check_output
 
     found = _chosen(names, everything, zoo.list(hidden=True))
+    if output is not None:
+        check_output(output)
     width = max(len("name"), *map(len, found))
-    typer.secho(f"{'name':{width}}  result  difference  from target", bold=True)
-    results = []
-    for name in found:
-        result = zoo.verify(name, data_dir=data_dir)
-        results.append(result)
-        verdict = "passed" if result.passed else "FAILED"
-        typer.echo(
-            f"{name:{width}}  {verdict}  {result.difference:10.1e}  {result.deviation:11.4f}"
-        )
-        for problem in result.problems:
-            typer.echo(f"  {problem}")
-    passed = sum(result.passed for result in results)
+    typer.secho(f"{'name':{width}}  result   difference  off", bold=True)
+    told: list[dict[str, Any]] = []
+
+    def finished(row: dict[str, Any]) -> None:
+        told.append(row)
+        if output is not None:
+            _write_json(output, told)
+        verdict = "FAILED" if row["passed"] is False else row["verdict"]
+        figures = f"{_figure(row['difference'], '.1e'):>10}  {_figure(row['deviation'], '.4f')}"
+        typer.echo(f"{row['name']:{width}}  {verdict:7}  {figures}".rstrip())
+        if row["passed"] is not None:
+            for problem in row["problems"]:
+                typer.echo(f"  {problem}")
+
+    rows = verify_all(found, jobs, finished, data_dir)
+    if output is not None:
+        _write_json(output, rows)
+    passed, absent = (
+        sum(row["verdict"] == verdict for row in rows) for verdict in (PASSED, NO_DATA)
+    )
+    failed = len(rows) - passed - absent
+    # One for all checkpoints of a dataset.
+    reasons = dict.fromkeys(row["problems"][0] for row in rows if row["verdict"] == NO_DATA)
 
     def show() -> None:
-        typer.echo(f"{passed} of {len(results)} passed on {results[0].backend}.")
+        text = f"{passed} passed and {failed} failed on {rows[0]['backend']}"
+        if absent:
+            text += f"; {absent} were not measured, because their data is not on this computer"
+        typer.echo(f"{text}.")
+        for reason in reasons:
+            typer.echo(f"  {reason}")
 
-    return Answer([result.to_dict() for result in results], show, failed=passed < len(results))
+    return Answer(rows, show, failed=bool(failed) or not passed)
+
+
+def _figure(value: float | None, form: str) -> str:
+    return "-" if value is None else f"{value:{form}}"
+
+
+def _write_json(path: Path, content: Any) -> None:
+    from keras_lsc.files import replacing
+
+    with replacing(path) as new:
+        new.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def build(

@@ -363,7 +363,11 @@ def test_list_and_info_name_the_checkpoints_of_the_zoo():
     assert names == zoo.list("test_gru*", hidden=True)
     rows = json.loads(run("list", "test_gru*", "--hidden", "--json").stdout)
     assert [one["name"] for one in rows] == names
-    assert rows[-1]["deviation"] == entry.deviation
+    (found,) = [one for one in rows if one["name"] == entry.name]
+    assert (found["deviation"], found["method"]) == (entry.deviation, "lsc")
+    assert run("list", "--hidden", "--method", "level", "--names").stdout.splitlines() == zoo.list(
+        hidden=True, method="level"
+    )
     nothing = run("list", "absent*")
     assert (nothing.exit_code, nothing.stdout) == (0, "")
     assert "No checkpoint matches 'absent*'" in nothing.stderr
@@ -372,6 +376,10 @@ def test_list_and_info_name_the_checkpoints_of_the_zoo():
     assert "layer_2.depth" in shown.stdout
     known = json.loads(run("info", "test_gru_parity_d2_rhovar", "--json").stdout)
     assert known["recipe"]["cell"] == "gru"
+    levelled = run("info", "test_gru_parity_d4_level")
+    assert levelled.exit_code == 0
+    assert "energy before -> after" in levelled.stdout
+    assert "the same energy of the gradient at every layer" in levelled.stdout
 
 
 @pytest.mark.once

@@ -17,7 +17,7 @@ from keras_lsc_command.tables import Column
 
 pytestmark = pytest.mark.once
 
-LONG = "test_gru_parity_d2_rhovar"
+LONG, LEVELLED = "test_gru_parity_d2_rhovar", "test_gru_parity_d4_level"
 
 
 def run(width, *arguments):
@@ -52,7 +52,7 @@ def test_columns_move_closer_and_then_are_left_out_by_rank():
 
 
 @pytest.mark.parametrize(
-    "arguments", [["list"], ["list", "--hidden"], ["info", LONG], ["datasets"]]
+    "arguments", [["list"], ["list", "--hidden"], ["info", LONG], ["info", LEVELLED], ["datasets"]]
 )
 @pytest.mark.parametrize("width", [80, 140])
 def test_lines_fit(arguments, width, tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ import pytest
 from harness import exported
 
 from keras_lsc import zoo
+from keras_lsc.layers.parameters import orthogonal
 from keras_lsc.zoo import networks, start_file
 from keras_lsc.zoo.resolver import locate
 from keras_lsc.zoo.start_file import StartFile, content_of, expanded, numbers_of
@@ -88,6 +89,30 @@ def test_every_weight_that_differs_is_found(numbers):
             start(changed).model()
         rounded = {**values, name: value * np.float32(1 + 1e-7)}
         assert abs(start_file.fingerprint(rounded) - known).max() <= 1e-6 * known.max()
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("shape", [(1, 4), (42, 168), (300, 900), (300, 899), (500, 130), (64, 64)])
+def test_orthogonal_draws_are_the_factor_of_householder(shape):
+    """However it is computed: starts were built with LAPACK's; the diagonal of R is positive."""
+    found = orthogonal(shape, np.random.default_rng(3))
+    drawn = np.random.default_rng(3).standard_normal((max(shape), min(shape)))
+    q, r = np.linalg.qr(drawn)
+    expected = q * np.sign(np.diag(r))
+    expected = expected if shape[0] >= shape[1] else expected.T
+    np.testing.assert_allclose(found, expected, atol=1e-13)
+    assert (found.astype("float32") == expected.astype("float32")).mean() > 0.999
+
+
+@pytest.mark.once
+def test_the_fingerprint_of_a_large_weight_is_its_norm_and_projections():
+    """Summed part by part, as of a small one."""
+    value = np.random.default_rng(4).standard_normal(3 * start_file._PART // 2).astype("float32")
+    ((norm, *projections),) = start_file.fingerprint({"a": value})
+    raw = np.random.PCG64(0).random_raw(2 * (len(value) // 64 + 1)).astype("<u8")
+    bits = np.unpackbits(raw.view("uint8")).reshape(2, -1)[:, : len(value)].astype(bool)
+    exact = [np.where(row, -value, value).sum(dtype="float64") for row in bits]
+    np.testing.assert_allclose([norm, *projections], [np.linalg.norm(value), *exact], rtol=1e-6)
 
 
 @pytest.mark.once

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import keras
 import numpy as np
@@ -18,23 +18,23 @@ from keras_lsc import files
 from keras_lsc.arguments import positive_integer
 from keras_lsc.callbacks import UpdateCounter
 from keras_lsc.datasets import DatasetUnavailableError
-from keras_lsc.stability.data import draw_rows, input_structure
-from keras_lsc.stability.measure import Probe, at_enough_points, measure
+from keras_lsc.stability.measure import at_enough_points
 from keras_lsc.stability.report import StabilityReport
-from keras_lsc.stabilization import NotStabilizedError, stabilize
 from keras_lsc.zoo import locks, networks, registry, sources, start_file
 from keras_lsc.zoo.certificate import certificate_data, make_certificate, training_data
 from keras_lsc.zoo.damage import DamagedCheckpointError, as_damage
+from keras_lsc.zoo.pretraining import NOT_REACHED, Gauge, deviation, pretrain
+from keras_lsc.zoo.processes import Child
 from keras_lsc.zoo.recipes import Recipe
 from keras_lsc.zoo.schema import check_entry
 
 LICENCE = "Apache-2.0"
 _BUILDING = "building"
 _ATTEMPTS, _CLOSER = 6, 0.6
-# What is kept of the output of a build that failed, from its end.
-_LAST_WORDS = 2**16
-# Seconds until a build that was asked to end is ended.
-_GRACE = 5.0
+
+
+class NotBuiltError(RuntimeError):
+    """A network did not get to what its recipe asks for."""
 
 
 def build(recipe: Recipe, folder: Path) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def build(recipe: Recipe, folder: Path) -> dict[str, Any]:
         The entry of the index.
 
     Raises:
-        NotStabilizedError: A radius is outside the recipe's tolerance on the certificate's data.
+        NotBuiltError: It did not get within the recipe's tolerance on the certificate's data.
         DatasetUnavailableError: The data is not on this computer.
     """
     return _build(recipe, lambda _: start_path(folder, recipe.name))
@@ -67,9 +67,10 @@ def _build(recipe: Recipe, place: Callable[[str], Path]) -> dict[str, Any]:
     model = networks.build_network(recipe)
     drawn = networks.weights_of(model)
     updates = UpdateCounter()
-    content, stabilized = _stabilize(recipe, model, drawn, training, validation, updates)
+    gauge = Gauge(model, validation, recipe, recipe.seed)
+    content, stabilized = _stabilize(recipe, model, drawn, training, gauge, updates)
     networks.set_weights(model, drawn)
-    initial = measure(model, validation, stabilized.samples, recipe.seed, gradient=False)
+    initial = gauge.with_energies(gauge.radii(stabilized.samples))
     certificate = make_certificate(recipe, initial, stabilized, training, validation)
     digest = files.sha256_of(content)
     path = place(digest)
@@ -93,7 +94,7 @@ def _stabilize(
     model: keras.Model,
     drawn: dict[str, np.ndarray],
     training: np.ndarray,
-    validation: np.ndarray,
+    gauge: Gauge,
     updates: UpdateCounter,
 ) -> tuple[bytes, StabilityReport]:
     """Pre-trains to the recipe's tolerance on the certificate's data: the start and its report.
@@ -104,49 +105,36 @@ def _stabilize(
     """
     tolerance = recipe.pretraining_tolerance
     for attempt in range(_ATTEMPTS):
+        seed = recipe.seed + attempt
         try:
-            stabilize(
-                model,
-                training,
-                recipe.target,
-                tolerance=tolerance,
-                mode=recipe.mode,  # type: ignore[arg-type]
-                max_updates=recipe.max_updates,
-                batch_size=recipe.batch_size,
-                seed=recipe.seed + attempt,
-                learning_rate=recipe.learning_rate,
-                callbacks=(updates,),
-                verbose=0,
-            )
-        except NotStabilizedError as failed:
-            error, tolerance = failed, recipe.tolerance
+            pretrain(model, training, recipe, tolerance, seed, (updates,), verbose=0)
+        except NOT_REACHED as failed:
+            problem, tolerance = str(failed), recipe.tolerance
             continue
         numbers = start_file.numbers_of(drawn, networks.weights_of(model))
         # Certified is what will be loaded, in which scales are rounded.
         networks.set_weights(model, start_file.expanded(drawn, numbers))
-        report = _certified(recipe, model, validation)
-        deviation = report.max_deviation(recipe.target)
-        if deviation <= recipe.tolerance:
+        report = _certified(recipe, gauge)
+        found = deviation(report, recipe)
+        rates = report.silent_or_saturated
+        if found <= recipe.tolerance and not rates:
             return start_file.content_of(numbers), report
-        error = NotStabilizedError(
-            f"{recipe.name} is within {tolerance:.4f} of its target on training sequences but "
-            f"{deviation:.4f} off on validation sequences, where {recipe.tolerance} is asked for.",
-            report,
+        problem = (
+            f"{recipe.name} is within {tolerance:.4f} of what it should be on training sequences "
+            f"but {found:.4f} off on validation sequences, where {recipe.tolerance} is asked for."
         )
+        if rates:
+            problem = f"{recipe.name} has layers that are silent or saturated: {rates}."
         tolerance *= _CLOSER
-    raise error
+    raise NotBuiltError(problem)
 
 
-def _certified(recipe: Recipe, model: keras.Model, x: np.ndarray) -> StabilityReport:
+def _certified(recipe: Recipe, gauge: Gauge) -> StabilityReport:
     """The report of the certificate, at as many points as its tolerance asks for."""
-    probe = Probe(model)
-
-    def report(samples: int) -> StabilityReport:
-        rows = draw_rows(x, samples, recipe.seed, input_structure(model))
-        return probe.report(rows, samples, recipe.seed)
-
-    rough = report(recipe.samples)
-    return at_enough_points(rough, report, recipe.tolerance / 3, recipe.most_samples)
+    radii = gauge.radii(recipe.samples)
+    if recipe.method == "lsc":
+        radii = at_enough_points(radii, gauge.radii, recipe.tolerance / 3, recipe.most_samples)
+    return gauge.with_energies(radii)
 
 
 def is_built(recipe: Recipe, folder: Path) -> bool:
@@ -189,7 +177,7 @@ def build_in_process(recipe: str, folder: str) -> None:
     """
     try:
         build_one(Recipe.from_dict(json.loads(recipe)), Path(folder))
-    except (NotStabilizedError, DatasetUnavailableError) as error:
+    except (NotBuiltError, DatasetUnavailableError) as error:
         sys.exit(str(error))
 
 
@@ -243,34 +231,10 @@ def _write(path: Path, content: Any) -> None:
 
 
 @dataclass
-class _Running:
-    """A build in a process of its own, and what it prints."""
+class _Running(Child):
+    """A build in a process of its own."""
 
     recipe: Recipe
-    process: subprocess.Popen[bytes]
-    output: IO[bytes]
-
-    def last_words(self) -> str:
-        """What it printed last."""
-        size = self.output.seek(0, os.SEEK_END)
-        self.output.seek(max(0, size - _LAST_WORDS))
-        return self.output.read().decode("utf-8", errors="replace").strip()
-
-    def end(self) -> None:
-        """Ends the process if it still runs."""
-        self.process.terminate()
-        try:
-            self.process.wait(_GRACE)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        self.close()
-
-    def close(self) -> None:
-        """Lets go of its files."""
-        if self.process.stdin is not None:
-            self.process.stdin.close()
-        self.output.close()
 
 
 def build_all(
@@ -337,7 +301,6 @@ build_in_process(*sys.argv[1:])
 
 def start_build(recipe: Recipe, folder: Path) -> _Running:
     """Starts `build_one` in a process of its own."""
-    # A file takes any amount of output; a pipe would have to be emptied all the time.
     output = tempfile.TemporaryFile()  # noqa: SIM115, it is closed with the process
     process = subprocess.Popen(
         [sys.executable, "-c", _PROGRAM, json.dumps(recipe.to_dict()), str(folder)],
@@ -346,4 +309,4 @@ def start_build(recipe: Recipe, folder: Path) -> _Running:
         stdout=output,
         stderr=subprocess.STDOUT,
     )
-    return _Running(recipe, process, output)
+    return _Running(process, output, recipe)

@@ -5,7 +5,6 @@ of one's own is None.
 """
 
 import os
-from dataclasses import replace
 from typing import Any
 
 import keras
@@ -15,6 +14,7 @@ from keras_lsc import datasets
 from keras_lsc.files import array_identity
 from keras_lsc.stability.report import StabilityReport
 from keras_lsc.version import installed_versions
+from keras_lsc.zoo.pretraining import deviation
 from keras_lsc.zoo.recipes import Recipe
 
 _PACKAGES = ("keras", "keras-lsc", "numpy", "jax", "tensorflow", "tensorflow-cpu", "torch")
@@ -62,23 +62,14 @@ def make_certificate(
         validation: Sequences of the reports.
     """
     on = None if validation is None else {"split": "validation", **array_identity(validation)}
-    deviation = (
-        None if recipe is None or stabilized is None else stabilized.max_deviation(recipe.target)
-    )
+    off = None if recipe is None or stabilized is None else deviation(stabilized, recipe)
     return {
         "recipe": None if recipe is None else recipe.to_dict(),
-        "initial": _of_transitions(initial),
-        "stabilized": _of_transitions(stabilized),
+        "initial": None if initial is None else initial.to_dict(),
+        "stabilized": None if stabilized is None else stabilized.to_dict(),
         "training_data": None if training is None else array_identity(training),
         "certificate_data": on,
-        "deviation": deviation,
+        "deviation": off,
         "backend": keras.backend.backend(),
         "versions": installed_versions(*_PACKAGES),
     }
-
-
-def _of_transitions(report: StabilityReport | None) -> dict[str, Any] | None:
-    """What a certificate says of a report: it certifies radii and gains."""
-    if report is None:
-        return None
-    return replace(report, gradient=None, unmeasured=None, not_levelled=(), chosen=None).to_dict()

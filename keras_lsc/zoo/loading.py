@@ -36,7 +36,8 @@ def load(
 
     A checkpoint of the zoo comes in any size: with other `units`, another `depth` or another number
     of features its weights are drawn anew by its recipe, scaled as the stored ones are, and
-    pre-trained until they have the target again. `keras_lsc.zoo.certificate` has what was measured.
+    pre-trained until they have the target again, or levelled until the gradient has the same energy
+    at every layer. `keras_lsc.zoo.certificate` has what was measured.
 
     Args:
         name: Name of a checkpoint of the zoo (`keras_lsc.zoo.names()`); a folder or a `.keras` file
@@ -68,7 +69,7 @@ def load(
         DamagedCheckpointError: The file was changed or cut off, names code to run or classes that
             are not registered, or would unpack to more than `KERAS_LSC_MAX_BYTES`.
         FileNotFoundError: There is no file or folder of this path.
-        NotStabilizedError: Another size did not reach its target.
+        NotStabilizedError, NotLevelledError: Another size did not get there.
         ValueError: An argument of no use.
 
     Example:

@@ -3,12 +3,16 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from keras_lsc import datasets, plot
-from keras_lsc.stability.report import StabilityReport
+from keras_lsc.stability.report import GradientEnergies, StabilityReport
 from keras_lsc.zoo import registry
 from keras_lsc.zoo.recipes import Recipe, read_recipes
 
 RESULTS, CARDS = "RESULTS.md", "cards"
+# Of a picture of energies, in inches.
+_HEIGHT = 3.4
 
 
 def write_pages(folder: Path) -> int:
@@ -45,9 +49,10 @@ def results(known: list[registry.CheckpointInfo], missing: list[Recipe]) -> str:
     total = sum(info.bytes for info in known) / 1e6
     rows = [
         f"| [{info.name}]({CARDS}/{info.name}.md) | {info.dataset} | {info.depth}x{info.units} | "
-        f"{info.recipe.target} | {info.mode} | {_range(info, 'initial', 'radius')} | "
+        f"{info.recipe.goal} | {info.recipe.settings().get('mode', '-')} | "
+        f"{_range(info, 'initial', 'radius')} | "
         f"{_range(info, 'stabilized', 'radius')} | {_range(info, 'stabilized', 'gain')} | "
-        f"{info.deviation:.3f} | {info.updates} | {info.bytes / 1e3:.1f} |"
+        f"{_spread(info)} | {info.deviation:.3f} | {info.updates} | {info.bytes / 1e3:.1f} |"
         for info in shown
     ]
     absent = (
@@ -62,9 +67,15 @@ def results(known: list[registry.CheckpointInfo], missing: list[Recipe]) -> str:
         "Made by `keras-lsc pages` from `index.json`; not to be edited by hand.\n\n"
         f"{len(shown)} checkpoints, {total:.1f} MB with the tiny ones that exist for tests. Radii "
         "and gains are the smallest and largest mean of a transition in time or depth, on "
-        "validation data; `off` is the largest distance of a radius from its target.\n\n"
-        "| name | data | layers | target | mode | radii at first | radii | gains | off | updates | "
-        "kB |\n|---|---|---|---|---|---|---|---|---|---|---|\n" + "\n".join(rows) + "\n" + absent
+        "validation data; `off` is the largest distance of a radius from its target. Energies are "
+        "those of the gradient, the largest of a layer over the smallest, at first and now, where "
+        "they were measured; of a levelled start, which makes no updates, `off` is the largest "
+        "relative distance of an energy from the middle of all.\n\n"
+        "| name | data | layers | target | mode | radii at first | radii | gains | energies | "
+        "off | updates | kB |\n|---|---|---|---|---|---|---|---|---|---|---|---|\n"
+        + "\n".join(rows)
+        + "\n"
+        + absent
     )
 
 
@@ -82,6 +93,15 @@ def _driven(info: registry.CheckpointInfo, which: str) -> list[dict[str, Any]]:
 def _range(info: registry.CheckpointInfo, which: str, figure: str) -> str:
     values = [row[figure] for row in _driven(info, which)]
     return f"{min(values):.2f} to {max(values):.2f}"
+
+
+def _spread(info: registry.CheckpointInfo) -> str:
+    found = [_energies(info, which) for which in ("initial", "stabilized")]
+    return " to ".join(f"{one.spread:.3g}" for one in found if one is not None) or "-"
+
+
+def _energies(info: registry.CheckpointInfo, which: str) -> GradientEnergies | None:
+    return StabilityReport.from_dict(info.certificate[which]).gradient
 
 
 def front_matter(tags: list[str], datasets_of_it: tuple[str, ...] = ()) -> str:
@@ -111,7 +131,7 @@ def card(info: registry.CheckpointInfo) -> str:
     ]
     given = {
         key: value
-        for key, value in recipe.to_dict().items()
+        for key, value in recipe.settings().items()
         if value is not None and value is not False and value != {}
     }
     settings = "\n".join(f"| {key} | {value} |" for key, value in given.items())
@@ -119,12 +139,18 @@ def card(info: registry.CheckpointInfo) -> str:
     rates = ", ".join(f"{layer} {rate:.3f}" for layer, rate in info.firing_rates.items())
     firing = f"\nFiring rates on the same data: {rates}.\n" if rates else ""
     data = certificate["certificate_data"]
+    if recipe.method == "level":
+        off = "Largest relative distance of an energy from the middle of all"
+        what, made_by = "Energy of the gradient at every layer", "Levelled, without updates"
+    else:
+        what = "Radii and gains of every transition"
+        off, made_by = "Largest distance of a radius from the target", f"{info.updates} updates"
     return f"""{front_matter([info.cell], (info.dataset,))}
 # {info.name}
 
 {task.description} {info.parameters:,} parameters, stored in {info.bytes / 1e3:.1f} kB.
 
-![Radii and gains before and after pre-training]({info.name}.png)
+![{what} before and after]({info.name}.png)
 
 ```python
 import keras_lsc
@@ -145,8 +171,9 @@ start = keras_lsc.zoo.load("{info.name}", weights="initial")
 {chr(10).join(rows)}
 {firing}
 Mean and standard deviation over {certificate["stabilized"]["samples"]} points of
-{data["shape"][0]} validation sequences (sha256 `{data["sha256"][:16]}`), largest distance from the
-target {info.deviation:.4f}. {info.updates} updates, {info.seconds:.0f} s with the measurements.
+{data["shape"][0]} validation sequences (sha256 `{data["sha256"][:16]}`).
+{_table_of_energies(info)}
+{off} {info.deviation:.4f}. {made_by}, {info.seconds:.0f} s with the measurements.
 Made on {certificate["backend"]} with {versions}. sha256 of the file: `{info.sha256}`.
 
 ## Recipe
@@ -166,16 +193,42 @@ The checkpoint: {info.licence}; it contains no data. The data: {task.licence},
 """
 
 
+def _table_of_energies(info: registry.CheckpointInfo) -> str:
+    """The energies of the gradient in Markdown; nothing where they were not measured."""
+    before, after = (_energies(info, which) for which in ("initial", "stabilized"))
+    if before is None or after is None:
+        return ""
+    rows = "\n".join(
+        f"| {name} | {old:.3g} | {new:.3g} | {'-' if np.isnan(reach) else f'{reach:.2f}'} |"
+        for name, old, new, reach in zip(
+            after.layers, before.energy, after.energy, after.reach, strict=True
+        )
+    )
+    return f"""
+| layer | energy at first | energy | reach |
+|---|---|---|---|
+{rows}
+
+Energy of the gradient of a random functional by what the layer gives out, over that at the last
+layer; and the share of it from the first quarter of the steps. Mean over {after.sequences} of these
+sequences.
+"""
+
+
 def draw(info: registry.CheckpointInfo, path: Path) -> None:
-    """Writes the picture of radii and gains before and after pre-training."""
+    """Writes the picture of what was asked for, before and after: radii and gains, or energies."""
     from matplotlib.figure import Figure
 
     before, after = (
         StabilityReport.from_dict(info.certificate[which]) for which in ("initial", "stabilized")
     )
-    count = len(_driven(info, "stabilized"))
+    is_levelled = info.method == "level"
+    height = _HEIGHT if is_levelled else plot.height_of_radii(len(_driven(info, "stabilized")))
     # Not of pyplot, which would keep every figure open.
-    figure = Figure(figsize=(plot.WIDTH, plot.height_of_radii(count)), layout="constrained")
-    ax = plot.radii(before, after, info.recipe.target, figure.subplots())
+    figure = Figure(figsize=(plot.WIDTH, height), layout="constrained")
+    if is_levelled:
+        ax = plot.energies({"at first": before, "levelled": after}, figure.subplots())
+    else:
+        ax = plot.radii(before, after, info.target, figure.subplots())
     ax.set_title(info.name, fontsize=10, loc="left")
     figure.savefig(path, dpi=90, metadata={"Software": None})

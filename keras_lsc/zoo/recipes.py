@@ -18,6 +18,11 @@ _TARGET_NAMES = {"variance": "var", "unbalanced": "unb", "variance-unbalanced": 
 # What a number in a recipe may be at most: more units or sequences than any computer holds.
 _LARGEST = 2**31 - 1
 _DEEPEST = 20
+# The methods, and what means something to the other alone.
+_OF_THE_OTHER = {
+    "lsc": ("growth",),
+    "level": ("target", "mode", "learning_rate", "batch_size", "max_updates", "most_samples"),
+}
 
 
 class RecipeError(ValueError):
@@ -33,8 +38,10 @@ class Recipe:
         dataset: Name of a task of `keras_lsc.datasets`.
         depth: Number of recurrent (or dense) layers.
         units: Number of units of each layer.
-        target: Radius wanted, as `keras_lsc.stabilize` takes it.
+        target: Radius wanted, as `keras_lsc.stabilize` takes it; None of method "level".
         mode: What pre-training moves, "scales" or "weights".
+        method: "lsc", which goes by radii, or "level", by the energy of the gradient.
+        growth: Of method "level", by how much that energy grows from a layer to the one below.
         options: Options of the dataset.
         input_shape: Shape of one input with these options, None for a number of steps that is
             left open; None for the task's own.
@@ -43,7 +50,8 @@ class Recipe:
         certificate_sequences: Number of validation sequences the certificate is measured on.
         samples: Fewest points of that measurement.
         most_samples: Most points, where the radii differ much from point to point.
-        tolerance: Largest |mean radius - target|, of every transition.
+        tolerance: Largest |mean radius - target|, of every transition; of method "level" largest
+            relative distance of an energy from the middle of all.
         pretraining_tolerance: The same where pre-training stops, on sequences of its own.
         batch_size: Number of sequences of one update.
         max_updates: Number of updates after which a build gives up.
@@ -56,8 +64,10 @@ class Recipe:
     dataset: str
     depth: int
     units: int
-    target: Target
+    target: Target | None = None
     mode: str = "scales"
+    method: str = "lsc"
+    growth: float = 1.0
     options: dict[str, Any] = field(default_factory=dict)
     input_shape: tuple[int | None, ...] | None = None
     embedding: int | None = None
@@ -75,16 +85,37 @@ class Recipe:
 
     @property
     def name(self) -> str:
-        """`{cell}_{dataset}_d{depth}_rho{target}`, with the mode where it is not "scales"."""
-        mode = "" if self.mode == "scales" else f"_{self.mode}"
+        """`{cell}_{dataset}_d{depth}_rho{target}`, or `..._level`, and what else is special.
+
+        That is the mode where it is not "scales", and the growth where it is not 1.
+        """
         prefix = "test_" if self.hidden else ""
+        return f"{prefix}{self.cell}_{self.dataset}_d{self.depth}_{self._aim}"
+
+    @property
+    def goal(self) -> str:
+        """What it is brought to, in words: a target, or "level"."""
+        if self.target is None:
+            return "level" if self.growth == 1.0 else f"level, growth {self.growth}"
         return (
-            f"{prefix}{self.cell}_{self.dataset}_d{self.depth}_rho{target_name(self.target)}{mode}"
+            ", ".join(map(str, self.target)) if isinstance(self.target, tuple) else str(self.target)
         )
+
+    @property
+    def _aim(self) -> str:
+        if self.target is None:
+            return "level" if self.growth == 1.0 else f"level{target_name(self.growth)}"
+        mode = "" if self.mode == "scales" else f"_{self.mode}"
+        return f"rho{target_name(self.target)}{mode}"
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the recipe as JSON types."""
         return json.loads(json.dumps(asdict(self)))
+
+    def settings(self) -> dict[str, Any]:
+        """Returns `to_dict` without what means nothing to the method."""
+        others = _OF_THE_OTHER[self.method]
+        return {key: value for key, value in self.to_dict().items() if key not in others}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Recipe":
@@ -195,13 +226,23 @@ def _checked(values: dict[str, Any], where: str) -> Recipe:
         RecipeError: Names `where` and the key that is of no use.
     """
     _check_known(values, {item.name for item in fields(Recipe)}, where)
-    for key in ("cell", "dataset", "depth", "units", "target"):
+    is_levelled = values.get("method") == "level"
+    needed = ("cell", "dataset", "depth", "units", *(() if is_levelled else ("target",)))
+    for key in needed:
         if values.get(key) is None:
             raise RecipeError(f"{where} gives no {key!r} for a network.")
     try:
-        return Recipe(**{key: _CHECKS[key](key, value) for key, value in values.items()})
+        recipe = Recipe(**{key: _CHECKS[key](key, value) for key, value in values.items()})
     except ValueError as error:
         raise RecipeError(f"{where}: {error}") from error
+    usual = Recipe(recipe.cell, recipe.dataset, recipe.depth, recipe.units)
+    for key in _OF_THE_OTHER[recipe.method]:
+        if getattr(recipe, key) != getattr(usual, key):
+            raise RecipeError(
+                f"{where}: {key} {getattr(recipe, key)!r} means nothing to the method "
+                f"{recipe.method!r}. Leave it out."
+            )
+    return recipe
 
 
 def _count(key: str, value: Any) -> int:
@@ -274,8 +315,10 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "dataset": _part_of_a_name,
     "depth": _count,
     "units": _count,
-    "target": _target,
+    "target": _or_none(_target),
     "mode": lambda key, value: one_of(key, value, ("scales", "weights")),
+    "method": lambda key, value: one_of(key, value, tuple(_OF_THE_OTHER)),
+    "growth": _positive,
     "options": _options,
     "input_shape": _or_none(_shape),
     "embedding": _or_none(_count),

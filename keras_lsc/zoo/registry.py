@@ -42,7 +42,7 @@ class CheckpointInfo:
         updates: Number of updates of pre-training.
         seconds: Seconds of the whole build, on the machine that made it.
         firing_rates: Firing rates of its spiking layers on the certificate's data, by layer.
-        certificate: Radii and gains before and after, data identity, versions.
+        certificate: Radii, gains and energies before and after, data identity, versions.
     """
 
     name: str
@@ -77,8 +77,13 @@ class CheckpointInfo:
         return self.recipe.units
 
     @property
-    def target(self) -> Target:
-        """Radius that was asked for."""
+    def method(self) -> str:
+        """How it was made stable: "lsc", by radii, or "level", by the energy of the gradient."""
+        return self.recipe.method
+
+    @property
+    def target(self) -> Target | None:
+        """Radius that was asked for; None of method "level"."""
         return self.recipe.target
 
     @property
@@ -88,7 +93,11 @@ class CheckpointInfo:
 
     @property
     def deviation(self) -> float:
-        """Largest |mean radius - target| on the certificate's data."""
+        """How far it is off on the certificate's data.
+
+        Largest |mean radius - target|; of method "level" largest relative distance of an energy
+        from the middle of all.
+        """
         return float(self.certificate["deviation"])
 
 

@@ -10,16 +10,18 @@ import numpy as np
 
 from keras_lsc import datasets
 from keras_lsc.stability.data import draw_rows, hold_out, input_structure
-from keras_lsc.stability.measure import measure
-from keras_lsc.stabilization import stabilize
+from keras_lsc.stability.report import StabilityReport
 from keras_lsc.zoo import networks, start_file
 from keras_lsc.zoo.certificate import make_certificate, training_data
 from keras_lsc.zoo.inputs import draw_inputs
+from keras_lsc.zoo.pretraining import Gauge, pretrain
 from keras_lsc.zoo.recipes import Recipe
 from keras_lsc.zoo.start_file import StartFile
 
 # Sequences that are drawn where no data is at hand, and the share of spikes in those of events.
 _DRAWN, _SPIKE_RATE = 768, 0.05
+# Points at which a levelled network has its radii measured, which takes longer than levelling.
+_FEW = 16
 _CERTIFICATES: WeakKeyDictionary[keras.Model, dict[str, Any]] = WeakKeyDictionary()
 
 
@@ -65,10 +67,10 @@ def resized(
     weights: Literal["stabilized", "initial"],
     seed: int,
 ) -> tuple[keras.Sequential, dict[str, Any] | None]:
-    """Makes the network of another recipe from the numbers of a start of the same cell and target.
+    """Makes the network of another recipe from the numbers of a start of the same cell and method.
 
     Its scales are those of the stored layers at the same height, a start that a few updates bring
-    to the target.
+    to the target, or a few passes to the same energies.
 
     Args:
         stored: The start.
@@ -82,7 +84,7 @@ def resized(
         The network, and its certificate; None in place of that for the network as it is drawn.
 
     Raises:
-        NotStabilizedError: A radius stayed outside the tolerance of the recipe.
+        NotStabilizedError, NotLevelledError: It stayed outside the tolerance of the recipe.
         ValueError: `x` does not fit the network.
     """
     model = networks.build_network(recipe)
@@ -92,23 +94,23 @@ def resized(
     sequences, origin = _sequences(recipe, x, seed, model)
     training, validation = hold_out(sequences)
     networks.set_weights(model, _carried_over(stored.recipe, stored.numbers(), recipe, drawn))
-    stabilize(
-        model,
-        training[0],
-        recipe.target,
-        tolerance=recipe.pretraining_tolerance,
-        mode=recipe.mode,  # type: ignore[arg-type]
-        max_updates=recipe.max_updates,
-        seed=seed,
-    )
-    report = measure(model, validation[0], recipe.samples, seed, gradient=False)
+    pretrain(model, training[0], recipe, recipe.pretraining_tolerance, seed)
+    gauge = Gauge(model, validation[0], recipe, seed)
+    report = _measured(recipe, gauge)
     values = networks.weights_of(model)
     networks.set_weights(model, drawn)
-    initial = measure(model, validation[0], report.samples, seed, gradient=False)
+    initial = _measured(recipe, gauge)
     networks.set_weights(model, values)
     made = make_certificate(recipe, initial, report, training[0], validation[0])
     made["certificate_data"]["split"] = origin
     return model, made
+
+
+def _measured(recipe: Recipe, gauge: Gauge) -> StabilityReport:
+    """What the recipe goes by: radii, or energies, and then few radii."""
+    if recipe.method == "lsc":
+        return gauge.radii(recipe.samples)
+    return gauge.with_energies(gauge.radii(min(_FEW, recipe.samples)))
 
 
 def _sequences(

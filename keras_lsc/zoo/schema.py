@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_lsc.arguments import integer, number, text
+from keras_lsc.stability.report import GradientEnergies
 from keras_lsc.zoo.damage import DamagedCheckpointError, in_short
 from keras_lsc.zoo.recipes import Recipe
 
@@ -64,13 +65,15 @@ def _check_fields(where: str, prefix: str, content: Any, checks: Mapping[str, An
     if not isinstance(content, dict):
         field = prefix.rstrip(".") or "entry"
         raise DamagedCheckpointError(f"{where}: field {field!r} is no table.")
-    missing = [key for key in checks if key not in content]
+    missing = [key for key in checks if key not in content and key not in _OPTIONAL]
     unknown = [str(key) for key in content if key not in checks]
     if missing or unknown:
         what = f"has no field {prefix + missing[0]!r}" if missing else "has the unknown field"
         named = "" if missing else f" {prefix + unknown[0]!r:.200}"
         raise DamagedCheckpointError(f"{where} {what}{named}.")
     for key, check in checks.items():
+        if key not in content:
+            continue
         field = prefix + key
         if isinstance(check, Mapping):
             _check_fields(where, f"{field}.", content[key], check)
@@ -145,8 +148,30 @@ def _rows(field: str, value: Any) -> None:
             check(f"{field}.{index}.{key}", content)
 
 
+def _gradient(field: str, value: Any) -> None:
+    known = {item.name for item in fields(GradientEnergies)}
+    if not isinstance(value, dict) or value.keys() != known:
+        raise ValueError(f"field {field!r} must have the fields {', '.join(sorted(known))}.")
+    integer(f"field '{field}.sequences'", value["sequences"], at_least=1)
+    count = len(value["layers"]) if isinstance(value["layers"], list) else 0
+    checks = {"layers": _words, "energies": _figure, "reaches": _figure_or_none}
+    if value["forward"] is not None:
+        checks["forward"] = _figure
+    for key, check in checks.items():
+        if not (isinstance(value[key], list) and len(value[key]) == count > 0):
+            raise ValueError(f"field '{field}.{key}' must be a list of one value a layer.")
+        for index, content in enumerate(value[key]):
+            check(f"{field}.{key}.{index}", content)
+
+
+def _figure_or_none(field: str, value: Any) -> None:
+    if value is not None:
+        _figure(field, value)
+
+
 def _recipe(field: str, value: Any) -> None:
-    if not isinstance(value, dict) or value.keys() != {item.name for item in fields(Recipe)}:
+    known = {item.name for item in fields(Recipe)}
+    if not isinstance(value, dict) or value.keys() | _NEWER_OF_RECIPE != known:
         raise ValueError(f"field {field!r} must be a recipe with all its fields.")
     try:
         Recipe.from_dict(value)
@@ -182,7 +207,12 @@ _REPORT: dict[str, Any] = {
     "seed": _natural,
     "radius_kind": _words,
     "firing_rates": _each(_figure),
+    "gradient": _gradient,
 }
+# Not every certificate has it.
+_OPTIONAL = ("gradient",)
+# What recipes of pre-training need not say.
+_NEWER_OF_RECIPE = {"method", "growth"}
 _DATA: dict[str, Any] = {"shape": _sizes, "dtype": _words, "sha256": _sha256}
 _CERTIFICATE: dict[str, Any] = {
     "recipe": _recipe,

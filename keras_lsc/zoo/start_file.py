@@ -1,8 +1,9 @@
 """Starts: the few numbers that, with its recipe, are a network pre-trained to stability.
 
 Pre-training in mode "scales" multiplies a matrix, or the block of each of its gates, by one number,
-and moves vectors. So a network is what NumPy draws by its recipe, a scale for every block, and its
-vectors: a `.npz` file of some kilobytes, whatever the width.
+and moves vectors; levelling multiplies input kernels. So a network is what NumPy draws by its
+recipe, a scale for every block, and its vectors: a `.npz` file of some kilobytes, whatever the
+width.
 """
 
 import io
@@ -28,7 +29,7 @@ FINGERPRINT = "fingerprint"
 _SAME = 1e-5
 # Largest distance of a weight from a scaled draw, in root mean squares of the weight: rounding.
 _ROUNDING = 2e-6
-_PROJECTIONS = 2
+_PROJECTIONS, _PART = 2, 2**16
 # Numbers of gates side by side in a matrix.
 _BLOCKS = (1, 3, 4)
 
@@ -211,8 +212,13 @@ def _projected(value: np.ndarray, position: int) -> list[float]:
     flat = value.ravel().astype("float64")
     raw = np.random.PCG64(position).random_raw(_PROJECTIONS * (len(flat) // 64 + 1))
     bits = np.unpackbits(raw.astype("<u8").view("uint8")).reshape(_PROJECTIONS, -1)
-    signs = 1.0 - 2.0 * bits[:, : len(flat)]
-    return [float(np.linalg.norm(flat)), *map(float, signs @ flat)]
+    bits = bits[:, : len(flat)]
+    sums = np.zeros(_PROJECTIONS)
+    # Of large weights a part at a time, which stays in the cache.
+    for start in range(0, len(flat), _PART):
+        part = slice(start, start + _PART)
+        sums += (1.0 - 2.0 * bits[:, part]) @ flat[part]
+    return [float(np.linalg.norm(flat)), *map(float, sums)]
 
 
 def content_of(numbers: Mapping[str, np.ndarray]) -> bytes:

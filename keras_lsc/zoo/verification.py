@@ -4,7 +4,7 @@ import math
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -14,17 +14,21 @@ from keras import ops
 from keras_lsc import datasets
 from keras_lsc.datasets.source import chosen_data_dir
 from keras_lsc.files import array_identity
+from keras_lsc.renamed import argument_without_effect
 from keras_lsc.stability.data import draw_rows, input_structure
 from keras_lsc.stability.measure import Probe
-from keras_lsc.stability.report import StabilityReport
+from keras_lsc.stability.report import GradientEnergies, StabilityReport
 from keras_lsc.zoo import networks, schema
 from keras_lsc.zoo.certificate import certificate_data
 from keras_lsc.zoo.damage import DamagedCheckpointError, in_short
+from keras_lsc.zoo.pretraining import deviation, energies
 from keras_lsc.zoo.recipes import Recipe
 from keras_lsc.zoo.resolver import info, locate
 
-# Largest difference of a radius between backends and versions.
+# Largest difference of a radius between backends and versions; and of the gradient's energies,
+# relative to them, and reaches.
 AGREEMENT = 2e-3
+ENERGY_AGREEMENT = 2e-2
 
 
 @dataclass(frozen=True)
@@ -37,9 +41,12 @@ class Verification:
         backend: Keras backend of this process.
         difference: Largest |radius now - radius certified| of a transition; NaN where there is
             none to compare.
-        deviation: Largest |radius now - target| of a transition.
+        deviation: Largest |radius now - target| of a transition; of a levelled start largest
+            relative distance of an energy from the middle of all.
         tolerance: Tolerance of the certificate.
         agreement: Largest difference that passes; of gains above 1, relative to them.
+        energy_difference: Largest relative difference of an energy of the gradient from the
+            certificate, 2 % of which pass; None where that has none.
         problems: What differs, in words; empty where the certificate holds.
     """
 
@@ -50,11 +57,12 @@ class Verification:
     deviation: float
     tolerance: float
     agreement: float = AGREEMENT
+    energy_difference: float | None = None
     problems: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
-        """Whether all is as the certificate says, and the radii are within its tolerance."""
+        """Whether all is as the certificate says, and the network within its tolerance."""
         return (
             not self.problems
             # So written, NaN fails.
@@ -68,20 +76,30 @@ class Verification:
             "name": self.name,
             "passed": self.passed,
             "backend": self.backend,
-            "difference": self.difference if math.isfinite(self.difference) else None,
-            "deviation": self.deviation if math.isfinite(self.deviation) else None,
+            "difference": _finite(self.difference),
+            "energy_difference": _finite(self.energy_difference),
+            "deviation": _finite(self.deviation),
             "tolerance": self.tolerance,
             "problems": list(self.problems),
         }
 
     def __str__(self) -> str:
         verdict = "passed" if self.passed else "FAILED"
+        of_energies = (
+            ""
+            if self.energy_difference is None
+            else f", energies by {self.energy_difference:.1e} of them"
+        )
         text = (
             f"{self.name}: {verdict} on {self.backend}; radii differ by {self.difference:.1e} from "
-            f"the certificate and by {self.deviation:.4f} from the target "
-            f"(tolerance {self.tolerance})"
+            f"the certificate{of_energies}, and the network by {self.deviation:.4f} from what was "
+            f"asked for (tolerance {self.tolerance})"
         )
         return "\n  ".join([text, *self.problems])
+
+
+def _finite(figure: float | None) -> float | None:
+    return None if figure is None or not math.isfinite(figure) else figure
 
 
 class CertificateMismatchError(ValueError):
@@ -94,15 +112,16 @@ def verify(
     data_dir: str | os.PathLike[str] | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> Verification:
-    """Measures the radii of a checkpoint again, on this backend, and compares its certificate.
+    """Measures a checkpoint again, on this backend, and compares its certificate.
 
-    Compared are every transition with its kind, shape, radius and gain, the network with the recipe
-    it is said to be of, and its weights with what is finite.
+    Compared are every transition with its kind, shape, radius and gain, the energy and reach of the
+    gradient at every layer where the certificate has them, the network with the recipe it is said
+    to be of, and its weights with what is finite.
 
     Args:
         name: Name of a checkpoint of the zoo.
         data_dir: Folder of the datasets; None means TFDS_DATA_DIR or ~/tensorflow_datasets.
-        cache_dir: Folder of fetched checkpoints; None for ~/.cache/keras_lsc/zoo.
+        cache_dir: Without effect, and to go with the next version: no checkpoint is fetched.
 
     Returns:
         A `Verification`: the report, the differences, what is wrong in words, and whether it
@@ -119,11 +138,13 @@ def verify(
         >>> zoo.verify("test_gru_parity_d2_rhovar").passed
         True
     """
+    if cache_dir is not None:
+        argument_without_effect("keras_lsc.zoo.verify", "cache_dir", "no checkpoint is fetched")
     if data_dir is not None:
         # The data of some tasks is drawn, and nobody would look at it.
         chosen_data_dir(data_dir)
     known = info(name)
-    model = locate(name, cache_dir=cache_dir).file.model()
+    model = locate(name).file.model()
     x = checked_data(name, known.certificate, data_dir)
     return remeasure(name, model, known.certificate, x, known.parameters)
 
@@ -162,7 +183,7 @@ def remeasure(
     x: np.ndarray,
     parameters: int | None = None,
 ) -> Verification:
-    """Measures a checkpoint's radii again and compares it with all that its certificate says.
+    """Measures a checkpoint again and compares it with all that its certificate says.
 
     Args:
         name: Name of the checkpoint.
@@ -187,8 +208,11 @@ def remeasure(
     certified = certificate["stabilized"]
     # Not by `measure`, which refuses weights that are not finite: here they are what is wrong.
     samples, seed = certified["samples"], certified["seed"]
-    rows = draw_rows(x, samples, seed, input_structure(model))
-    report = Probe(model).report(rows, samples, seed)
+    drawn = draw_rows(x, samples, seed, input_structure(model))
+    report = Probe(model).report(drawn, samples, seed)
+    gradient = certified.get("gradient")
+    if gradient is not None:
+        report = replace(report, gradient=energies(model, x, gradient["sequences"], seed))
     return compare(name, model, certificate, report, parameters)
 
 
@@ -214,11 +238,13 @@ def compare(
     recipe, certified = _recipe_of(name, certificate), certificate["stabilized"]
     problems = _problems_of_network(model, recipe, parameters)
     difference, differing = _compare(report.to_dict(), certified)
-    deviation = _deviation(report, recipe, problems)
-    if not abs(deviation - certificate["deviation"]) <= AGREEMENT:
+    of_energies, uneven = _compare_energies(report.gradient, certified.get("gradient"))
+    off = _deviation(report, recipe, problems)
+    agreement = AGREEMENT if recipe.method == "lsc" else ENERGY_AGREEMENT
+    if not abs(off - certificate["deviation"]) <= agreement:
         problems.append(
             f"the certificate states a deviation of {certificate['deviation']:.4f}, but it is "
-            f"{deviation:.4f}"
+            f"{off:.4f}"
         )
     if certified["samples"] < recipe.samples or certified["seed"] != recipe.seed:
         problems.append(
@@ -230,16 +256,17 @@ def compare(
         report=report,
         backend=keras.backend.backend(),
         difference=difference,
-        deviation=deviation,
+        deviation=off,
         tolerance=recipe.tolerance,
-        problems=(*problems, *differing),
+        energy_difference=of_energies,
+        problems=(*problems, *differing, *uneven),
     )
 
 
 def _deviation(report: StabilityReport, recipe: Recipe, problems: list[str]) -> float:
     try:
-        return report.max_deviation(recipe.target)
-    except ValueError as error:  # no transition has a target
+        return deviation(report, recipe)
+    except ValueError as error:  # no transition has a target, or there are no energies
         problems.append(in_short(error))
         return math.nan
 
@@ -285,6 +312,41 @@ def _compare(found: Mapping[str, Any], certified: Mapping[str, Any]) -> tuple[fl
                 f"{layer} has the firing rate {rate:.4f}, the certificate says {other_rate:.4f}"
             )
     # That of NumPy, which keeps NaN wherever it stands.
+    return float(np.max(differences)), problems
+
+
+def _compare_energies(
+    found: GradientEnergies | None, certified: Mapping[str, Any] | None
+) -> tuple[float | None, list[str]]:
+    """The largest relative difference of an energy, and all that differs, in words."""
+    if certified is None:
+        return None, []
+    if found is None:
+        return math.nan, ["the energies of the gradient were not measured again"]
+    then = GradientEnergies.from_dict(certified)
+    if (found.layers, found.sequences) != (then.layers, then.sequences):
+        return math.nan, [
+            f"the gradient passes {', '.join(found.layers)} on {found.sequences} sequences, the "
+            f"certificate says {', '.join(then.layers)} on {then.sequences}"
+        ]
+    problems = []
+    now, before = np.asarray(found.energies), np.asarray(then.energies)
+    # Also of what is zero in the certificate.
+    scale = np.maximum(before, np.finfo("float32").tiny)
+    differences = np.abs(now - before) / scale
+    reaches = np.nan_to_num(np.abs(found.reach - then.reach), nan=0.0)
+    reaches[np.isnan(found.reach) != np.isnan(then.reach)] = np.inf
+    for k, name in enumerate(found.layers):
+        if not differences[k] <= ENERGY_AGREEMENT:
+            problems.append(
+                f"the gradient at {name} has the energy {now[k]:.4g}, the certificate says "
+                f"{before[k]:.4g}"
+            )
+        if not reaches[k] <= ENERGY_AGREEMENT:
+            problems.append(
+                f"the gradient at {name} has the reach {found.reach[k]:.3f}, the certificate says "
+                f"{then.reach[k]:.3f}"
+            )
     return float(np.max(differences)), problems
 
 
