@@ -15,8 +15,9 @@ from keras_lsc.diagnosis.checkup import Checkup, CheckupProbe
 from keras_lsc.diagnosis.findings import Finding, in_order
 from keras_lsc.diagnosis.judging import of_activity, of_gradient
 from keras_lsc.stability.accuracy import CHECK
-from keras_lsc.stability.energies import check_built, draw_tapped
+from keras_lsc.stability.energies import Drawn, check_built, draw_tapped
 from keras_lsc.stability.measure import Probe
+from keras_lsc.stability.transitions.any_model import transitions_of
 
 # By what factor the loss has to exceed that of the first update to be called diverging.
 LOSS_GROWTH = 10.0
@@ -177,7 +178,7 @@ class _Watch:
         drawn = draw_tapped(model, x, None, samples, seed, generator)
         self._rows, self._others = drawn.rows, drawn.others
         self._checkup = CheckupProbe(model, drawn.taps, drawn.structure, drawn.functional)
-        self._probe = _probe(model) if radii else None
+        self._probe = _probe(model, drawn) if radii else None
 
     def look(self) -> tuple[dict[str, float], list[Finding]]:
         """What is seen now, and what is wrong with it."""
@@ -195,12 +196,13 @@ class _Watch:
         return seen, list(in_order([*of_activity(checkup), *of_gradient(checkup)]))
 
 
-def _probe(model: keras.Model) -> Probe | None:
+def _probe(model: keras.Model, drawn: Drawn) -> Probe | None:
     """What measures the radii of a model; None of one that has none."""
     try:
-        return Probe(model, accuracy=CHECK)
+        found = transitions_of(model, drawn.rows, drawn.structure)
     except (TypeError, ValueError):
         return None
+    return Probe(model, transition_map=found, accuracy=CHECK) if found.transitions else None
 
 
 def _of_layers(checkup: Checkup) -> dict[str, float]:
