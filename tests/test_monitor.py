@@ -118,7 +118,9 @@ def test_layers_of_every_kind_are_seen():
     monitor = StabilityMonitor(x, every=1)
     seen = subclassed.fit(x, y, verbose=0, callbacks=[monitor]).history
     assert f"energy/{subclassed.second.name}" in seen
-    assert not [name for name in seen if name.startswith("radius/")]
+    assert [name for name in seen if name.startswith("radius/")] == [
+        f"radius/{layer.name}.time" for layer in (subclassed.first, subclassed.last)
+    ]
 
 
 @pytest.mark.once

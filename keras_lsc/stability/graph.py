@@ -231,7 +231,7 @@ def flatten(model: keras.Model) -> Graph:
         raise TypeError(
             f"Expected a keras.Model (Sequential or functional), got {type(model).__name__}."
         )
-    if isinstance(model, keras.Sequential) and not model.built:
+    if not model.built:
         raise ValueError(
             f"Model {model.name!r} is not built, so it has no weights yet. Give it an "
             "Input(shape) as first layer, or call it once on data."
