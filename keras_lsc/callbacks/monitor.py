@@ -14,7 +14,7 @@ from keras_lsc.callbacks.weights import bring_weights
 from keras_lsc.diagnosis.checkup import Checkup, CheckupProbe
 from keras_lsc.diagnosis.findings import Finding, in_order
 from keras_lsc.diagnosis.judging import of_activity, of_gradient
-from keras_lsc.stability.accuracy import CHECK
+from keras_lsc.stability.accuracy import GLANCE
 from keras_lsc.stability.energies import Drawn, check_built, draw_tapped
 from keras_lsc.stability.measure import Probe
 from keras_lsc.stability.transitions.any_model import transitions_of
@@ -22,6 +22,9 @@ from keras_lsc.stability.transitions.any_model import transitions_of
 # By what factor the loss has to exceed that of the first update to be called diverging.
 LOSS_GROWTH = 10.0
 _ACTIONS = ("warn", "stop")
+# Points at which radii are measured, at most: what they cost grows with their number, and the same
+# points at every look show a change long before it is as large as their spread.
+_POINTS = 8
 
 
 class StabilityWarning(UserWarning):
@@ -44,7 +47,8 @@ class StabilityMonitor(keras.callbacks.Callback):
         x: inputs of the model, as `keras_lsc.measure` takes them; some are drawn.
         every: number of updates between two looks; the first is before the first update.
         samples: number of sequences that are looked at.
-        radii: whether radii and gains are measured, where the model has transitions.
+        radii: whether radii and gains are measured, where the model has transitions: within 1 %, at
+            a point each of eight of the sequences, the same ones at every look.
         on_alarm: "warn", "stop" (which warns, and ends the training) or a function of a
             `keras_lsc.diagnosis.Finding`.
         seed: Integer, seed of what is drawn.
@@ -185,7 +189,7 @@ class _Watch:
         checkup = self._checkup.look(self._rows, self._others)
         seen = _of_layers(checkup)
         if self._probe is not None:
-            report = self._probe.report(self._rows, len(self._rows[0]), 0)
+            report = self._probe.report(self._rows, min(len(self._rows[0]), _POINTS), 0)
             for row in report.transitions:
                 seen[f"radius/{row.name}"] = row.radius
                 seen[f"gain/{row.name}"] = row.gain
@@ -202,7 +206,7 @@ def _probe(model: keras.Model, drawn: Drawn) -> Probe | None:
         found = transitions_of(model, drawn.rows, drawn.structure)
     except (TypeError, ValueError):
         return None
-    return Probe(model, transition_map=found, accuracy=CHECK) if found.transitions else None
+    return Probe(model, transition_map=found, accuracy=GLANCE) if found.transitions else None
 
 
 def _of_layers(checkup: Checkup) -> dict[str, float]:

@@ -75,11 +75,14 @@ class Probe(ModelProbe):
         linearized = [row.linearize(points) for row in self.rows]
         found = radii_and_gains(linearized, self.radius, self.accuracy)
         for row, measured in zip(self.rows, found, strict=True):
-            if measured.jacobians is not None:
+            if measured.jacobians is not None and self.accuracy.certify:
                 jacobians[row.name] = measured.jacobians
             columns["radius"].append(measured.radius)
             columns["gain"].append(measured.gain)
-            columns["is_certain"].append(measured.is_certain)
+            is_certain = measured.is_certain
+            if is_certain is None:  # nobody asked
+                is_certain = ops.zeros_like(measured.radius, dtype="bool")
+            columns["is_certain"].append(is_certain)
             for name, size in zip(("n_out", "n_in"), measured.shape, strict=True):
                 columns[name].append(ops.full_like(measured.radius, size))
         columns["weight"] = _or_ones([row.weight(points) for row in self.rows], ones)
@@ -98,7 +101,9 @@ class Probe(ModelProbe):
         """
         chunks = []
         for part, count in chunks_of_points(rows, samples, seed):
-            found = self._certifier.make_certain(self.predict_on_batch(part), part, count)
+            found = self.predict_on_batch(part)
+            if self.accuracy.certify:
+                found = self._certifier.make_certain(found, part, count)
             chunks.append({name: values[:count] for name, values in found.items()})
         result = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
         statistics = []

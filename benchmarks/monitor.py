@@ -1,0 +1,131 @@
+"""What `StabilityMonitor` costs at its default, of the time of the same training without it.
+
+    KERAS_BACKEND=jax python -m benchmarks.monitor [--only TEXT ...] [--quick]
+
+Two trainings of one network run in turn in one process, an epoch of one and an epoch of the other,
+with callbacks that wake at the ends of epochs alone, and with the monitor besides. An epoch is of as
+many updates as lie between two looks, so that each has one look. The first epoch, in which functions
+are compiled, is left out. Every row is added to `benchmarks/results/monitor_<backend>.json` when it is
+done; what is there is skipped: delete a row to have it measured again. `--quick` has small networks
+and few epochs, and writes to `build/` instead.
+"""
+
+import argparse
+import json
+import os
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from benchmarks.environment import environment
+from benchmarks.levelling import network
+from benchmarks.timing import summary
+from keras_lsc.callbacks import StabilityMonitor
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+EPOCHS, BATCH, CLASSES = 7, 64, 10
+# Cell, units, depth, steps and features.
+NETWORKS = {
+    "LSTM 1x32": ("LSTM", 32, 1, 28, 28),
+    "LSTM 2x128": ("LSTM", 128, 2, 28, 28),
+    "GRU 6x64": ("GRU", 64, 6, 28, 28),
+    "LSTM 2x64, 100 steps": ("LSTM", 64, 2, 100, 8),
+    "LIF 2x64": ("LIF", 64, 2, 28, 28),
+}
+
+
+class Turns(keras.callbacks.Callback):
+    """Seconds of the epochs of trainings that run in turn, each in a thread of its own."""
+
+    lock = threading.Condition()
+    running: "list[Turns]"
+
+    def __init__(self, running: "list[Turns]"):
+        super().__init__()
+        self.running, self.seconds = running, []
+        running.append(self)
+
+    def wait(self) -> None:
+        """Waits until it is the turn of this training."""
+        with self.lock:
+            self.lock.wait_for(lambda: self.running[0] is self)
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Begins an epoch when the others have ended theirs."""
+        del epoch, logs
+        self.wait()
+        self.begun = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Lets the next training have its turn."""
+        del epoch, logs
+        self.seconds.append(time.perf_counter() - self.begun)
+        with self.lock:
+            self.running.append(self.running.pop(0))
+            self.lock.notify_all()
+
+
+def measured(name: str, quick: bool) -> dict[str, Any]:
+    """Seconds of an update with and without the monitor."""
+    cell, units, depth, steps, features = NETWORKS[name]
+    units, epochs = (8, 3) if quick else (units, EPOCHS)
+    generator = np.random.default_rng(0)
+    monitor = StabilityMonitor(generator.standard_normal((BATCH, steps, features)))
+    x = generator.standard_normal((BATCH * monitor.every, steps, features)).astype("float32")
+    y = generator.integers(0, CLASSES, len(x))
+    running: list[Turns] = []
+    without, with_monitor = Turns(running), Turns(running)
+
+    def train(callbacks: list[keras.callbacks.Callback]) -> threading.Thread:
+        model = network(cell, units, depth, (steps, features))
+        model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        options = {"batch_size": BATCH, "epochs": epochs, "verbose": 0, "callbacks": callbacks}
+        return threading.Thread(target=model.fit, args=(x, y), kwargs=options)
+
+    # As it begins, the second compiles what looks: before the first has its second epoch.
+    threads = [train([without]), train([monitor, with_monitor])]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    # The first epoch of each compiles.
+    pairs = np.array([without.seconds, with_monitor.seconds])[:, 1:]
+    return {
+        "network": name,
+        "every": monitor.every,
+        "without": summary(list(pairs[0] / monitor.every)),
+        "with": summary(list(pairs[1] / monitor.every)),
+        "cost": summary(list(pairs[1] / pairs[0] - 1.0)),
+        "looks": len(monitor.history),
+        "load": os.getloadavg()[0],
+    }
+
+
+def main() -> None:
+    """Measures what is not stored yet."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="*", default=[""], help="networks whose name has the text")
+    parser.add_argument("--quick", action="store_true", help="small networks, to try the script")
+    arguments = parser.parse_args()
+    folder = ROOT / "build" if arguments.quick else RESULTS
+    folder.mkdir(exist_ok=True)
+    path = folder / f"monitor_{keras.backend.backend()}.json"
+    stored = json.loads(path.read_text()) if path.exists() and not arguments.quick else {}
+    rows = stored.get("rows", [])
+    for name in NETWORKS:
+        is_known = any(row["network"] == name for row in rows)
+        if is_known or not any(text in name for text in arguments.only):
+            continue
+        row = measured(name, arguments.quick)
+        rows.append(row)
+        print(f"{name}: {1e3 * row['without']['median']:.1f} ms, {row['cost']['median']:+.1%}")
+        path.write_text(json.dumps({"environment": environment(), "rows": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
