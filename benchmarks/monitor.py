@@ -3,11 +3,12 @@
     KERAS_BACKEND=jax python -m benchmarks.monitor [--only TEXT ...] [--quick]
 
 Two trainings of one network run in turn in one process, an epoch of one and an epoch of the other,
-with callbacks that wake at the ends of epochs alone, and with the monitor besides. An epoch is of as
-many updates as lie between two looks, so that each has one look. The first epoch, in which functions
-are compiled, is left out. Every row is added to `benchmarks/results/monitor_<backend>.json` when it is
-done; what is there is skipped: delete a row to have it measured again. `--quick` has small networks
-and few epochs, and writes to `build/` instead.
+with callbacks that wake at the ends of epochs alone, and with the monitor besides. An epoch is of
+as many updates as lie between two looks, so that each has one look. The first epoch, in which
+functions are compiled, is left out. Every row is added to
+`benchmarks/results/monitor_<backend>.json` when it is done; what is there is skipped: delete a row
+to have it measured again. `--quick` has small networks and few epochs, and writes to `build/`
+instead.
 """
 
 import argparse
