@@ -29,13 +29,14 @@ from keras_lsc.callbacks import StabilityMonitor
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-EPOCHS, BATCH, CLASSES = 7, 64, 10
+BATCH, CLASSES = 64, 10
+# Pairs of epochs, at least and at most, and seconds that they are to take.
+LEAST, MOST, SECONDS = 6, 60, 90
 # Cell, units, depth, steps and features.
 NETWORKS = {
     "LSTM 1x32": ("LSTM", 32, 1, 28, 28),
     "LSTM 2x128": ("LSTM", 128, 2, 28, 28),
-    "GRU 6x64": ("GRU", 64, 6, 28, 28),
-    "LSTM 2x64, 100 steps": ("LSTM", 64, 2, 100, 8),
+    "GRU 4x64": ("GRU", 64, 4, 28, 28),
     "LIF 2x64": ("LIF", 64, 2, 28, 28),
 }
 
@@ -74,19 +75,26 @@ class Turns(keras.callbacks.Callback):
 def measured(name: str, quick: bool) -> dict[str, Any]:
     """Seconds of an update with and without the monitor."""
     cell, units, depth, steps, features = NETWORKS[name]
-    units, epochs = (8, 3) if quick else (units, EPOCHS)
+    units, wanted = (8, 1) if quick else (units, SECONDS)
+
+    def compiled() -> keras.Model:
+        model = network(cell, units, depth, (steps, features))
+        model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        return model
+
     generator = np.random.default_rng(0)
     monitor = StabilityMonitor(generator.standard_normal((BATCH, steps, features)))
     x = generator.standard_normal((BATCH * monitor.every, steps, features)).astype("float32")
     y = generator.integers(0, CLASSES, len(x))
     running: list[Turns] = []
+    alone = Turns([])
+    compiled().fit(x, y, batch_size=BATCH, epochs=2, verbose=0, callbacks=[alone])
+    pairs = int(np.clip(wanted / (2 * alone.seconds[-1]), 2 if quick else LEAST, MOST))
     without, with_monitor = Turns(running), Turns(running)
 
     def train(callbacks: list[keras.callbacks.Callback]) -> threading.Thread:
-        model = network(cell, units, depth, (steps, features))
-        model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-        options = {"batch_size": BATCH, "epochs": epochs, "verbose": 0, "callbacks": callbacks}
-        return threading.Thread(target=model.fit, args=(x, y), kwargs=options)
+        options = {"batch_size": BATCH, "epochs": pairs + 1, "verbose": 0, "callbacks": callbacks}
+        return threading.Thread(target=compiled().fit, args=(x, y), kwargs=options)
 
     # As it begins, the second compiles what looks: before the first has its second epoch.
     threads = [train([without]), train([monitor, with_monitor])]
@@ -95,14 +103,13 @@ def measured(name: str, quick: bool) -> dict[str, Any]:
     for thread in threads:
         thread.join()
     # The first epoch of each compiles.
-    pairs = np.array([without.seconds, with_monitor.seconds])[:, 1:]
+    found = np.array([without.seconds, with_monitor.seconds])[:, 1:] / monitor.every
     return {
         "network": name,
         "every": monitor.every,
-        "without": summary(list(pairs[0] / monitor.every)),
-        "with": summary(list(pairs[1] / monitor.every)),
-        "cost": summary(list(pairs[1] / pairs[0] - 1.0)),
-        "looks": len(monitor.history),
+        "without": summary(list(found[0])),
+        "with": summary(list(found[1])),
+        "cost": summary(list(found[1] / found[0] - 1.0)),
         "load": os.getloadavg()[0],
     }
 

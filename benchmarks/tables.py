@@ -673,10 +673,10 @@ def monitor() -> str:
         return "The monitor was not timed."
     header = ["backend", "network", "update", "with the monitor", "cost"]
     note = (
-        "Updates of Adam on 64 sequences of 28 steps and features (100 steps of 8 where it says "
-        "so), and the same with `StabilityMonitor` at its default, every 100 updates. Two "
+        "Updates of Adam on 64 sequences of 28 steps and features, and the same with "
+        "`StabilityMonitor` at its default, which looks every 100 updates. Two "
         "trainings take turns in one process, 100 updates of one and 100 of the other; medians, "
-        "and in brackets the quartiles, of six such pairs. What is compiled first is left out. "
+        "and in brackets the quartiles, of such pairs. What is compiled first is left out. "
         f"{of_goal(costs, lambda cost: cost <= 0.03, 'networks take at most 3 % longer')}"
         "Command: `python -m benchmarks.monitor`."
     )
