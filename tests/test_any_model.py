@@ -228,9 +228,14 @@ def test_what_cannot_be_seen_is_named(x):
         layers.GRU(FEATURES, return_sequences=True, name="gru"),
         Twice(FEATURES, return_sequences=True, name="twice"),
     ]
-    report = keras_lsc.measure(built(Own(parts), x), x, samples=ROWS)
+    own = built(Own(parts), x)
+    report = keras_lsc.measure(own, x, samples=ROWS)
     assert list(of_kind(report)) == ["gru.time"]
     assert "'twice' (Twice) gives something else than its cell" in report.unseen[-1]
+    own.compile("sgd", "mse")
+    monitor = StabilityMonitor(x)
+    own.fit(x, x, verbose=0, callbacks=[monitor])
+    assert monitor.unseen == report.unseen[1:]
     images = sequences(np.random.default_rng(0), 4, 24, 5).reshape(4, 4, 6, 5)
     outer = layers.TimeDistributed(layers.GRU(3, name="inner"), name="outer")
     with pytest.raises(ValueError, match=r"no radii.*'outer'.*hides the recurrent layer 'inner'"):

@@ -57,6 +57,8 @@ class StabilityMonitor(keras.callbacks.Callback):
         updates: number of updates seen.
         history: a dictionary a look, with its "update".
         alarms: pairs of an update and a `keras_lsc.diagnosis.Finding`.
+        unseen: of which layers there are no radii, and why, a sentence each; empty where the model
+            has all.
 
     Raises:
         ValueError: an argument is of no use; or, as training begins, x does not fit the model.
@@ -100,6 +102,7 @@ class StabilityMonitor(keras.callbacks.Callback):
         self.updates = 0
         self.history: list[dict[str, float]] = []
         self.alarms: list[tuple[int, Finding]] = []
+        self.unseen: tuple[str, ...] = ()
         self._known: set[str] = set()
         self._first_loss: float | None = None
         # Of the epoch: updates so far, and the sum of their losses.
@@ -110,6 +113,7 @@ class StabilityMonitor(keras.callbacks.Callback):
         del logs
         with backend.aside_from_random_draws():
             self._watch = _Watch(self.model, self.x, self.samples, self.radii, self.seed)
+        self.unseen = self._watch.unseen
         self._known |= {finding.kind for finding in self._look()}
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -182,7 +186,7 @@ class _Watch:
         drawn = draw_tapped(model, x, None, samples, seed, generator)
         self._rows, self._others = drawn.rows, drawn.others
         self._checkup = CheckupProbe(model, drawn.taps, drawn.structure, drawn.functional)
-        self._probe = _probe(model, drawn) if radii else None
+        self._probe, self.unseen = _probe(model, drawn) if radii else (None, ())
 
     def look(self) -> tuple[dict[str, float], list[Finding]]:
         """What is seen now, and what is wrong with it."""
@@ -200,13 +204,14 @@ class _Watch:
         return seen, list(in_order([*of_activity(checkup), *of_gradient(checkup)]))
 
 
-def _probe(model: keras.Model, drawn: Drawn) -> Probe | None:
-    """What measures the radii of a model; None of one that has none."""
+def _probe(model: keras.Model, drawn: Drawn) -> tuple[Probe | None, tuple[str, ...]]:
+    """What measures the radii of a model, None of one that has none, and what it does not see."""
     try:
         found = transitions_of(model, drawn.rows, drawn.structure)
-    except (TypeError, ValueError):
-        return None
-    return Probe(model, transition_map=found, accuracy=GLANCE) if found.transitions else None
+    except (TypeError, ValueError) as error:
+        return None, (str(error),)
+    probe = Probe(model, transition_map=found, accuracy=GLANCE) if found.transitions else None
+    return probe, found.unseen
 
 
 def _of_layers(checkup: Checkup) -> dict[str, float]:
