@@ -42,14 +42,18 @@ NETWORKS = {
 
 
 class Turns(keras.callbacks.Callback):
-    """Seconds of the epochs of trainings that run in turn, each in a thread of its own."""
+    """Seconds of the epochs of trainings that run in turn, each in a thread of its own.
+
+    By the clock, and of the processors: others on the machine change the former far more.
+    """
 
     lock = threading.Condition()
     running: "list[Turns]"
 
     def __init__(self, running: "list[Turns]"):
         super().__init__()
-        self.running, self.seconds = running, []
+        self.running = running
+        self.seconds: list[tuple[float, float]] = []
         running.append(self)
 
     def wait(self) -> None:
@@ -61,15 +65,20 @@ class Turns(keras.callbacks.Callback):
         """Begins an epoch when the others have ended theirs."""
         del epoch, logs
         self.wait()
-        self.begun = time.perf_counter()
+        self.begun = _now()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Lets the next training have its turn."""
         del epoch, logs
-        self.seconds.append(time.perf_counter() - self.begun)
+        clock, processors = _now()
+        self.seconds.append((clock - self.begun[0], processors - self.begun[1]))
         with self.lock:
             self.running.append(self.running.pop(0))
             self.lock.notify_all()
+
+
+def _now() -> tuple[float, float]:
+    return time.perf_counter(), time.process_time()
 
 
 def measured(name: str, quick: bool) -> dict[str, Any]:
@@ -89,7 +98,7 @@ def measured(name: str, quick: bool) -> dict[str, Any]:
     running: list[Turns] = []
     alone = Turns([])
     compiled().fit(x, y, batch_size=BATCH, epochs=2, verbose=0, callbacks=[alone])
-    pairs = int(np.clip(wanted / (2 * alone.seconds[-1]), 2 if quick else LEAST, MOST))
+    pairs = int(np.clip(wanted / (2 * alone.seconds[-1][0]), 2 if quick else LEAST, MOST))
     without, with_monitor = Turns(running), Turns(running)
 
     def train(callbacks: list[keras.callbacks.Callback]) -> threading.Thread:
@@ -104,12 +113,14 @@ def measured(name: str, quick: bool) -> dict[str, Any]:
         thread.join()
     # The first epoch of each compiles.
     found = np.array([without.seconds, with_monitor.seconds])[:, 1:] / monitor.every
+    clock, processors = found[..., 0], found[..., 1]
     return {
         "network": name,
         "every": monitor.every,
-        "without": summary(list(found[0])),
-        "with": summary(list(found[1])),
-        "cost": summary(list(found[1] / found[0] - 1.0)),
+        "without": summary(list(clock[0])),
+        "with": summary(list(clock[1])),
+        "cost": summary(list(clock[1] / clock[0] - 1.0)),
+        "processor_cost": summary(list(processors[1] / processors[0] - 1.0)),
         "load": os.getloadavg()[0],
     }
 
@@ -131,7 +142,10 @@ def main() -> None:
             continue
         row = measured(name, arguments.quick)
         rows.append(row)
-        print(f"{name}: {1e3 * row['without']['median']:.1f} ms, {row['cost']['median']:+.1%}")
+        print(
+            f"{name}: {1e3 * row['without']['median']:.1f} ms, {row['cost']['median']:+.1%}",
+            flush=True,
+        )
         path.write_text(json.dumps({"environment": environment(), "rows": rows}, indent=1) + "\n")
 
 
