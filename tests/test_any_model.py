@@ -237,6 +237,10 @@ def test_what_cannot_be_seen_is_named(x):
     own.fit(x, x, verbose=0, callbacks=[monitor])
     assert monitor.unseen == report.unseen[1:]
     images = sequences(np.random.default_rng(0), 4, 24, 5).reshape(4, 4, 6, 5)
+    idle = Own(parts[:1])
+    idle.spare = layers.GRU(2, name="spare")
+    idle.spare.build(x.shape)
+    assert keras_lsc.measure(built(idle, x), x).unseen[1:] == ("'spare' (GRU) is not called",)
     outer = layers.TimeDistributed(layers.GRU(3, name="inner"), name="outer")
     with pytest.raises(ValueError, match=r"no radii.*'outer'.*hides the recurrent layer 'inner'"):
         keras_lsc.measure(built(Own([outer]), images), images, gradient=False)

@@ -69,6 +69,10 @@ def _is_cell(layer: keras.Layer) -> bool:
     return hasattr(layer, "state_size") and not is_recurrent(layer)
 
 
+def _is_watched(layer: keras.Layer) -> bool:
+    return is_recurrent(layer) or _is_registered(layer) or _is_cell(layer)
+
+
 @dataclass
 class _Seen:
     """A call of a layer, or all calls of a cell.
@@ -76,7 +80,9 @@ class _Seen:
     Attributes:
         layer: that was called.
         why_not: it cannot be looked at; None where it can.
+        not_followed: why its states are not those of one sequence; None where they are.
         record: as of `Recorder`.
+        length: number of its steps.
         steps: of a cell, every call: input, states, output and new states.
         compared: pairs of what has to be the same: the first outputs of a layer, as it gives them
             and step by step; the states that a cell is given, and those that it gave before.
@@ -84,7 +90,9 @@ class _Seen:
 
     layer: keras.Layer
     why_not: str | None = None
+    not_followed: str | None = None
     record: dict[str, Any] = field(default_factory=dict)
+    length: int = 0
     steps: list[tuple[Tensor, list[Tensor], Tensor, list[Tensor]]] = field(default_factory=list)
     compared: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
@@ -105,11 +113,7 @@ class WatchedTransitions(Transitions):
     def __init__(self, model: keras.Model, rows: list[np.ndarray], structure: Any):
         self._model, self._structure = model, structure
         found = _leaves(model)
-        self._layers = [
-            layer
-            for layer in found
-            if is_recurrent(layer) or _is_registered(layer) or _is_cell(layer)
-        ]
+        self._layers = [layer for layer in found if _is_watched(layer)]
         _refuse_stateful(self._layers)
         self._recorders = {
             id(layer): Recorder(layer) for layer in self._layers if is_recurrent(layer)
@@ -118,26 +122,24 @@ class WatchedTransitions(Transitions):
         self._stepped: dict[int, Stepped] = {}
         seen, numbers = self._look([array[:_ROWS] for array in rows])
         self._judge(seen, numbers)
-        unseen = [one for one in seen if one.why_not is not None]
-        whys = {id(one.layer): one.why_not for one in unseen}
+        whys = {id(one.layer): one.why_not for one in seen if one.why_not is not None}
+        called = {id(one.layer) for one in seen}
+        idle = [layer for layer in self._layers if id(layer) not in called and not _is_cell(layer)]
         kept = [one for one in seen if id(one.layer) not in whys]
         self._layers = [one.layer for one in {id(one.layer): one for one in kept}.values()]
         self._expected = [id(one.layer) for one in kept]
         calls = [Call(self._stepped.get(id(one.layer), one.layer), (), {}, (), ()) for one in kept]
         graph = Graph((), (), tuple(calls), (), model.name)
         super().__init__(model, graph, calls, find_in_time(graph))
-        hidden = [hiding(layer) for layer in found if layer not in self._layers]
+        hidden = [hiding(layer) for layer in found if not _is_watched(layer)]
         self.no_depth = _NO_DEPTH
         self.unseen = (
-            *(why for why in whys.values() if why is not None),
+            *whys.values(),
             *(why for why in hidden if why is not None),
+            *(f"{layer.name!r} ({type(layer).__name__}) is not called" for layer in idle),
         )
-        self._steps = kept[0].record["steps"] if kept else 0
-        self._not_followed = {
-            call: one.record["not_followed"]
-            for call, one in zip(calls, kept, strict=True)
-            if "not_followed" in one.record
-        }
+        self._steps = kept[0].length if kept else 0
+        self._not_followed = {call: one.not_followed for call, one in zip(calls, kept, strict=True)}
 
     def steps(self, inputs: list[np.ndarray]) -> int:
         """The number of time steps of the first recurrent call that was seen, or 0."""
@@ -146,7 +148,7 @@ class WatchedTransitions(Transitions):
 
     def not_followed(self, call: Call) -> str | None:
         """Why the states of a call do not follow one another; None where they do."""
-        return self._not_followed.get(call)
+        return self._not_followed[call]
 
     def sample(self, inputs: Any, position: Tensor) -> Points:
         """Runs the model once, without gradient, and stops at one point of every sequence.
@@ -167,7 +169,7 @@ class WatchedTransitions(Transitions):
                     f"Model {self._model.name!r} calls its recurrent layers in another order than "
                     "before. A model whose calls depend on its inputs cannot be looked at."
                 )
-            return [_tensors_of(one.record) for one in seen]
+            return [one.record for one in seen]
 
         records = [{"mask": None, "rate": None, **record} for record in backend.no_gradient(run)]
         return Points({}, {}, dict(zip(self.recurrent_calls, records, strict=True)), position)
@@ -193,7 +195,7 @@ class WatchedTransitions(Transitions):
             name = one.layer.name
             if _is_cell(one.layer):
                 if not all(np.array_equal(x, y, equal_nan=True) for x, y in pairs):
-                    one.record["not_followed"] = (
+                    one.not_followed = (
                         f"exponents of {name!r}: the model gives the cell other states than those "
                         "that it had before, so that its steps are not those of one sequence"
                     )
@@ -265,10 +267,11 @@ class WatchedTransitions(Transitions):
             if why_not is not None:
                 return _Seen(layer, why_not)
         _, record = run(layer, given)
-        one = _Seen(layer, None, record)
+        record = {name: value for name, value in record.items() if value is not None}
+        one = _Seen(layer, record=record)
         if is_trial:
             axes = tuple(record["inputs"].shape[:2])
-            record["steps"] = axes[1]
+            one.length = axes[1]
             few = {
                 name: value[:, :_TRIED] if tuple(getattr(value, "shape", ())[:2]) == axes else value
                 for name, value in given.items()
@@ -310,11 +313,8 @@ class WatchedTransitions(Transitions):
         inputs, states, outputs, new_states = zip(*one.steps, strict=True)
         before = [ops.stack(of_all, axis=1) for of_all in zip(*states, strict=True)]
         after = [ops.stack(of_all, axis=1) for of_all in zip(*new_states, strict=True)]
-        one.record = {
-            "inputs": ops.stack(inputs, axis=1),
-            "states": [before],
-            "steps": len(inputs),
-        }
+        one.record = {"inputs": ops.stack(inputs, axis=1), "states": [before]}
+        one.length = len(inputs)
         if is_spiking(self._stepped[id(layer)]):
             spikes = ops.cast(ops.stack(outputs, axis=1), "float32")
             one.record["rate"] = ops.mean(spikes, axis=tuple(range(1, len(spikes.shape))))
@@ -355,11 +355,6 @@ def _in_a_loop(layer: keras.Layer) -> str:
         "it is given cannot be seen; let keras.layers.RNN run a cell, or say by "
         "keras_lsc.register_recurrence how the layer around the loop steps"
     )
-
-
-def _tensors_of(record: dict[str, Any]) -> dict[str, Any]:
-    names = ("inputs", "states", "mask", "rate")
-    return {name: record[name] for name in names if record.get(name) is not None}
 
 
 def _first(outputs: Any) -> Tensor:
