@@ -105,8 +105,10 @@ class StabilityMonitor(keras.callbacks.Callback):
         self.unseen: tuple[str, ...] = ()
         self._known: set[str] = set()
         self._first_loss: float | None = None
-        # Of the epoch: updates so far, and the sum of their losses.
-        self._seen, self._summed = 0, 0.0
+        # Of the epoch: updates whose loss was read, the sum of these, and updates so far.
+        self._seen, self._summed, self._counted = 0, 0.0, 0
+        # The last mean loss of the epoch, and of how many updates, which is not read yet.
+        self._unread: tuple[Any, int] | None = None
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Looks for the first time; what is found now is no alarm."""
@@ -119,15 +121,18 @@ class StabilityMonitor(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """The mean of the loss starts anew."""
         del epoch, logs
-        self._seen, self._summed = 0, 0.0
+        self._seen, self._summed, self._counted = 0, 0.0, 0
+        self._unread = None
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Looks at the loss and, every so often, at the model."""
         logs = {} if logs is None else logs
         # An execution may be of several updates.
-        made = batch + 1 - self._seen
+        made, self._counted = batch + 1 - self._counted, batch + 1
         former, self.updates = self.updates, self.updates + made
-        self._look_at_loss(batch + 1, made, logs)
+        # To read the loss of an update that has just begun is to wait for its end.
+        self._read_loss()
+        self._unread = (logs["loss"], batch + 1) if "loss" in logs else None
         if self.updates // self.every > former // self.every:
             for finding in self._look():
                 self._alarm(finding)
@@ -136,6 +141,7 @@ class StabilityMonitor(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Adds what was seen last."""
         del epoch
+        self._read_loss()
         if logs is not None:
             logs.update(self._shown())
 
@@ -149,12 +155,14 @@ class StabilityMonitor(keras.callbacks.Callback):
     def _shown(self) -> dict[str, float]:
         return {name: value for name, value in self.history[-1].items() if name != "update"}
 
-    def _look_at_loss(self, seen: int, made: int, logs: dict[str, Any]) -> None:
-        if "loss" not in logs:
+    def _read_loss(self) -> None:
+        if self._unread is None:
             return
+        mean, seen = self._unread
+        self._unread = None
         # Keras tells the mean of the epoch.
-        summed = float(logs["loss"]) * seen
-        loss = (summed - self._summed) / made
+        summed = float(mean) * seen
+        loss = (summed - self._summed) / (seen - self._seen)
         self._seen, self._summed = seen, summed
         if not math.isfinite(loss):
             self._alarm(Finding("overflow", None, f"The loss is {loss}."))
