@@ -154,6 +154,7 @@ bench: $(TEST)/installed
 		KERAS_BACKEND=$$backend $(TEST)/bin/python benchmarks/datasets.py; \
 		KERAS_BACKEND=$$backend $(TEST)/bin/python -m benchmarks.radius; \
 		KERAS_BACKEND=$$backend $(TEST)/bin/python -m benchmarks.levelling; \
+		KERAS_BACKEND=$$backend $(TEST)/bin/python -m benchmarks.monitor; \
 	done
 	KERAS_BACKEND=jax $(TEST)/bin/python benchmarks/parallel.py --curve
 	KERAS_BACKEND=jax $(TEST)/bin/python benchmarks/accuracy.py

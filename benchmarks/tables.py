@@ -659,6 +659,34 @@ def exported(row: dict[str, Any]) -> str:
     return f"{largest:.0e}" if largest else "0"
 
 
+def monitor() -> str:
+    """What the monitor adds to a training."""
+    body, costs = [], []
+    for backend, name in BACKENDS.items():
+        for row in stored(f"monitor_{backend}.json").get("rows", []):
+            costs.append(row["looks"]["median"])
+            updates = [spread_of(row[of]) for of in ("without", "with")]
+            shares = [row[of] for of in ("looks", "cost", "processor_cost")]
+            cells = ["{median:.1%} ({low:.1%} to {high:.1%})".format(**of) for of in shares]
+            body.append([name, row["network"], *updates, *cells, f"{row['first_look']:.1f} s"])
+    if not body:
+        return "The monitor was not timed."
+    header = ["backend", "network", "update", "with the monitor", "share of looks"]
+    header += ["longer by the clock", "by processors", "first look"]
+    note = (
+        "Updates of Adam on 64 sequences of 28 steps and features, and the same with "
+        "`StabilityMonitor` at its default, which looks every 100 updates. Two "
+        "trainings take turns in one process, 100 updates of one and 100 of the other; medians, "
+        "and in brackets the quartiles, of such pairs. The share of looks is that of an epoch's "
+        "time in which the monitor measures; the first look compiles, and is not in it. By how "
+        "much epochs took longer, by the clock and in seconds of the processors, is uncertain by "
+        "more than 3 %: others used the machine at the same time. "
+        f"{of_goal(costs, lambda cost: cost <= 0.03, 'take at most 3 % of the time for looks')}"
+        "Command: `python -m benchmarks.monitor`."
+    )
+    return f"{table(header, body)}\n\n{note}"
+
+
 def main() -> None:
     """Writes the page, or says that it is out of date."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -684,6 +712,7 @@ def results() -> str:
         "And with spiking and state-space layers?": grid_of_layers(),
         "Levelling beside training and pre-training": levelling(),
         "Which networks get level?": levelled_grid(),
+        "What the monitor costs": monitor(),
         "Accuracy of the two starts": accuracy(),
         "Which layer goes into which format?": exports(),
         "Loading data": loader(),

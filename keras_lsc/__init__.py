@@ -26,6 +26,7 @@ from keras_lsc.stability.gradients import GradientGrid, gradient_grid
 from keras_lsc.stability.lyapunov import LyapunovExponents, lyapunov
 from keras_lsc.stability.measure import measure
 from keras_lsc.stability.report import GradientEnergies, StabilityReport
+from keras_lsc.stability.steps import register_recurrence
 from keras_lsc.stabilization import NotStabilizedError, stabilize
 from keras_lsc.version import __version__
 
@@ -59,6 +60,7 @@ __all__ = [
     "methods",
     "optimizers",
     "plot",
+    "register_recurrence",
     "spiking",
     "stability",
     "stabilize",

@@ -23,10 +23,10 @@ from keras import ops
 from keras_lsc.pretrainer import State
 from keras_lsc.progress import Progress
 from keras_lsc.stability.data import draw_rows, hold_out, rows_to_draw
-from keras_lsc.stability.energies import check_model, structure_of
+from keras_lsc.stability.energies import check_model
 from keras_lsc.stability.firing_rates import init_firing_rates
 from keras_lsc.stability.frozen import frozen_variables
-from keras_lsc.stability.graph import is_graph_model
+from keras_lsc.stability.graph import is_graph_model, structure_of
 from keras_lsc.stability.layers import is_recurrent
 from keras_lsc.stability.levers import (
     bias_beside,
@@ -34,12 +34,13 @@ from keras_lsc.stability.levers import (
     heights_of_gradient,
     read_through,
 )
-from keras_lsc.stability.measure import Probe
+from keras_lsc.stability.measure import NO_RADII, Probe
 from keras_lsc.stability.recorder import is_spiking
 from keras_lsc.stability.report import GradientEnergies, StabilityReport
 from keras_lsc.stability.stages import Stages
 from keras_lsc.stability.taps import ROWS, leaves
 from keras_lsc.stability.transitions import TransitionMap
+from keras_lsc.stability.transitions.any_model import transitions_of
 
 Array = np.ndarray
 
@@ -122,7 +123,7 @@ def level(
             pretrain()
             leveller.holds_means = True
         passes = leveller.level(_PASSES, tolerance, progress.on_pass)
-        report = _report(model, held_out, samples, seed)
+        report = _report(model, held_out, structure, samples, seed)
         few = [array[:_CHECKED] for array in held_out]
         gradient = leveller.checked(few, passes, tolerance)
         report = replace(report, gradient=gradient, not_levelled=tuple(leveller.fixed))
@@ -135,14 +136,17 @@ def level(
 
 
 def _report(
-    model: keras.Model, rows: list[Array], samples: int | None, seed: int
+    model: keras.Model, rows: list[Array], structure: Any, samples: int | None, seed: int
 ) -> StabilityReport:
     """The radii of a model, or why there are none."""
     if samples is None:
         why = "levelling does not go by them; keras_lsc.measure(model, x) has them, or samples=64"
     else:
         try:
-            return Probe(model).report(rows, samples, seed)
+            found = transitions_of(model, rows, structure)
+            if found.transitions:
+                return Probe(model, transition_map=found).report(rows, samples, seed)
+            why = NO_RADII
         except (TypeError, ValueError) as error:
             why = str(error)
     return StabilityReport.without_radii(model.name, why, seed, samples or 0)

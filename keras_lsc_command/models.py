@@ -283,7 +283,8 @@ def _show(report: "StabilityReport") -> None:
     from keras_lsc_command import tables
 
     console = tables.console()
-    console.print(tables.report(report, console.width))
+    if report.transitions:
+        console.print(tables.report(report, console.width))
     if report.gradient is not None:
         console.print(tables.energies(None, report.gradient, console.width))
     for note in report.notes:

@@ -173,7 +173,7 @@ def test_a_page_says_all_of_it():
 def test_what_was_not_looked_at_is_said():
     model, x, y, _ = broken.healthy_subclassed()
     unseen = keras_lsc.diagnose(model, x, y).unseen
-    assert [what.split(";")[0] for what in unseen] == ["radii"]
+    assert [what.split(":")[0] for what in unseen] == ["radii in depth"]
     assert "learning rate" in keras_lsc.diagnose(model, x, radii=False).unseen[0]
 
 

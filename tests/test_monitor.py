@@ -11,6 +11,8 @@ from keras import layers
 
 import keras_lsc
 from keras_lsc.callbacks import StabilityMonitor, StabilityWarning
+from keras_lsc.stability.data import draw_rows
+from keras_lsc.stability.measure import Probe
 
 
 def trained(*callbacks, depth=2, epochs=2, rate=1e-2):
@@ -41,6 +43,23 @@ def test_training_is_the_same_with_and_without_it():
     for row in report.transitions:
         assert f"radius/{row.name}" in first
         assert f"gain/{row.name}" in first
+
+
+def test_radii_are_within_a_percent_of_those_that_measure_finds_at_the_same_points():
+    keras.utils.set_random_seed(0)
+    parts = [layers.LSTM(40, return_sequences=True), layers.GRU(70), layers.Dense(1)]
+    model = broken.start(keras.Sequential([keras.Input((broken.STEPS, broken.FEATURES)), *parts]))
+    model.compile("sgd", "mse")
+    monitor = StabilityMonitor(broken.noise(), every=100)
+    model.fit(broken.noise()[:2], np.zeros((2, 1)), callbacks=[monitor], verbose=0, batch_size=2)
+    fresh = Probe(broken.start(keras.models.clone_model(model)))
+    rows = draw_rows(broken.noise(), 16, 0, model.inputs)
+    expected = {row.name: row for row in fresh.report(rows, 8, 0).transitions}
+    seen = monitor.history[0]
+    assert len(expected) == 4
+    for name, row in expected.items():
+        assert seen[f"radius/{name}"] == pytest.approx(row.radius, rel=0.01)
+        assert seen[f"gain/{name}"] == pytest.approx(row.gain, rel=0.01)
 
 
 def diverging(callback, rate=1.0):
@@ -118,7 +137,9 @@ def test_layers_of_every_kind_are_seen():
     monitor = StabilityMonitor(x, every=1)
     seen = subclassed.fit(x, y, verbose=0, callbacks=[monitor]).history
     assert f"energy/{subclassed.second.name}" in seen
-    assert not [name for name in seen if name.startswith("radius/")]
+    assert [name for name in seen if name.startswith("radius/")] == [
+        f"radius/{layer.name}.time" for layer in (subclassed.first, subclassed.last)
+    ]
 
 
 @pytest.mark.once

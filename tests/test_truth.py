@@ -1176,35 +1176,6 @@ def test_large_states(name):
         assert rows[fact.name].gain == pytest.approx(fact.gain, rel=0.1), fact.name
 
 
-def hidden_recurrence():
-    class Hiding(keras.Layer):
-        def __init__(self):
-            super().__init__()
-            self.inner = gru()
-
-        def build(self, input_shape):
-            self.inner.build(input_shape)
-
-        def call(self, inputs):
-            return self.inner(inputs)
-
-    return stacked(Hiding())
-
-
-def subclassed():
-    class Own(keras.Model):
-        def __init__(self):
-            super().__init__(name="own")
-            self.inner = gru()
-
-        def call(self, inputs):
-            return self.inner(inputs)
-
-    model = Own()
-    model(sequence())
-    return model, sequence()
-
-
 def images_in_time(layer):
     model = keras.Sequential([keras.Input((STEPS, 4, 3)), layer])
     return lambda: (model, normal(ROWS, STEPS, 4, 3))
@@ -1242,10 +1213,8 @@ REFUSED = {
         images_in_time(L.TimeDistributed(L.LSTM(3, name="inner"), name="outer")),
         "'outer'.*hides the recurrent layer 'inner'",
     ),
-    "recurrence in a layer": (hidden_recurrence, "hides the recurrent layer"),
     "convolutional recurrence": (images_in_time(L.ConvLSTM1D(2, 2)), "convolutional recurrent"),
     "no weights": (lambda: stacked(L.ReLU(), L.Flatten()), "no recurrent layer and no layer with"),
-    "subclassed model": (subclassed, "'own' is a subclass"),
 }
 
 

@@ -14,13 +14,17 @@ from keras_lsc.callbacks.weights import bring_weights
 from keras_lsc.diagnosis.checkup import Checkup, CheckupProbe
 from keras_lsc.diagnosis.findings import Finding, in_order
 from keras_lsc.diagnosis.judging import of_activity, of_gradient
-from keras_lsc.stability.accuracy import CHECK
-from keras_lsc.stability.energies import check_built, draw_tapped
+from keras_lsc.stability.accuracy import GLANCE
+from keras_lsc.stability.energies import Drawn, check_built, draw_tapped
 from keras_lsc.stability.measure import Probe
+from keras_lsc.stability.transitions.any_model import transitions_of
 
 # By what factor the loss has to exceed that of the first update to be called diverging.
 LOSS_GROWTH = 10.0
 _ACTIONS = ("warn", "stop")
+# Points at which radii are measured, at most: what they cost grows with their number, and the same
+# points at every look show a change long before it is as large as their spread.
+_POINTS = 8
 
 
 class StabilityWarning(UserWarning):
@@ -43,7 +47,8 @@ class StabilityMonitor(keras.callbacks.Callback):
         x: inputs of the model, as `keras_lsc.measure` takes them; some are drawn.
         every: number of updates between two looks; the first is before the first update.
         samples: number of sequences that are looked at.
-        radii: whether radii and gains are measured, where the model has transitions.
+        radii: whether radii and gains are measured, where the model has transitions: within 1 %, at
+            a point each of eight of the sequences, the same ones at every look.
         on_alarm: "warn", "stop" (which warns, and ends the training) or a function of a
             `keras_lsc.diagnosis.Finding`.
         seed: Integer, seed of what is drawn.
@@ -52,6 +57,8 @@ class StabilityMonitor(keras.callbacks.Callback):
         updates: number of updates seen.
         history: a dictionary a look, with its "update".
         alarms: pairs of an update and a `keras_lsc.diagnosis.Finding`.
+        unseen: of which layers there are no radii, and why, a sentence each; empty where the model
+            has all.
 
     Raises:
         ValueError: an argument is of no use; or, as training begins, x does not fit the model.
@@ -95,30 +102,37 @@ class StabilityMonitor(keras.callbacks.Callback):
         self.updates = 0
         self.history: list[dict[str, float]] = []
         self.alarms: list[tuple[int, Finding]] = []
+        self.unseen: tuple[str, ...] = ()
         self._known: set[str] = set()
         self._first_loss: float | None = None
-        # Of the epoch: updates so far, and the sum of their losses.
-        self._seen, self._summed = 0, 0.0
+        # Of the epoch: updates whose loss was read, the sum of these, and updates so far.
+        self._seen, self._summed, self._counted = 0, 0.0, 0
+        # The last mean loss of the epoch, and of how many updates, which is not read yet.
+        self._unread: tuple[Any, int] | None = None
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Looks for the first time; what is found now is no alarm."""
         del logs
         with backend.aside_from_random_draws():
             self._watch = _Watch(self.model, self.x, self.samples, self.radii, self.seed)
+        self.unseen = self._watch.unseen
         self._known |= {finding.kind for finding in self._look()}
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """The mean of the loss starts anew."""
         del epoch, logs
-        self._seen, self._summed = 0, 0.0
+        self._seen, self._summed, self._counted = 0, 0.0, 0
+        self._unread = None
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Looks at the loss and, every so often, at the model."""
         logs = {} if logs is None else logs
         # An execution may be of several updates.
-        made = batch + 1 - self._seen
+        made, self._counted = batch + 1 - self._counted, batch + 1
         former, self.updates = self.updates, self.updates + made
-        self._look_at_loss(batch + 1, made, logs)
+        # To read the loss of an update that has just begun is to wait for its end.
+        self._read_loss()
+        self._unread = (logs["loss"], batch + 1) if "loss" in logs else None
         if self.updates // self.every > former // self.every:
             for finding in self._look():
                 self._alarm(finding)
@@ -127,6 +141,7 @@ class StabilityMonitor(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Adds what was seen last."""
         del epoch
+        self._read_loss()
         if logs is not None:
             logs.update(self._shown())
 
@@ -140,12 +155,14 @@ class StabilityMonitor(keras.callbacks.Callback):
     def _shown(self) -> dict[str, float]:
         return {name: value for name, value in self.history[-1].items() if name != "update"}
 
-    def _look_at_loss(self, seen: int, made: int, logs: dict[str, Any]) -> None:
-        if "loss" not in logs:
+    def _read_loss(self) -> None:
+        if self._unread is None:
             return
+        mean, seen = self._unread
+        self._unread = None
         # Keras tells the mean of the epoch.
-        summed = float(logs["loss"]) * seen
-        loss = (summed - self._summed) / made
+        summed = float(mean) * seen
+        loss = (summed - self._summed) / (seen - self._seen)
         self._seen, self._summed = seen, summed
         if not math.isfinite(loss):
             self._alarm(Finding("overflow", None, f"The loss is {loss}."))
@@ -177,14 +194,14 @@ class _Watch:
         drawn = draw_tapped(model, x, None, samples, seed, generator)
         self._rows, self._others = drawn.rows, drawn.others
         self._checkup = CheckupProbe(model, drawn.taps, drawn.structure, drawn.functional)
-        self._probe = _probe(model) if radii else None
+        self._probe, self.unseen = _probe(model, drawn) if radii else (None, ())
 
     def look(self) -> tuple[dict[str, float], list[Finding]]:
         """What is seen now, and what is wrong with it."""
         checkup = self._checkup.look(self._rows, self._others)
         seen = _of_layers(checkup)
         if self._probe is not None:
-            report = self._probe.report(self._rows, len(self._rows[0]), 0)
+            report = self._probe.report(self._rows, min(len(self._rows[0]), _POINTS), 0)
             for row in report.transitions:
                 seen[f"radius/{row.name}"] = row.radius
                 seen[f"gain/{row.name}"] = row.gain
@@ -195,12 +212,14 @@ class _Watch:
         return seen, list(in_order([*of_activity(checkup), *of_gradient(checkup)]))
 
 
-def _probe(model: keras.Model) -> Probe | None:
-    """What measures the radii of a model; None of one that has none."""
+def _probe(model: keras.Model, drawn: Drawn) -> tuple[Probe | None, tuple[str, ...]]:
+    """What measures the radii of a model, None of one that has none, and what it does not see."""
     try:
-        return Probe(model, accuracy=CHECK)
-    except (TypeError, ValueError):
-        return None
+        found = transitions_of(model, drawn.rows, drawn.structure)
+    except (TypeError, ValueError) as error:
+        return None, (str(error),)
+    probe = Probe(model, transition_map=found, accuracy=GLANCE) if found.transitions else None
+    return probe, found.unseen
 
 
 def _of_layers(checkup: Checkup) -> dict[str, float]:

@@ -114,6 +114,7 @@ def _arrays(x: Any) -> list[Array]:
 
 def _radii(model: keras.Model, x: Any, seed: int) -> tuple[StabilityReport | None, list[str]]:
     try:
-        return measure(model, x, seed=seed, gradient=False), []
+        report = measure(model, x, seed=seed, gradient=False)
     except (TypeError, ValueError) as error:
         return None, [f"radii; {error}"]
+    return report, list(report.unseen)

@@ -13,8 +13,8 @@ from keras_lsc.methods.matrices import place
 from keras_lsc.methods.method import Method
 from keras_lsc.methods.virtual_step import VirtualStep
 from keras_lsc.progress import Progress
-from keras_lsc.stability.energies import structure_of
 from keras_lsc.stability.frozen import frozen_variables
+from keras_lsc.stability.graph import structure_of
 
 Array = np.ndarray
 

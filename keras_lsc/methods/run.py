@@ -15,12 +15,12 @@ from keras_lsc.stability.energies import (
     check_model,
     draw_with_targets,
     gradient_energies,
-    structure_of,
 )
 from keras_lsc.stability.finite import refuse_non_finite_weights
-from keras_lsc.stability.measure import measure
+from keras_lsc.stability.graph import structure_of
+from keras_lsc.stability.measure import NO_RADII, measure
 from keras_lsc.stability.report import StabilityReport
-from keras_lsc.stability.transitions import TransitionMap
+from keras_lsc.stability.transitions.any_model import transitions_of
 
 
 def start_by(
@@ -99,8 +99,11 @@ def _report(
     """Radii, gains and energies; of a model without transitions why it has none, and energies."""
     packed = tree.pack_sequence_as(structure, rows)
     try:
-        TransitionMap(model)
+        has_radii = bool(transitions_of(model, rows, structure).transitions)
+        why = NO_RADII
     except (TypeError, ValueError) as error:
-        report = StabilityReport.without_radii(model.name, str(error), seed, samples)
-        return replace(report, gradient=gradient_energies(model, packed, seed=seed))
-    return measure(model, packed, samples, seed)
+        has_radii, why = False, str(error)
+    if has_radii:
+        return measure(model, packed, samples, seed)
+    report = StabilityReport.without_radii(model.name, why, seed, samples)
+    return replace(report, gradient=gradient_energies(model, packed, seed=seed))

@@ -6,15 +6,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_lsc.stability.data import draw_rows, input_structure
-from keras_lsc.stability.finite import refuse_non_finite_weights
 from keras_lsc.stability.jacobians import JacobianProbe
 from keras_lsc.stability.measure import (
     check_points,
     chunks_of_points,
     refuse_no_points,
 )
-from keras_lsc.stability.transitions import TransitionMap
+from keras_lsc.stability.transitions.any_model import draw_and_find
 
 
 @dataclass(frozen=True)
@@ -68,13 +66,12 @@ def eigenvalues(
         (4, 8)
     """
     samples, seed = check_points(samples, seed)
-    probe = JacobianProbe(TransitionMap(model))
-    refuse_non_finite_weights(model)
-    rows = draw_rows(x, samples, seed, input_structure(model))
+    found, rows, _ = draw_and_find(model, x, samples, seed)
+    probe = JacobianProbe(found)
     chunks = []
     for part, count in chunks_of_points(rows, samples, seed):
-        found = probe.predict_on_batch(part)
-        chunks.append({of: {name: m[:count] for name, m in found[of].items()} for of in found})
+        parts = probe.predict_on_batch(part)
+        chunks.append({of: {name: m[:count] for name, m in parts[of].items()} for of in parts})
     spectra = {}
     for transition in probe.transition_map.transitions:
         matrices, weight = (

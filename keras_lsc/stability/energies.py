@@ -10,10 +10,10 @@ import numpy as np
 from keras import ops, tree
 
 from keras_lsc import arguments, backend
-from keras_lsc.stability.data import draw_rows, input_structure, is_batched
+from keras_lsc.stability.data import draw_rows
 from keras_lsc.stability.differences import DifferenceProbe
 from keras_lsc.stability.finite import refuse_non_finite_weights
-from keras_lsc.stability.graph import is_graph_model
+from keras_lsc.stability.graph import structure_of
 from keras_lsc.stability.layers import call_in_inference
 from keras_lsc.stability.report import GradientEnergies
 from keras_lsc.stability.taps import ROWS, Run, Taps, TapsProbe, flat
@@ -122,23 +122,6 @@ def draw(model: keras.Model, x: Any, samples: int, seed: int) -> tuple[list[Arra
 def first_of(rows: list[Array], structure: Any) -> Any:
     """The first two of some sequences, as the model takes them."""
     return tree.pack_sequence_as(structure, [array[:2] for array in rows])
-
-
-def structure_of(model: keras.Model, x: Any) -> Any:
-    """A nest of symbolic inputs, as the model takes them: its own, or like x where it has none."""
-    if is_graph_model(model):
-        return input_structure(model)
-    if is_batched(x):
-        raise TypeError(
-            f"Model {model.name!r} has a call of its own, of which it is not known what inputs it "
-            f"takes: give x as arrays, got {type(x).__name__}."
-        )
-    return tree.map_structure(
-        lambda array: keras.KerasTensor(
-            (None, *np.shape(array)[1:]), keras.backend.standardize_dtype(array.dtype)
-        ),
-        tree.map_structure(np.asarray, x),
-    )
 
 
 def draw_with_targets(

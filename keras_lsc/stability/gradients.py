@@ -104,10 +104,11 @@ def gradient_grid(
     """
     arguments.one_of("by", by, ("gain", "radius"))
     samples, seed = check_points(samples, seed)
-    probe = Probe(model)
+    found = TransitionMap(model)
+    probe = Probe(model, transition_map=found)
     refuse_non_finite_weights(model)
     rows = draw_rows(x, samples, seed, input_structure(model))
-    energies = _EnergyProbe(model, probe.transition_map, rows)
+    energies = _EnergyProbe(model, found, rows)
     report = probe.report(rows, samples, seed)
     generator = np.random.default_rng([seed, 2])
     width = energies.output_width

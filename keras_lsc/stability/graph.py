@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
+import numpy as np
 from keras import tree
 
-from keras_lsc.stability.data import in_order, input_structure
+from keras_lsc.stability.data import in_order, input_structure, is_batched
 from keras_lsc.stability.layers import call_in_inference
 
 Tensor = Any
@@ -230,7 +231,7 @@ def flatten(model: keras.Model) -> Graph:
         raise TypeError(
             f"Expected a keras.Model (Sequential or functional), got {type(model).__name__}."
         )
-    if isinstance(model, keras.Sequential) and not model.built:
+    if not model.built:
         raise ValueError(
             f"Model {model.name!r} is not built, so it has no weights yet. Give it an "
             "Input(shape) as first layer, or call it once on data."
@@ -239,7 +240,8 @@ def flatten(model: keras.Model) -> Graph:
         raise TypeError(
             f"Model {model.name!r} is a subclass of keras.Model with its own call(), whose layers "
             "cannot be traced. Express it with keras.Sequential or the functional API: "
-            "keras.Model(inputs, outputs)."
+            'keras.Model(inputs, outputs). As it is, stabilize(method="level"), measure, diagnose '
+            "and lyapunov take it."
         )
     inputs = tuple(Ref(tensor) for tensor in model.inputs)
     entries = tuple(Entry(model, tensor) for tensor in model.inputs)
@@ -253,6 +255,23 @@ def is_graph_model(layer: Any) -> bool:
     if not isinstance(layer, keras.Model) or not getattr(layer, "inputs", None):
         return False
     return type(layer).call in (keras.Sequential.call, _functional_class().call)
+
+
+def structure_of(model: keras.Model, x: Any) -> Any:
+    """A nest of symbolic inputs, as the model takes them: its own, or like x where it has none."""
+    if is_graph_model(model):
+        return input_structure(model)
+    if is_batched(x):
+        raise TypeError(
+            f"Model {model.name!r} has a call of its own, of which it is not known what inputs it "
+            f"takes: give x as arrays, got {type(x).__name__}."
+        )
+    return tree.map_structure(
+        lambda array: keras.KerasTensor(
+            (None, *np.shape(array)[1:]), keras.backend.standardize_dtype(array.dtype)
+        ),
+        tree.map_structure(np.asarray, x),
+    )
 
 
 @functools.cache

@@ -8,7 +8,7 @@ from keras import ops
 from keras_lsc import backend
 from keras_lsc.stability.probe import ModelProbe
 from keras_lsc.stability.radius import in_precision
-from keras_lsc.stability.transitions import TransitionMap
+from keras_lsc.stability.transitions import Transitions
 
 Tensor = Any
 
@@ -21,7 +21,7 @@ class JacobianProbe(ModelProbe):
         transitions: which of them, by index; all without it.
     """
 
-    def __init__(self, transition_map: TransitionMap, transitions: Sequence[int] | None = None):
+    def __init__(self, transition_map: Transitions, transitions: Sequence[int] | None = None):
         super().__init__(transition_map.model, "jacobian_probe")
         rows = transition_map.transitions
         self.transition_map = transition_map

@@ -72,7 +72,9 @@ def is_recurrent(layer: Any) -> bool:
     """Whether `layer` applies a cell with a state along time, alone or in both directions."""
     if isinstance(layer, layers.Bidirectional):
         return True
-    return isinstance(layer, keras.Layer) and hasattr(getattr(layer, "cell", None), "state_size")
+    if not isinstance(layer, keras.Layer) or not hasattr(layer, "return_sequences"):
+        return False  # a layer that steps a cell of its own in a loop of its own
+    return hasattr(getattr(layer, "cell", None), "state_size")
 
 
 def hidden_recurrent_layer(layer: Any) -> keras.Layer | None:

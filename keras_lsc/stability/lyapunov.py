@@ -21,8 +21,6 @@ import numpy as np
 from keras import ops
 
 from keras_lsc import arguments, backend
-from keras_lsc.stability.data import draw_rows, input_structure
-from keras_lsc.stability.finite import refuse_non_finite_weights
 from keras_lsc.stability.graph import Call
 from keras_lsc.stability.probe import ModelProbe
 from keras_lsc.stability.radius import in_precision
@@ -33,7 +31,8 @@ from keras_lsc.stability.recorder import (
     state_shapes,
 )
 from keras_lsc.stability.tables import html_table, text_table
-from keras_lsc.stability.transitions import TransitionMap
+from keras_lsc.stability.transitions import Transitions
+from keras_lsc.stability.transitions.any_model import draw_and_find
 from keras_lsc.stability.transitions.points import at_cell, next_state
 
 Tensor = Any
@@ -58,6 +57,7 @@ class LyapunovExponents:
         errors: standard errors of them.
         sequences: number of sequences.
         steps: mean number of steps of a sequence that count.
+        unseen: what could not be followed in a model that was watched, a sentence each.
     """
 
     layers: tuple[str, ...]
@@ -66,6 +66,7 @@ class LyapunovExponents:
     errors: tuple[tuple[float, ...], ...]
     sequences: int
     steps: float
+    unseen: tuple[str, ...] = ()
 
     @property
     def stack(self) -> np.ndarray:
@@ -82,6 +83,7 @@ class LyapunovExponents:
             "errors": [[_finite(value) for value in of_layer] for of_layer in self.errors],
             "sequences": self.sequences,
             "steps": self.steps,
+            **({"unseen": list(self.unseen)} if self.unseen else {}),
         }
 
     @classmethod
@@ -99,6 +101,7 @@ class LyapunovExponents:
             numbers("errors", math.nan),
             values["sequences"],
             values["steps"],
+            tuple(values.get("unseen", ())),
         )
 
     @property
@@ -124,6 +127,7 @@ class LyapunovExponents:
         return [
             f"per step, mean over {self.sequences} sequences of {self.steps:.4g} steps",
             f"largest exponent {largest:+.4f}: {meaning}",
+            *(f"not seen: {what}" for what in self.unseen),
         ]
 
     def __str__(self) -> str:
@@ -150,7 +154,7 @@ def lyapunov(
     Steps that are masked do not count, sequences that are padding from end to end neither.
 
     Args:
-        model: a built Sequential or functional `keras.Model` with recurrent layers.
+        model: a built `keras.Model` with recurrent layers, of any kind, as of `measure`.
         x: its inputs, as `measure` takes them; long sequences give closer numbers.
         k: number of exponents of a layer; all of them where its state is smaller.
         samples: number of sequences.
@@ -162,9 +166,9 @@ def lyapunov(
         `LyapunovExponents`; print it for a table.
 
     Raises:
-        TypeError: `model` is not a Sequential or functional Keras model, or x is not numeric.
-        ValueError: the model has no recurrent layer or an unsupported part, its weights are not
-            finite, no step is left to count, or another argument is out of range.
+        TypeError: `model` is no Keras model, or x is not numeric.
+        ValueError: the model has no recurrent layer that is seen, or an unsupported part, its
+            weights are not finite, no step is left to count, or another argument is out of range.
 
     Source: Benettin et al. 1980; of recurrent networks Engelken et al., arXiv 2006.02427.
 
@@ -180,14 +184,12 @@ def lyapunov(
     seed = arguments.integer("seed", seed, at_least=0)
     if transient is not None:
         transient = arguments.integer("transient", transient, at_least=0)
-    transition_map = TransitionMap(model)
-    if not transition_map.is_recurrent:
-        raise ValueError(
-            f"Model {model.name!r} is feed-forward: it has no time in which distances could grow."
-        )
-    refuse_non_finite_weights(model)
-    rows = draw_rows(x, samples, seed, input_structure(model))
-    return exponents_of(ExponentProbe(transition_map, k), rows, transient, seed)
+    found, rows, _ = draw_and_find(model, x, samples, seed)
+    probe = ExponentProbe(found, k)
+    if not probe.cells:
+        why = "; ".join(probe.unseen) or "it is feed-forward, or no recurrent layer of it runs"
+        raise ValueError(f"Model {model.name!r} has no time in which distances could grow: {why}.")
+    return exponents_of(probe, rows, transient, seed)
 
 
 def exponents_of(
@@ -217,6 +219,7 @@ def exponents_of(
         tuple(tuple(values.tolist()) for values in errors),
         len(rows[0]),
         float(np.mean(counted)),
+        probe.unseen,
     )
 
 
@@ -248,12 +251,14 @@ class ExponentProbe(ModelProbe):
     Attributes:
         cells: what runs along time, a row each of what is returned.
         shapes: size of the state of each, and number of its directions.
+        unseen: what could not be followed, a sentence each.
     """
 
-    def __init__(self, transition_map: TransitionMap, k: int):
+    def __init__(self, transition_map: Transitions, k: int):
         super().__init__(transition_map.model, "exponent_probe", dtype="float32")
         self._map = transition_map
-        self.cells = list(_cells(transition_map))
+        self.cells, not_followed = _cells(transition_map)
+        self.unseen = (*not_followed, *transition_map.unseen)
         self.shapes = [(size, min(size, k)) for size in map(_size, self.cells)]
 
     def draw(self, rows: int, generator: np.random.Generator) -> list[Array]:
@@ -276,14 +281,19 @@ class ExponentProbe(ModelProbe):
         return found
 
 
-def _cells(transition_map: TransitionMap) -> Sequence[_Cell]:
-    found = []
+def _cells(transition_map: Transitions) -> tuple[list[_Cell], list[str]]:
+    """The cells whose states follow one another, and why those of others do not."""
+    found, not_followed = [], []
     for call in transition_map.recurrent_calls:
+        why = transition_map.not_followed(call)
+        if why is not None:
+            not_followed.append(why)
+            continue
         for number, direction in enumerate(directions_of(call.layer)):
             for index, cell in enumerate(direction.cells):
                 name = direction.name_of(cell) + transition_map.graph.suffix(call)
                 found.append(_Cell(call, number, index, name))
-    return found
+    return found, not_followed
 
 
 def _size(cell: _Cell) -> int:

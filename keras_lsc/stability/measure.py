@@ -11,8 +11,6 @@ from keras import ops
 from keras_lsc import arguments
 from keras_lsc.stability import lapack
 from keras_lsc.stability.accuracy import MEASURE, Accuracy
-from keras_lsc.stability.data import draw_rows, input_structure
-from keras_lsc.stability.finite import refuse_non_finite_weights
 from keras_lsc.stability.jacobians import JacobianProbe
 from keras_lsc.stability.lyapunov import lyapunov
 from keras_lsc.stability.probe import ModelProbe
@@ -23,10 +21,12 @@ from keras_lsc.stability.radius import (
 from keras_lsc.stability.report import StabilityReport, TransitionStatistics
 from keras_lsc.stability.stages import Stages, has_stages
 from keras_lsc.stability.taps import ROWS
-from keras_lsc.stability.transitions import TransitionMap
+from keras_lsc.stability.transitions import TransitionMap, Transitions
+from keras_lsc.stability.transitions.any_model import draw_and_find
 
 Tensor = Any
 _CHUNK = 32
+NO_RADII = "no recurrent layer was seen to run, of which there could be radii in time"
 
 
 @keras.saving.register_keras_serializable(package="keras_lsc")
@@ -45,7 +45,7 @@ class Probe(ModelProbe):
         self,
         model: keras.Model,
         radius: RadiusKind = "spectral",
-        transition_map: TransitionMap | None = None,
+        transition_map: Transitions | None = None,
         accuracy: Accuracy = MEASURE,
         transitions: Sequence[int] | None = None,
     ):
@@ -75,11 +75,14 @@ class Probe(ModelProbe):
         linearized = [row.linearize(points) for row in self.rows]
         found = radii_and_gains(linearized, self.radius, self.accuracy)
         for row, measured in zip(self.rows, found, strict=True):
-            if measured.jacobians is not None:
+            if measured.jacobians is not None and self.accuracy.certify:
                 jacobians[row.name] = measured.jacobians
             columns["radius"].append(measured.radius)
             columns["gain"].append(measured.gain)
-            columns["is_certain"].append(measured.is_certain)
+            is_certain = measured.is_certain
+            if is_certain is None:  # nobody asked
+                is_certain = ops.zeros_like(measured.radius, dtype="bool")
+            columns["is_certain"].append(is_certain)
             for name, size in zip(("n_out", "n_in"), measured.shape, strict=True):
                 columns[name].append(ops.full_like(measured.radius, size))
         columns["weight"] = _or_ones([row.weight(points) for row in self.rows], ones)
@@ -98,7 +101,9 @@ class Probe(ModelProbe):
         """
         chunks = []
         for part, count in chunks_of_points(rows, samples, seed):
-            found = self._certifier.make_certain(self.predict_on_batch(part), part, count)
+            found = self.predict_on_batch(part)
+            if self.accuracy.certify:
+                found = self._certifier.make_certain(found, part, count)
             chunks.append({name: values[:count] for name, values in found.items()})
         result = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
         statistics = []
@@ -132,6 +137,7 @@ class Probe(ModelProbe):
             seed=seed,
             radius_kind=self.radius,
             firing_rates=rates,
+            unseen=_unseen(self.transition_map),
         )
 
 
@@ -151,7 +157,7 @@ class Certifier:
     _PRODUCTS = 256
     _LARGE, _LARGEST = 512, 1024
 
-    def __init__(self, transition_map: TransitionMap, radius: RadiusKind, accuracy: Accuracy):
+    def __init__(self, transition_map: Transitions, radius: RadiusKind, accuracy: Accuracy):
         self._map = transition_map
         self._radius = radius
         self._accuracy = accuracy._replace(krylov=self._PRODUCTS)
@@ -313,8 +319,13 @@ def measure(
     The points (a sequence, a time step of it) are drawn by NumPy, so the same weights, data and
     seed give the same radii on every backend. The weights are not changed.
 
+    A model with a `call` of its own, or with layers that call recurrent ones in theirs, is watched:
+    the layers that run have radii in time, and what is not seen is named in `unseen`. Of what lies
+    between them nothing is known, so that there are no radii in depth; the energies are those of
+    any model.
+
     Args:
-        model: a built Sequential or functional `keras.Model`, recurrent or feed-forward.
+        model: a built `keras.Model` of any kind, recurrent or feed-forward.
         x: inputs of the model `(rows, steps, ...)` in a form that `fit` takes: arrays, or a dataset
             of batches with or without labels (`keras.utils.PyDataset`, `tf.data.Dataset`, torch
             `DataLoader`). Sequences that are masked from end to end have no transitions and are
@@ -331,10 +342,11 @@ def measure(
         A `StabilityReport`; print it for a table.
 
     Raises:
-        TypeError: `model` is not a Sequential or functional Keras model, or x is not numeric.
-        ValueError: the model has no transitions or an unsupported part, its weights or radii are
-            not finite, x has NaN or the wrong shape or nothing but padding, or another argument is
-            out of range.
+        TypeError: `model` is no Keras model, or x is not numeric.
+        ValueError: the model is not built, has nothing to measure or an unsupported part, its
+            weights or radii are not finite, x has NaN or the wrong shape or nothing but padding, or
+            another argument is out of range.
+        RuntimeError: a model that is watched makes other calls than when it was looked at.
 
     Source: arXiv 2308.12075, section 2 (Local Stability Condition).
 
@@ -350,10 +362,12 @@ def measure(
     samples, seed = check_points(samples, seed)
     arguments.flag("gradient", gradient)
     arguments.integer("exponents", exponents, at_least=0)
-    probe = Probe(model, radius)
-    refuse_non_finite_weights(model)
-    rows = draw_rows(x, samples, seed, input_structure(model))
-    report = probe.report(rows, samples, seed)
+    found, rows, structure = draw_and_find(model, x, samples, seed)
+    has_gradient = gradient and has_stages(model)
+    if found.transitions:
+        report = Probe(model, radius, found).report(rows, samples, seed)
+    else:
+        report = _without_transitions(found, has_gradient, seed, samples)
     if report.non_finite:
         first = report.non_finite[0]
         raise ValueError(
@@ -364,9 +378,28 @@ def measure(
         )
     if exponents:
         report = replace(report, exponents=lyapunov(model, x, exponents, seed=seed))
-    if not gradient or not has_stages(model):
+    if not has_gradient:
         return report
     few = [array[:ROWS] for array in rows]
-    stages = Stages(model, few, input_structure(model))
-    found = stages.measure(few, np.random.default_rng(seed), forward=True)
-    return replace(report, gradient=found)
+    stages = Stages(model, few, structure)
+    energies = stages.measure(few, np.random.default_rng(seed), forward=True)
+    return replace(report, gradient=energies)
+
+
+def _without_transitions(
+    found: Transitions, has_gradient: bool, seed: int, samples: int
+) -> StabilityReport:
+    """The report of a model in which no recurrent layer was seen to run.
+
+    Raises:
+        ValueError: there are no energies to report either.
+    """
+    name = found.model.name
+    if not has_gradient:
+        raise ValueError(f"Model {name!r} has no radii: {'; '.join([NO_RADII, *found.unseen])}.")
+    report = StabilityReport.without_radii(name, NO_RADII, seed, samples)
+    return replace(report, unseen=_unseen(found))
+
+
+def _unseen(found: Transitions) -> tuple[str, ...]:
+    return (*([found.no_depth] if found.no_depth else []), *found.unseen)

@@ -128,7 +128,7 @@ def _find_layout(cell: Any) -> _Layout:
     return _Layout(tree.map_structure(lambda _: 0, start), shapes)
 
 
-def _run(
+def run_cell(
     direction: Direction,
     sequences: Tensor,
     start: Any,
@@ -260,7 +260,7 @@ class Recorder(keras.layers.Layer):
         outputs, recorded_states, rates = [], [], []
         final_states: list[Tensor] = []
         for direction, start in zip(self._directions, starts, strict=True):
-            output, before, last = _run(direction, sequences, start, mask, perturbation)
+            output, before, last = run_cell(direction, sequences, start, mask, perturbation)
             outputs.append(self._output(direction, output, mask))
             if is_spiking(self._recorded):
                 rates.append(_mean_over_steps(output, mask, direction))

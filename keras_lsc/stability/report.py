@@ -18,7 +18,7 @@ HEADER = ("transition", "of", "shape", "radius", "std", "gain", "isotropy")
 GRADIENT_HEADER = ("layer", "energy", "reach", "forward")
 # The columns of words; those of numbers stand to the right.
 _TEXTS = 3
-_OPTIONAL = ("gradient", "exponents", "unmeasured", "not_levelled", "chosen")
+_OPTIONAL = ("gradient", "exponents", "unmeasured", "unseen", "not_levelled", "chosen")
 _KEPT = "gradients are kept"
 # What the energy sum says, below its largest value.
 _ENERGY_MEANS = (
@@ -186,6 +186,8 @@ class StabilityReport:
         unmeasured: why there are no transitions, where radii cannot be measured; else None.
         not_levelled: layers whose scale levelling left, because it is frozen or not known.
         chosen: what method "auto" did, and why; None of other methods.
+        unseen: of a model that was watched, what there may be and could not be looked at, a
+            sentence each.
     """
 
     model: str
@@ -201,6 +203,7 @@ class StabilityReport:
     unmeasured: str | None = None
     not_levelled: tuple[str, ...] = ()
     chosen: str | None = None
+    unseen: tuple[str, ...] = ()
 
     @classmethod
     def without_radii(cls, model: str, why: str, seed: int, samples: int = 0) -> "StabilityReport":
@@ -340,6 +343,7 @@ class StabilityReport:
             "gradient": None if self.gradient is None else self.gradient.to_dict(),
             "exponents": None if self.exponents is None else self.exponents.to_dict(),
             "not_levelled": list(self.not_levelled),
+            "unseen": list(self.unseen),
         }
         # Of what was not measured a report says nothing.
         return {name: value for name, value in content.items() if value or name not in _OPTIONAL}
@@ -360,6 +364,7 @@ class StabilityReport:
             "gradient": gradient,
             "exponents": None if exponents is None else LyapunovExponents.from_dict(exponents),
             "not_levelled": tuple(values.get("not_levelled", ())),
+            "unseen": tuple(values.get("unseen", ())),
         }
         return cls(**{**values, **parts})
 
@@ -430,10 +435,11 @@ class StabilityReport:
             notes.append(f"{kind} radius, mean over {points} points, seed {self.seed}")
         if self.unmeasured is not None:
             notes.append(f"no radii: {self.unmeasured}")
+        notes.extend(f"not seen: {what}" for what in self.unseen)
         if self.gradient is not None:
             notes.append(self.gradient.note)
         if self.exponents is not None:
-            notes.extend(self.exponents.notes)
+            notes.extend(note for note in self.exponents.notes if note not in notes)
         if self.chosen is not None:
             notes.append(self.chosen)
         if self.not_levelled:

@@ -18,6 +18,8 @@ Tensor = Any
 ROWS = 64
 # A layer, its first argument, its mask and what it gives out, and what is passed on in its place.
 Visit = Callable[[keras.Layer, Any, Any, Tensor], Tensor]
+# A layer's own method and the arguments of a call, and what the call returns.
+Instead = Callable[[Callable, tuple, dict[str, Any]], Any]
 
 
 class Tap(NamedTuple):
@@ -138,8 +140,7 @@ class Taps:
 
     def untouched(self) -> contextlib.AbstractContextManager[Any]:
         """A scope in which a state that the model carries on is none of its own."""
-        state = [(variable, variable.value) for variable in self._model.variables]
-        return keras.StatelessScope(state_mapping=state)
+        return untouched(self._model)
 
     def nothing(self, rows: Any) -> list[Tensor]:
         """What leaves every call as it is, added to so many rows."""
@@ -192,16 +193,25 @@ class TapsProbe(ModelProbe):
         return tree.map_structure(lambda *parts: np.concatenate(parts), *found)
 
 
+def untouched(model: keras.Model) -> contextlib.AbstractContextManager[Any]:
+    """A scope in which a state that a model carries on is none of its own."""
+    state = [(variable, variable.value) for variable in model.variables]
+    return keras.StatelessScope(state_mapping=state)
+
+
 def flat(x: Tensor) -> Tensor:
     """`(rows, ...)` as `(rows, all others)`."""
     return ops.reshape(x, (ops.shape(x)[0], -1))
 
 
-def leaves(model: keras.Model) -> list[keras.Layer]:
+def leaves(
+    model: keras.Model, whole: Callable[[keras.Layer], bool] = lambda _: False
+) -> list[keras.Layer]:
     """The layers of a model that call no others, or call them once a step.
 
     Args:
         model: a model, or a layer that may hold layers.
+        whole: of which others nothing inside is wanted.
 
     Returns:
         Each once; `Bidirectional`, `TimeDistributed` and attention as a whole.
@@ -213,7 +223,7 @@ def leaves(model: keras.Model) -> list[keras.Layer]:
         if id(layer) in seen or isinstance(layer, keras.layers.InputLayer):
             return
         seen.add(id(layer))
-        parts = [] if _is_whole(layer) else _held(layer)
+        parts = [] if _is_whole(layer) or whole(layer) else _held(layer)
         if not parts:
             found.append(layer)
         for part in parts:
@@ -247,15 +257,10 @@ def _held(layer: keras.Layer) -> list[keras.Layer]:
     return list(held.values())
 
 
-@contextlib.contextmanager
-def _visiting(layer: keras.Layer, visit: Visit) -> Iterator[None]:
-    """Has every call of a layer visited, by an attribute that hides its method."""
-    name = "call" if getattr(layer, "quantization_mode", None) is None else "quantized_call"
-    method = getattr(layer, name)
-    former = vars(layer).get(name)
+def _visiting(layer: keras.Layer, visit: Visit) -> contextlib.AbstractContextManager[None]:
+    """Has every call of a layer visited."""
 
-    @functools.wraps(method)
-    def visited(*args: Any, **kwargs: Any) -> Any:
+    def instead(method: Callable, args: tuple, kwargs: dict[str, Any]) -> Any:
         outputs = method(*args, **kwargs)
         argument = next(iter(tree.flatten((args, kwargs))), None)
         mask = kwargs.get("mask")
@@ -264,8 +269,27 @@ def _visiting(layer: keras.Layer, visit: Visit) -> Iterator[None]:
             return type(outputs)([visit(layer, argument, mask, first), *others])
         return visit(layer, argument, mask, outputs) if hasattr(outputs, "dtype") else outputs
 
+    return in_place_of_call(layer, instead)
+
+
+@contextlib.contextmanager
+def in_place_of_call(layer: keras.Layer, instead: Instead) -> Iterator[None]:
+    """A scope in which a function runs where a layer is called.
+
+    Args:
+        layer: of which nothing is changed but an attribute that hides its method.
+        instead: is given the method, and the arguments of the call.
+    """
+    name = "call" if getattr(layer, "quantization_mode", None) is None else "quantized_call"
+    method = getattr(layer, name)
+    former = vars(layer).get(name)
+
+    @functools.wraps(method)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return instead(method, args, kwargs)
+
     # Past the layer's own bookkeeping of what it is given.
-    object.__setattr__(layer, name, visited)
+    object.__setattr__(layer, name, call)
     try:
         yield
     finally:

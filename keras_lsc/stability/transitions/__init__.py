@@ -24,6 +24,7 @@ from keras_lsc.stability.frozen import frozen_variables
 from keras_lsc.stability.graph import Call, flatten
 from keras_lsc.stability.layers import is_recurrent
 from keras_lsc.stability.recorder import Direction, directions_of, is_spiking, state_width
+from keras_lsc.stability.transitions.base import Transitions
 from keras_lsc.stability.transitions.feed_forward import find_feed_forward
 from keras_lsc.stability.transitions.forward import ForwardPass
 from keras_lsc.stability.transitions.points import (
@@ -36,20 +37,15 @@ from keras_lsc.stability.transitions.points import (
 from keras_lsc.stability.transitions.recurrent import find_recurrent
 from keras_lsc.stability.transitions.supported import validate
 
-__all__ = ["Points", "Transition", "TransitionMap", "mean_over_points"]
+__all__ = ["Points", "Transition", "TransitionMap", "Transitions", "mean_over_points"]
 
 
-class TransitionMap:
-    """All transitions of a model, and the forward pass that collects what they need.
+class TransitionMap(Transitions):
+    """All transitions of a model with a graph, and the forward pass that collects what they need.
 
     Args:
         model: A built Sequential or functional `keras.Model` with at least one recurrent or
             weighted layer.
-
-    Attributes:
-        transitions: Tuple of `Transition`, in the order of the layers.
-        depth: Number of recurrent (else weighted) layers, the paper's L.
-        is_recurrent: Whether the model has recurrent layers, and so time transitions.
 
     Raises:
         TypeError: `model` is not a Sequential or functional Keras model.
@@ -58,30 +54,15 @@ class TransitionMap:
     """
 
     def __init__(self, model: keras.Model):
-        self.model = model
-        self.graph = flatten(model)
-        validate(self.graph)
-        self.recurrent_calls = [call for call in self.graph.calls if is_recurrent(call.layer)]
-        self.is_recurrent = bool(self.recurrent_calls)
-        find = find_recurrent if self.is_recurrent else find_feed_forward
-        self._found = find(self.graph)
-        self.transitions = self._found.transitions
-        self.depth = self._found.depth
-        forward = ForwardPass(model, self.graph, self._found.kept)
+        graph = flatten(model)
+        validate(graph)
+        calls = [call for call in graph.calls if is_recurrent(call.layer)]
+        self._found = (find_recurrent if calls else find_feed_forward)(graph)
+        super().__init__(model, graph, calls, self._found)
+        forward = ForwardPass(model, graph, self._found.kept)
         self.sample = forward.sample
         self.outputs = forward.outputs
         self.perturbed_output = forward.perturbed_output
-
-    @property
-    def spiking_layers(self) -> list[Any]:
-        """The recurrent layers whose outputs are spikes, one for every call of them."""
-        return [call.layer for call in self.recurrent_calls if is_spiking(call.layer)]
-
-    @property
-    def spiking_names(self) -> list[str]:
-        """A name for each of the `spiking_layers`, unique in the model."""
-        spiking = [call for call in self.recurrent_calls if is_spiking(call.layer)]
-        return [call.layer.name + self.graph.suffix(call) for call in spiking]
 
     @property
     def variables_taking_part(self) -> list[tuple[Any, int | None]]:

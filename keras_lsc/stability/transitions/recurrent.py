@@ -57,6 +57,21 @@ def find_recurrent(graph: Graph) -> Found:
     return joined(parts, layer)
 
 
+def find_in_time(graph: Graph) -> Found:
+    """Returns the transitions of recurrent layers of which it is not known what lies between.
+
+    Args:
+        graph: Of recurrent calls alone.
+    """
+    cells = [
+        (call, index)
+        for call in graph.calls
+        for index in range(len(directions_of(call.layer)[0].cells))
+    ]
+    parts = [_in_time(graph, *cell, layer) for layer, cell in enumerate(cells)]
+    return joined(parts, len(cells))
+
+
 def _in_time(graph: Graph, call: Call, cell_index: int, layer: int) -> Found:
     """The time transitions of one cell, one a direction."""
     rows: list[Transition] = []
