@@ -150,8 +150,8 @@ class StepCell(keras.layers.Layer):
         """What it reads of a call with these arguments, `(batch, steps, ...)`."""
         if len(self._parts) == 1:
             return given[self._parts[0][0]]
-        wide = [dtype for _, _, dtype in self._parts if dtype == "float64"]
-        parts = [ops.cast(given[name], *(wide[:1] or ["float32"])) for name, _, _ in self._parts]
+        dtype = "float64" if "float64" in [of for _, _, of in self._parts] else "float32"
+        parts = [ops.cast(given[name], dtype) for name, _, _ in self._parts]
         rows, steps = ops.shape(parts[0])[:2]
         sizes = [math.prod(shape) for _, shape, _ in self._parts]
         return ops.concatenate(
