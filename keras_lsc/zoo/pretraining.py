@@ -10,14 +10,11 @@ import numpy as np
 
 from keras_lsc.levelling import NotLevelledError
 from keras_lsc.stability.data import draw_rows, input_structure
-from keras_lsc.stability.firing_rates import init_firing_rates
 from keras_lsc.stability.measure import Probe
 from keras_lsc.stability.report import GradientEnergies, StabilityReport
 from keras_lsc.stability.stages import Stages, has_stages
 from keras_lsc.stability.taps import ROWS
-from keras_lsc.stability.transitions import TransitionMap
 from keras_lsc.stabilization import NotStabilizedError, stabilize
-from keras_lsc.zoo.networks import SPIKING
 from keras_lsc.zoo.recipes import Recipe
 
 # What a network that does not get there raises.
@@ -54,9 +51,6 @@ def pretrain(
         NotStabilizedError, NotLevelledError: It did not get there.
     """
     if recipe.target is None:
-        # Levelling moves nothing that wakes a silent layer, whose gradient is that of no spikes.
-        if recipe.cell in SPIKING:
-            init_firing_rates(TransitionMap(model), [x])
         return stabilize(
             model,
             x,
