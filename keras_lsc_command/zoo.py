@@ -199,11 +199,7 @@ def _show(known: "CheckpointInfo") -> None:
         measured["firing rates"] = ", ".join(rates)
     console.print(tables.facts(measured))
     heading("Made by")
-    made = (
-        "levelling, one scale a layer"
-        if is_levelled
-        else f"{known.updates} updates of {recipe.mode}"
-    )
+    made = "levelling" if is_levelled else f"{known.updates} updates of {recipe.mode}"
     versions = ", ".join(f"{key} {number}" for key, number in certificate["versions"].items())
     console.print(
         tables.facts(

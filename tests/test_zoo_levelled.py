@@ -129,7 +129,7 @@ def test_another_size_is_levelled_on_the_spot():
 
 
 def test_silent_layers_are_woken_before_they_are_levelled():
-    """What levelling scales cannot: of no spikes the gradient is that of the surrogate's tail."""
+    """Of no spikes the gradient is that of the surrogate's tail."""
     recipe = Recipe(
         "lif", "smnist_latency", 2, 16, method="level", input_shape=(20, 8), tolerance=0.1
     )

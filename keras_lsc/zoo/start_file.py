@@ -1,7 +1,7 @@
 """Starts: the few numbers that, with its recipe, are a network pre-trained to stability.
 
 Pre-training in mode "scales" multiplies a matrix, or the block of each of its gates, by one number,
-and moves vectors; levelling multiplies input kernels. So a network is what NumPy draws by its
+and moves vectors; levelling does so to fewer of them. So a network is what NumPy draws by its
 recipe, a scale for every block, and its vectors: a `.npz` file of some kilobytes, whatever the
 width.
 """
