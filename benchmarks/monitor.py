@@ -162,6 +162,7 @@ def main() -> None:
             continue
         row = measured(name, arguments.quick)
         rows.append(row)
+        rows.sort(key=lambda one: list(NETWORKS).index(one["network"]))
         print(
             f"{name}: {row['cost']['median']:+.1%}, in looks {row['looks']['median']:.1%}",
             flush=True,
