@@ -13,7 +13,7 @@ from keras_lsc.choosing import choose
 from keras_lsc.layers import ALIF, LIF, LRUBlock
 from keras_lsc.levelling import Leveller
 from keras_lsc.stability.energies import draw
-from keras_lsc.stability.levers import has_flat_activation, read_through
+from keras_lsc.stability.levers import bias_beside, has_flat_activation, read_through
 
 BACKENDS = ("jax", "tensorflow", "torch")
 
@@ -309,6 +309,20 @@ def test_a_bias_holds_the_mean_of_what_is_read_through_a_scaled_kernel(make):
         np.testing.assert_allclose(new, old, atol=1e-5)
     for layer, kernel, step in zip(stack, kernels, (0.0, 0.5, -0.3), strict=True):
         np.testing.assert_allclose(to_numpy(layer.cell.kernel), np.exp(step) * kernel, rtol=1e-5)
+
+
+def test_a_bias_is_held_beside_one_matrix_alone():
+    def of(layer, shape):
+        layer.build((None, *shape))
+        return bias_beside(layer)
+
+    dense, stacked = layers.Dense(3), layers.RNN([layers.LSTMCell(4), layers.LSTMCell(5)])
+    assert of(dense, (7,)) is dense.bias
+    assert of(stacked, (5, 7)) is stacked.cell.cells[0].bias
+    assert of(layers.Dense(3, use_bias=False), (7,)) is None
+    assert of(layers.Conv1D(3, 2), (5, 7)) is None
+    assert of(layers.ConvLSTM1D(3, 2), (5, 6, 7)) is None
+    assert of(layers.Bidirectional(layers.GRU(3)), (5, 7)) is None
 
 
 def test_which_activations_are_flat():

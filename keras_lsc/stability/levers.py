@@ -109,13 +109,15 @@ def bias_beside(layer: keras.Layer) -> Any | None:
         layer: a built layer.
 
     Returns:
-        A variable whose last axis is that of the matrix; None without one, or with many matrices.
+        A variable whose last axis is that of the matrix; None without one, or where what is read is
+        multiplied by several matrices, or by one of more axes, as of a convolution.
     """
-    if is_recurrent(layer) and not isinstance(layer, layers.Bidirectional):
-        layer = layer.cell.cells[0] if hasattr(layer.cell, "cells") else layer.cell
-    elif not isinstance(layer, layers.Dense):
+    weights = read_through(layer)
+    if isinstance(layer, layers.Bidirectional) or len(weights) != 1 or weights[0].ndim != 2:
         return None
-    return getattr(layer, "bias", None)
+    holder = layer.cell if is_recurrent(layer) else layer
+    bias = getattr(holder.cells[0] if hasattr(holder, "cells") else holder, "bias", None)
+    return None if bias is None or bias.shape[-1] != weights[0].shape[-1] else bias
 
 
 def _named(layer: keras.Layer, name: str) -> list[Any]:
