@@ -51,3 +51,11 @@ What `measure` says of the default start is gain_t² + gain_l², which the energ
 Its distance from 1, |log|, tells in advance how far the test error falls (Spearman's correlation
 0.38, p = 0.0058).
 """.strip()
+
+LEVELLED = """
+Deep gated networks want a level gradient (`method="level"`; 32 units, the rows of 10,000 digits,
+test accuracies): ten LSTM layers reach 86.8 % instead of 56.9 from their default start, twenty 60.3
+instead of 11.2, which is chance, and twenty GRU layers 89.2 instead of 70.0, or 81.1 with
+"variance". Forward levelling, as of LSUV, comes close: 84.7 with ten LSTM and 86.5 with twenty GRU
+layers.
+""".strip()

@@ -195,7 +195,7 @@ def _short(found: dict[str, list[Network]], is_ours: bool) -> str:
     parts = ["## In short", "### Advice"]
     if is_ours:
         parts += [findings.SUMMARY, findings.BY_CELL, findings.BEST_TARGET, findings.CLOSING]
-        parts += [findings.BEFOREHAND]
+        parts += [findings.BEFOREHAND, findings.LEVELLED]
     if said:
         parts += [_RANGE_NOTE, advice.range_table(said), advice.cell_table(said)]
         parts += [_CORRELATION_NOTE, advice.depth_table(said), _correlations(found, said)]

@@ -402,6 +402,22 @@ def test_the_findings_have_the_figures_of_the_stored_runs():
         '"variance" on {} and {} of {}'.format(*against("far corner", "variance")),
         "than 1 on {} and {} of {} networks".format(*against("far corner", "1")),
     )
+    header, _, *lines = tables.metrics_table(found["levelled"]).splitlines()
+    starts = [name.strip() for name in header.split("|")[2:-1]]
+    accuracies = {}
+    for line in lines:
+        network, *cells = [cell.strip() for cell in line.split("|")[1:-1]]
+        accuracies[network.split("x")[0]] = {
+            start: cell.split(" ")[0] for start, cell in zip(starts, cells, strict=True)
+        }
+    ten, twenty, gru = (accuracies[name] for name in ("lstm 10", "lstm 20", "gru 20"))
+    expect(
+        findings.LEVELLED,
+        f"ten LSTM layers reach {ten['level']} % instead of {ten['default']} from their",
+        f"twenty {twenty['level']} instead of {twenty['default']}, which",
+        f"twenty GRU layers {gru['level']} instead of {gru['default']}, or {gru['variance']} with",
+        f"{ten['lsuv']} with ten LSTM and {gru['lsuv']} with twenty GRU",
+    )
 
 
 def test_the_report_is_the_same_bytes_every_time(folder, settings, rng):
