@@ -59,8 +59,9 @@ _NEAR = 0.3
 _DAMPING = 0.7
 _LARGEST_STEP = 0.7
 _LINEAR, _RESPONSES = 2.0, (0.4, 2.0)
-# A step went too far where the ratio is off by more than this on the other side.
-_PAST = 0.1
+# A height went too far where the ratio is off by more than this on the other side; by what factor
+# its steps may be longer again with every pass.
+_PAST, _LONGER = 0.1, 1.2
 # Steps whose effect cannot be told from noise.
 _FAINT = 0.005
 _LEAST = 0.3
@@ -275,7 +276,7 @@ class Leveller:
             tell(number, math.exp(self._farthest(levels)[1]))
             response = _response(response, deviations, former, steps)
             damping = max(1.0 / len(near), _LEAST) if near else _DAMPING
-            limits = _limits(limits, deviations, former)
+            limits = self._limits(limits, deviations, former)
             steps = np.clip(-damping / response * deviations, -limits, limits)
             former = deviations
             self._move(steps)
@@ -338,6 +339,18 @@ class Leveller:
             if len(reader.reads) > 1 and deviation > distance:
                 worst, distance = reader.call, deviation
         return worst, distance
+
+    def _limits(self, known: Array, now: Array, before: Array | None) -> Array:
+        """The longest steps: of heights half as long where the last went too far.
+
+        Where the gradient of a spiking layer begins to grow along its steps, its energy changes by
+        orders of magnitude with a little more height.
+        """
+        if before is None:
+            return known
+        has_heights = np.array([bool(reader.heights) for reader in self._readers])
+        is_past = has_heights & (now * before < 0) & (np.abs(now) > _PAST)
+        return np.where(is_past, known / 2, np.minimum(_LONGER * known, _LARGEST_STEP))
 
     def _move(self, log_scales: Array) -> None:
         steps: dict[int, list[float]] = {}
@@ -424,18 +437,6 @@ def _response(known: float, now: Array, before: Array | None, steps: Array) -> f
         return known
     seen = float((now - before) @ steps / (steps @ steps))
     return float(np.clip((known + seen) / 2, *_RESPONSES))
-
-
-def _limits(known: Array, now: Array, before: Array | None) -> Array:
-    """The longest steps: half as long where the last went too far, and longer by and by elsewhere.
-
-    Where the gradient of a spiking layer begins to grow along its steps, its energy changes by
-    orders of magnitude with a little more height.
-    """
-    if before is None:
-        return known
-    is_past = (now * before < 0) & (np.abs(now) > _PAST)
-    return np.where(is_past, known / 2, np.minimum(1.2 * known, _LARGEST_STEP))
 
 
 def _ranks(below: Sequence[set[int]]) -> Array:

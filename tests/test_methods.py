@@ -352,10 +352,3 @@ def test_arguments_of_no_use_are_refused(options, match):
 def test_options_are_checked(make):
     with pytest.raises(ValueError, match="must be"):
         make()
-
-
-@pytest.mark.once
-def test_the_command_line_knows_every_method():
-    from keras_lsc_command.models import METHODS
-
-    assert ("lsc", "level", "flossing", *methods.names()) == METHODS
