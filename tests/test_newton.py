@@ -96,8 +96,12 @@ def test_the_jacobian_is_that_of_differences(name, rng):
             np.testing.assert_allclose(entry, slopes[row], atol=tolerance)
 
 
-def chaotic(units=12):
-    cell = keras.layers.SimpleRNNCell(units, recurrent_initializer="orthogonal")
+def chaotic(units=12, seed=0):
+    cell = keras.layers.SimpleRNNCell(
+        units,
+        kernel_initializer=keras.initializers.GlorotUniform(seed),
+        recurrent_initializer="orthogonal",
+    )
     cell.build((None, 3))
     generator = np.random.default_rng(3)
     cell.recurrent_kernel.assign(4.0 * generator.standard_normal((units, units)) / units**0.5)
@@ -119,6 +123,17 @@ def test_chaos_is_left_to_the_loop(rng):
     assert kept.residual > 1e-2
     # After k iterations the first k steps are those of the loop, whatever the dynamics.
     np.testing.assert_allclose(to_numpy(kept.outputs)[:, :3], expected[:, :3], atol=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("solver", ["newton", "damped"])
+def test_iterates_that_overflow_are_no_solution(rng, solver, seed):
+    """Infinitely long steps counted as small beside infinite states, and states were NaN."""
+    cell, x = chaotic(seed=seed), sequences(rng, batch=1, steps=200, features=3)
+    found = parallel.solve(cell, x, solver=solver, fallback=False)
+    assert not found.has_converged
+    assert np.isfinite(found.residual)
+    assert np.abs(to_numpy(found.outputs)).max() <= 1.0
 
 
 def test_any_cell_is_solved(rng):

@@ -91,7 +91,7 @@ def newton(
 
     def goes_on(_k: Tensor, size: Tensor, scale: Tensor, *_: Tensor) -> Tensor:
         # Written so that a size that is no number goes on: the next iterate may be one.
-        return ops.logical_not(size <= tolerance * scale)
+        return ops.logical_not(_is_small(size, scale, tolerance))
 
     def improve(k: Tensor, _size: Tensor, _scale: Tensor, factor: Tensor, *rest: Tensor) -> tuple:
         least, states, best = rest[0], rest[1 : 1 + count], rest[1 + count :]
@@ -128,12 +128,19 @@ def newton(
     end = ops.while_loop(goes_on, improve, begin, maximum_iterations=max_iterations)
     iterations, size, scale, _, least, *rest = end
     states, best = tuple(rest[:count]), tuple(rest[count:])
-    has_converged = size <= tolerance * scale
     new = dynamics.step(parameters, shifted(states, start, False), at)
     residual = _largest(tuple(p - q for p, q in zip(new, states, strict=True)))
+    # A last step that is small beside states out of all bounds solves nothing.
+    is_solved = residual <= tolerance**0.5 * scale
+    has_converged = ops.logical_and(_is_small(size, scale, tolerance), is_solved)
     is_last = ops.logical_or(has_converged, residual < least)
     states = tuple(ops.where(is_last, p, q) for p, q in zip(states, best, strict=True))
     return Solved(states, iterations, ops.where(is_last, residual, least), has_converged)
+
+
+def _is_small(size: Tensor, scale: Tensor, tolerance: float) -> Tensor:
+    """Whether a step is small beside the states; not where both are infinite."""
+    return ops.logical_and(size <= tolerance * scale, ops.isfinite(size))
 
 
 def loop(dynamics: Dynamics, parameters: tuple, at: tuple, start: Vector) -> Vector:
