@@ -14,7 +14,7 @@ import pytest
 from harness import ROOT
 
 _PROGRAM = """
-import json, os, sys, traceback
+import json, os, signal, sys, traceback
 import keras_lsc.zoo.build
 for line in sys.stdin:
     given = json.loads(line)
@@ -25,6 +25,8 @@ for line in sys.stdin:
     if child:
         print(child, flush=True)
         continue
+    # Who runs tests in the background may have it ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     code = 1
     try:
         output = os.open(given["output"], os.O_WRONLY | os.O_CREAT)
