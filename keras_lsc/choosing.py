@@ -7,10 +7,8 @@ import keras
 from keras_lsc.diagnosis.thresholds import DEPTH_RATIO
 from keras_lsc.levelling import leveller_of
 from keras_lsc.stability.energies import check_model
+from keras_lsc.stability.firing_rates import spiking_layers
 from keras_lsc.stability.graph import is_graph_model
-from keras_lsc.stability.layers import is_recurrent
-from keras_lsc.stability.recorder import is_spiking
-from keras_lsc.stability.taps import leaves
 
 # A gradient that grows towards the inputs hurts later than one that vanishes: tanh networks of
 # twenty layers, off by 1e4, trained no worse from their default start than from a level one.
@@ -34,9 +32,10 @@ def choose(model: keras.Model, x: Any, seed: int) -> tuple[str | None, str]:
     Source: experiments/RESULTS.md, levelled starts; docs/method/levelling.md.
     """
     check_model(model)
-    spiking = [layer.name for layer in leaves(model) if is_recurrent(layer) and is_spiking(layer)]
+    spiking = spiking_layers(model)
     if spiking and is_graph_model(model):
-        return "lsc", f"{spiking[0]!r} is a spiking layer, whose start also has to make it fire"
+        name = spiking[0].name
+        return "lsc", f"{name!r} is a spiking layer, whose start also has to make it fire"
     try:
         leveller = leveller_of(model, x, seed)
     except ValueError as error:

@@ -24,7 +24,7 @@ from keras_lsc.pretrainer import State
 from keras_lsc.progress import Progress
 from keras_lsc.stability.data import draw_rows, hold_out, rows_to_draw
 from keras_lsc.stability.energies import check_model
-from keras_lsc.stability.firing_rates import init_firing_rates
+from keras_lsc.stability.firing_rates import init_firing_rates, spiking_layers
 from keras_lsc.stability.frozen import frozen_variables
 from keras_lsc.stability.graph import is_graph_model, structure_of
 from keras_lsc.stability.layers import is_recurrent
@@ -34,13 +34,13 @@ from keras_lsc.stability.levers import (
     heights_of_gradient,
     read_through,
 )
-from keras_lsc.stability.measure import NO_RADII, Probe
+from keras_lsc.stability.measure import Probe, transitions_or_why
+from keras_lsc.stability.placing import place
 from keras_lsc.stability.recorder import is_spiking
 from keras_lsc.stability.report import GradientEnergies, StabilityReport
 from keras_lsc.stability.stages import Stages
-from keras_lsc.stability.taps import ROWS, leaves
+from keras_lsc.stability.taps import ROWS
 from keras_lsc.stability.transitions import TransitionMap
-from keras_lsc.stability.transitions.any_model import transitions_of
 
 Array = np.ndarray
 
@@ -113,8 +113,7 @@ def level(
         The report of sequences that it was not levelled on.
     """
     check_model(model)
-    structure = structure_of(model, x)
-    training, held_out = hold_out(draw_rows(x, rows_to_draw(structure), seed, structure))
+    structure, training, held_out = _drawn(model, x, seed)
     before = State(model.variables)
     progress = Progress(model.name, _PASSES, verbose)
     try:
@@ -143,13 +142,9 @@ def _report(
     if samples is None:
         why = "levelling does not go by them; keras_lsc.measure(model, x) has them, or samples=64"
     else:
-        try:
-            found = transitions_of(model, rows, structure)
-            if found.transitions:
-                return Probe(model, transition_map=found).report(rows, samples, seed)
-            why = NO_RADII
-        except (TypeError, ValueError) as error:
-            why = str(error)
+        found, why = transitions_or_why(model, rows, structure)
+        if found is not None:
+            return Probe(model, transition_map=found).report(rows, samples, seed)
     return StabilityReport.without_radii(model.name, why, seed, samples or 0)
 
 
@@ -161,16 +156,19 @@ def leveller_of(model: keras.Model, x: Any, seed: int) -> "Leveller":
         x: its inputs.
         seed: of what is drawn.
     """
-    structure = structure_of(model, x)
-    training, _ = hold_out(draw_rows(x, rows_to_draw(structure), seed, structure))
+    structure, training, _ = _drawn(model, x, seed)
     return Leveller(model, training, structure, 1.0, seed)
+
+
+def _drawn(model: keras.Model, x: Any, seed: int) -> tuple[Any, list[Array], list[Array]]:
+    """A nest of the inputs that a model takes, sequences of them, and others to look at last."""
+    structure = structure_of(model, x)
+    return structure, *hold_out(draw_rows(x, rows_to_draw(structure), seed, structure))
 
 
 def _have_fire(model: keras.Model, rows: list[Array]) -> None:
     """Gives silent spiking layers a firing rate, of models whose transitions are found."""
-    if is_graph_model(model) and any(
-        is_recurrent(layer) and is_spiking(layer) for layer in leaves(model)
-    ):
+    if is_graph_model(model) and spiking_layers(model):
         init_firing_rates(TransitionMap(model), rows)
 
 
@@ -200,7 +198,6 @@ class Leveller:
         self._growth = growth
         self._generator = np.random.default_rng([seed, 4])
         self._order = np.zeros(0, int)
-        self._rows_of_means = [array[:_SEQUENCES_OF_MEANS] for array in rows]
         self.holds_means = False
         self._stages = Stages(model, rows, structure)
         calls, below = self._stages.calls, self._stages.below
@@ -210,19 +207,19 @@ class Leveller:
         frozen = frozen_variables(model)
         self._readers: list[_Reader] = []
         self.fixed: list[str] = []
+
+        def free(some: Sequence[Any]) -> list[Any]:
+            return [weight for weight in some if weight is not None and id(weight) not in frozen]
+
         for k, call in enumerate(calls):
-            heights, weights, biases = (
-                [weight for weight in some if id(weight) not in frozen]
-                for some in (
-                    heights_of_gradient(call.layer),
-                    read_through(call.layer),
-                    [bias for bias in [bias_beside(call.layer)] if bias is not None],
-                )
-            )
-            if below[k] and (heights or weights):
-                lever = (heights, [], []) if heights else ([], weights, biases)
-                self._readers.append(_Reader(k, tuple(sorted(below[k])), *lever))
-            elif below[k]:
+            reads = tuple(sorted(below[k]))
+            heights, weights = free(heights_of_gradient(call.layer)), free(read_through(call.layer))
+            if reads and heights:
+                self._readers.append(_Reader(k, reads, heights, [], []))
+            elif reads and weights:
+                biases = free([bias_beside(call.layer)])
+                self._readers.append(_Reader(k, reads, [], weights, biases))
+            elif reads:
                 self.fixed.append(call.name)
         self._ranks = _ranks(below)
         if not self._readers:
@@ -353,23 +350,20 @@ class Leveller:
         return np.where(is_past, known / 2, np.minimum(_LONGER * known, _LARGEST_STEP))
 
     def _move(self, log_scales: Array) -> None:
-        steps: dict[int, list[float]] = {}
-        means = self._stages.mean_inputs(self._rows_of_means) if self.holds_means else None
+        moved: dict[int, tuple[Any, _Reader, list[float]]] = {}
         for reader, step in zip(self._readers, log_scales, strict=True):
             for weight in (*reader.heights, *reader.weights):
                 # A layer that is called again moves once.
-                steps.setdefault(id(weight), []).append(float(step))
-        moved: set[int] = set()
-        for reader in self._readers:
-            for weight in (*reader.heights, *reader.weights):
-                if id(weight) in moved:
-                    continue
-                moved.add(id(weight))
-                step, former = float(np.mean(steps[id(weight)])), _values_of(weight)
-                _assign(weight, former + step if reader.heights else former * np.exp(step))
-                if means is not None and reader.biases:
-                    change = _values_of(weight) - former
-                    _hold(reader.biases[0], means[reader.call] @ change)
+                _, _, steps = moved.setdefault(id(weight), (weight, reader, []))
+                steps.append(float(step))
+        few = [array[:_SEQUENCES_OF_MEANS] for array in self._rows]
+        means = self._stages.mean_inputs(few) if self.holds_means else None
+        for weight, reader, steps in moved.values():
+            step, former = float(np.mean(steps)), _values_of(weight)
+            place(weight, former + step if reader.heights else former * np.exp(step))
+            if means is not None and reader.biases:
+                change = _values_of(weight) - former
+                _hold(reader.biases[0], means[reader.call] @ change)
 
     def _explain(
         self, levels: Array, passes: int, tolerance: float, where: str = "the last passes"
@@ -417,15 +411,11 @@ def _values_of(weight: Any) -> Array:
     return np.array(ops.convert_to_numpy(weight.value))
 
 
-def _assign(weight: Any, value: Any) -> None:
-    weight.assign(value if weight.constraint is None else weight.constraint(value))
-
-
 def _hold(bias: Any, shift: Array) -> None:
     """Takes from a bias what is added elsewhere; of two rows, as of a GRU, from the first."""
     value = _values_of(bias)
     value.reshape(-1, value.shape[-1])[0] -= shift
-    _assign(bias, value)
+    place(bias, value)
 
 
 def _response(known: float, now: Array, before: Array | None, steps: Array) -> float:

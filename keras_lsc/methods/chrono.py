@@ -10,8 +10,8 @@ from keras import layers, tree
 from keras_lsc.arguments import integer
 from keras_lsc.methods.cells import cells_of, numbers
 from keras_lsc.methods.draws import generator_of
-from keras_lsc.methods.matrices import place
 from keras_lsc.methods.method import Method
+from keras_lsc.stability.placing import place
 
 
 @dataclass(frozen=True)

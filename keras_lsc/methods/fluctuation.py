@@ -9,7 +9,6 @@ import numpy as np
 from keras_lsc.arguments import number
 from keras_lsc.layers import LIFCell
 from keras_lsc.methods.draws import generator_of
-from keras_lsc.methods.matrices import place
 from keras_lsc.methods.method import Method
 from keras_lsc.methods.signals import Reader
 from keras_lsc.methods.spiking import (
@@ -20,6 +19,7 @@ from keras_lsc.methods.spiking import (
     spiking_readers,
     thresholds,
 )
+from keras_lsc.stability.placing import place
 
 Array = np.ndarray
 

@@ -9,12 +9,12 @@ from keras import ops, tree
 
 from keras_lsc.arguments import number, one_of, positive_integer
 from keras_lsc.methods.draws import generator_of
-from keras_lsc.methods.matrices import place
 from keras_lsc.methods.method import Method
 from keras_lsc.methods.virtual_step import VirtualStep
 from keras_lsc.progress import Progress
 from keras_lsc.stability.frozen import frozen_variables
 from keras_lsc.stability.graph import structure_of
+from keras_lsc.stability.placing import place
 
 Array = np.ndarray
 

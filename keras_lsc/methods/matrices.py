@@ -13,6 +13,7 @@ from keras_lsc.layers import LRU, LRUBlock
 from keras_lsc.stability.frozen import frozen_variables
 from keras_lsc.stability.layers import is_recurrent, is_weighted
 from keras_lsc.stability.parametrization import gate_blocks, is_matrix
+from keras_lsc.stability.placing import place
 from keras_lsc.stability.recorder import directions_of
 from keras_lsc.stability.taps import leaves
 
@@ -79,13 +80,6 @@ class Matrix:
 
     def _flat(self, value: Array) -> Array:
         return (np.swapaxes(value, -1, -2) if self.swapped else value).reshape(self.rows, -1)
-
-
-def place(weight: Any, value: Any) -> None:
-    """Gives a weight a value, as its constraint has it."""
-    weight.assign(ops.cast(value, weight.dtype))
-    if weight.constraint is not None:
-        weight.assign(weight.constraint(weight.value))
 
 
 def matrices_of(model: keras.Model) -> list[Matrix]:

@@ -13,9 +13,9 @@ from keras_lsc.arguments import number
 from keras_lsc.methods.cells import NamedCell, cells_of, numbers
 from keras_lsc.methods.draws import generator_of
 from keras_lsc.methods.gate_theory import Gates, gru_growth, lstm_growth, smallest_at_rest
-from keras_lsc.methods.matrices import place
 from keras_lsc.methods.method import Method
 from keras_lsc.methods.signals import Signals
+from keras_lsc.stability.placing import place
 
 # Sequences that a layer runs through for every sigma that is tried.
 _ROWS = 16

@@ -18,9 +18,8 @@ from keras_lsc.stability.energies import (
 )
 from keras_lsc.stability.finite import refuse_non_finite_weights
 from keras_lsc.stability.graph import structure_of
-from keras_lsc.stability.measure import NO_RADII, measure
+from keras_lsc.stability.measure import measure, transitions_or_why
 from keras_lsc.stability.report import StabilityReport
-from keras_lsc.stability.transitions.any_model import transitions_of
 
 
 def start_by(
@@ -98,12 +97,8 @@ def _report(
 ) -> StabilityReport:
     """Radii, gains and energies; of a model without transitions why it has none, and energies."""
     packed = tree.pack_sequence_as(structure, rows)
-    try:
-        has_radii = bool(transitions_of(model, rows, structure).transitions)
-        why = NO_RADII
-    except (TypeError, ValueError) as error:
-        has_radii, why = False, str(error)
-    if has_radii:
+    found, why = transitions_or_why(model, rows, structure)
+    if found is not None:
         return measure(model, packed, samples, seed)
     report = StabilityReport.without_radii(model.name, why, seed, samples)
     return replace(report, gradient=gradient_energies(model, packed, seed=seed))

@@ -11,7 +11,6 @@ from keras_lsc.arguments import one_of
 from keras_lsc.layers import ALIFCell, LIFCell
 from keras_lsc.methods.cells import numbers
 from keras_lsc.methods.draws import generator_of
-from keras_lsc.methods.matrices import place
 from keras_lsc.methods.method import Method
 from keras_lsc.methods.signals import Reader
 from keras_lsc.methods.spiking import decays, spiking_readers, thresholds
@@ -22,6 +21,7 @@ from keras_lsc.methods.spiking_theory import (
     recurrent_mean,
     recurrent_variance,
 )
+from keras_lsc.stability.placing import place
 
 Array = np.ndarray
 

@@ -7,7 +7,11 @@ import numpy as np
 from keras import ops
 
 from keras_lsc.stability.frozen import frozen_variables
+from keras_lsc.stability.layers import is_recurrent
 from keras_lsc.stability.parametrization import is_bias
+from keras_lsc.stability.placing import place
+from keras_lsc.stability.recorder import is_spiking
+from keras_lsc.stability.taps import leaves
 from keras_lsc.stability.transitions import TransitionMap
 
 Tensor = Any
@@ -17,6 +21,11 @@ RATES = (0.02, 0.5)
 _WANTED = 0.1
 _SEQUENCES = 64
 _FIRST_STEP, _LARGEST_STEP, _HALVINGS = 0.05, 1000.0, 10
+
+
+def spiking_layers(model: keras.Model) -> list[keras.Layer]:
+    """The recurrent layers of a model of any kind whose outputs are spikes, each once."""
+    return [layer for layer in leaves(model) if is_recurrent(layer) and is_spiking(layer)]
 
 
 def init_firing_rates(
@@ -68,9 +77,7 @@ def _init_rate(
 
     def rate_with(current: float) -> float:
         for bias, value in zip(biases, first, strict=True):
-            bias.assign(value + current)
-            if bias.constraint is not None:
-                bias.assign(bias.constraint(bias.value))
+            place(bias, value + current)
         found, weights = (part[:, columns] for part in rates.predict_on_batch(rows))
         # Padding from end to end does not fire, whatever the current.
         return float((found * weights).sum() / max(weights.sum(), 1.0))

@@ -16,13 +16,14 @@ from keras_lsc.stability.lyapunov import lyapunov
 from keras_lsc.stability.probe import ModelProbe
 from keras_lsc.stability.radius import (
     RadiusKind,
+    is_gain,
     radii_and_gains,
 )
 from keras_lsc.stability.report import StabilityReport, TransitionStatistics
 from keras_lsc.stability.stages import Stages, has_stages
 from keras_lsc.stability.taps import ROWS
 from keras_lsc.stability.transitions import TransitionMap, Transitions
-from keras_lsc.stability.transitions.any_model import draw_and_find
+from keras_lsc.stability.transitions.any_model import draw_and_find, transitions_of
 
 Tensor = Any
 _CHUNK = 32
@@ -183,10 +184,9 @@ class Certifier:
         result["is_certain"] |= ~np.isfinite(result["radius"]) | (result["weight"] == 0)
         result["is_certain"][count:] = True
         sides = np.maximum(result["n_out"], result["n_in"])[0]
-        if self._radius != "norm":
-            # A gain that is an estimate stays one: neither finds it.
-            is_gain = (self._radius == "rms") | (result["n_out"] != result["n_in"])[0]
-            sides = np.where(is_gain, np.inf, sides)
+        shapes = zip(result["n_out"][0], result["n_in"][0], strict=True)
+        # A gain that is an estimate stays one: neither finds it.
+        sides[[is_gain(self._radius, *shape) for shape in shapes]] = np.inf
         if self._may_take_more:
             for column, closer in self._again(
                 result, (sides > self._LARGE) & (sides < np.inf), part
@@ -384,6 +384,23 @@ def measure(
     stages = Stages(model, few, structure)
     energies = stages.measure(few, np.random.default_rng(seed), forward=True)
     return replace(report, gradient=energies)
+
+
+def transitions_or_why(
+    model: keras.Model, rows: list[np.ndarray], structure: Any
+) -> tuple[Transitions | None, str]:
+    """The transitions of a model, or None, and why it has no radii.
+
+    Args:
+        model: a built model of any kind.
+        rows: a few sequences, one array an input, flat.
+        structure: a nest of the inputs that the model takes.
+    """
+    try:
+        found = transitions_of(model, rows, structure)
+    except (TypeError, ValueError) as error:
+        return None, str(error)
+    return (found if found.transitions else None), NO_RADII
 
 
 def _without_transitions(

@@ -167,7 +167,7 @@ def radius_and_gain(
 
     radius, gain, is_own, certain = backend.compiled(measure)(x)
     measured = Measured(radius, gain, shapes[-1], is_own, certain)
-    is_spectral = kind == "spectral" and not _is_gain(kind, *measured.shape)
+    is_spectral = kind == "spectral" and not is_gain(kind, *measured.shape)
     if not is_spectral or not backend.is_concrete(ops.stop_gradient(measured.radius)):
         return measured
     if ops.convert_to_numpy(measured.is_certain).all():
@@ -205,7 +205,7 @@ def radii_and_gains(
         jacobians = backend.jacobian(*in_precision(function, x))
         n_out, n_in = jacobians.shape[-2:]
         row = _of_gain(rms_gain(jacobians), n_out, n_in)
-        if not _is_gain(kind, n_out, n_in):
+        if not is_gain(kind, n_out, n_in):
             row = row._replace(jacobians=jacobians)
             formed.setdefault((n_out, n_in), []).append(index)
         measured.append(row)
@@ -234,8 +234,8 @@ def in_precision(function: Function, x: Tensor) -> tuple[Function, Tensor]:
     return lambda inputs: ops.cast(function(inputs), precision), ops.cast(x, precision)
 
 
-def _is_gain(kind: RadiusKind, n_out: int, n_in: int) -> bool:
-    # A rectangular Jacobian has no eigenvalues: its radius is its gain.
+def is_gain(kind: RadiusKind, n_out: int, n_in: int) -> bool:
+    """Whether the radius is the gain: a rectangular Jacobian has no eigenvalues."""
     return kind == "rms" or (kind == "spectral" and n_in != n_out)
 
 
@@ -254,7 +254,7 @@ def _matrix_free(function: Function, x: Tensor, kind: RadiusKind, accuracy: Accu
     x, y, scale = products.x, products.y, products.scale
     n_out, n_in = y.shape[-1], x.shape[-1]
     is_summed = accuracy.certify and n_out <= (
-        accuracy.rows if _is_gain(kind, n_out, n_in) else accuracy.dense_limit
+        accuracy.rows if is_gain(kind, n_out, n_in) else accuracy.dense_limit
     )
     gain = summed_gain(products) if is_summed else probed_gain(products, accuracy.certify)
     measured = _of_gain(gain, n_out, n_in)
@@ -268,7 +268,7 @@ def _matrix_free(function: Function, x: Tensor, kind: RadiusKind, accuracy: Accu
         measured = measured._replace(
             radius=found.value, is_own=found.is_own, is_certain=found.is_certain
         )
-    elif not _is_gain(kind, *measured.shape):
+    elif not is_gain(kind, *measured.shape):
         found = krylov_radius(products, gain, accuracy)
         measured = measured._replace(
             radius=found.value, is_own=found.is_own, is_certain=found.is_certain
