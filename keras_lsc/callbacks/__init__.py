@@ -1,4 +1,4 @@
-"""Callbacks for pre-training, and for training on the tasks of `keras_lsc.datasets`."""
+"""Callbacks for pre-training, for watching a training, and for tasks of `keras_lsc.datasets`."""
 
 from keras_lsc.callbacks.carried_states import ResetStates
 from keras_lsc.callbacks.curriculum import NCurriculum

@@ -5,8 +5,8 @@ Energies are squared: a factor of 1e4 in energy is one of 100 in the gradient it
 
 # An energy over that of the top layer. Adam makes up for factors of 100 in a gradient (its steps do
 # not depend on the size of gradients) but not for their noise and rounding. In the experiments with
-# levelled starts ("shared energies" of docs/method/levelling.md) default starts whose gradient was
-# off by less trained like any other.
+# levelled starts ("When to use which" of docs/method/levelling.md) default starts whose gradient
+# was off by less trained like any other.
 DEPTH_RATIO = 1e4
 # The same of differences, forward: their rounding, in float32, is of energy 1e-14.
 FORWARD_RATIO = 1e10

@@ -8,6 +8,9 @@ import numpy as np
 from keras_lsc import datasets
 from keras_lsc.layers.parameters import glorot_uniform
 
+# The name of a task that is arrays.
+GIVEN = "given arrays"
+
 
 def fit_head(
     model: keras.Model, task: datasets.TaskInfo, outputs: int, seed: int
@@ -117,13 +120,22 @@ def in_words(shape: tuple[int | None, ...]) -> str:
     return " x ".join("any" if size is None else str(size) for size in shape)
 
 
+def other_network(task: datasets.TaskInfo) -> str:
+    """Returns the sentence of a message that says where a network for a task is found."""
+    if task.name == GIVEN:
+        return (
+            "Give one that is built for them: of a checkpoint, "
+            "keras_lsc.zoo.load(name, input_shape=..., num_classes=...)."
+        )
+    return f'Choose a network of this task: keras_lsc.zoo.names(dataset="{task.name}").'
+
+
 def _check_rank(model: keras.Model, task: datasets.TaskInfo) -> None:
     if len(model.output_shape) != (3 if task.per_step else 2):
         what = "at every step" if task.per_step else "for the whole sequence"
         raise ValueError(
             f"{task.name!r} wants an output {what}, but {model.name!r} gives outputs "
-            f"{in_words(model.output_shape[1:])}, without the batch axis. Choose a network of "
-            f'this task: keras_lsc.zoo.names(dataset="{task.name}").'
+            f"{in_words(model.output_shape[1:])}, without the batch axis. {other_network(task)}"
         )
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from keras_lsc import datasets
 from keras_lsc.layers import ApplyMask
-from keras_lsc.zoo.heads import in_words, is_functional, sequential_input
+from keras_lsc.zoo.heads import in_words, is_functional, other_network, sequential_input
 
 # Of a sequence that is drawn.
 _STEPS = 50
@@ -33,20 +33,18 @@ def check_inputs(model: keras.Model, task: datasets.TaskInfo, shape: tuple[int, 
     if not fits:
         raise ValueError(
             f"{model.name!r} takes inputs {in_words(expected)}, but those of {task.name!r} are "
-            f"{in_words(shape)} without the batch axis. Choose a network of this task: "
-            f'keras_lsc.zoo.names(dataset="{task.name}").'
+            f"{in_words(shape)} without the batch axis. {other_network(task)}"
         )
     if _is_integer(inputs.dtype) != _is_integer(task.dtype):
         raise ValueError(
             f"{model.name!r} takes {inputs.dtype}, but the inputs of {task.name!r} are "
-            f"{task.dtype}: one reads tokens, the other numbers. Choose a network of this task: "
-            f'keras_lsc.zoo.names(dataset="{task.name}").'
+            f"{task.dtype}: one reads tokens, the other numbers. {other_network(task)}"
         )
     known = [layer.input_dim for layer in model.layers if isinstance(layer, keras.layers.Embedding)]
     if known and task.vocabulary is not None and known[0] < task.vocabulary:
         raise ValueError(
             f"{model.name!r} knows {known[0]} tokens, but {task.name!r} has {task.vocabulary}. "
-            f'Choose a network of this task: keras_lsc.zoo.names(dataset="{task.name}").'
+            f"{other_network(task)}"
         )
 
 

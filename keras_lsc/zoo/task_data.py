@@ -11,11 +11,11 @@ import numpy as np
 from keras_lsc import datasets
 from keras_lsc.datasets.examples import Examples
 from keras_lsc.stability.data import batches_of, is_batched
+from keras_lsc.zoo.heads import GIVEN
 
 _SPLITS = ("train", "validation", "test")
 # Of arrays that are given without validation data, the share that is held out.
 _VALIDATION_SHARE = 0.15
-_GIVEN = "given arrays"
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class TaskData:
     @property
     def is_given(self) -> bool:
         """Whether it is arrays that were given, of which there is no true mask."""
-        return self.task.name == _GIVEN
+        return self.task.name == GIVEN
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -207,7 +207,7 @@ def _given_task(pairs: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> datasets.
         target = "label" if y.ndim == 1 else "label per step"
     classes = 1 + max(int(labels.max()) for _, labels in pairs.values()) if is_class else 1
     return datasets.TaskInfo(
-        name=_GIVEN,
+        name=GIVEN,
         description="Arrays that were given.",
         kind="series",
         shape=x.shape[1:],
