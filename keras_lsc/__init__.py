@@ -19,6 +19,7 @@ from keras_lsc.exporting import export
 from keras_lsc.flossing import NotFlossedError
 from keras_lsc.levelling import NotLevelledError
 from keras_lsc.pretrainer import LSCPretrainer
+from keras_lsc.pretraining import NotStabilizedError
 from keras_lsc.race import StartRace, best_start
 from keras_lsc.stability.eigenvalues import Spectrum, eigenvalues
 from keras_lsc.stability.energies import gradient_energies
@@ -27,7 +28,7 @@ from keras_lsc.stability.lyapunov import LyapunovExponents, lyapunov
 from keras_lsc.stability.measure import measure
 from keras_lsc.stability.report import GradientEnergies, StabilityReport
 from keras_lsc.stability.steps import register_recurrence
-from keras_lsc.stabilization import NotStabilizedError, stabilize
+from keras_lsc.stabilization import stabilize
 from keras_lsc.version import __version__
 
 __all__ = [

@@ -62,6 +62,11 @@ class LSCPretrainer(TrainsChosen):
         seed: integer, of the time steps that are looked at.
         name: Name of this model.
 
+    Attributes:
+        transition_map: Transitions of the model.
+        movable: the weights that shape a transition and are not frozen, each with the size of its
+            cell's state and the index of its layer.
+
     Raises:
         TypeError: `model` is not a Sequential or functional Keras model.
         ValueError: the model has nothing to stabilise, or nothing that may be moved, an
@@ -117,8 +122,11 @@ class LSCPretrainer(TrainsChosen):
                 f"Model {model.name!r} has a single layer and so only an input transition; "
                 "nothing is left to stabilise. Pass include_input=True to stabilise that one."
             )
+        self.movable = [
+            row for row in transition_map.variables_taking_part if id(row.variable) not in frozen
+        ]
         self._parametrization = Parametrization(
-            [row for row in transition_map.variables_taking_part if id(row[0]) not in frozen],
+            [(row.variable, row.gate_width) for row in self.movable],
             mode,
             lambda shape, name: self.add_weight(shape=shape, initializer="zeros", name=name),
         )

@@ -24,9 +24,10 @@ from keras_lsc.files import replacing
 from keras_lsc.flossing import NotFlossedError
 from keras_lsc.levelling import NotLevelledError
 from keras_lsc.pretrainer import State
+from keras_lsc.pretraining import NotStabilizedError
 from keras_lsc.stability.tables import html_table, text_table
 from keras_lsc.stability.targets import checked
-from keras_lsc.stabilization import NotStabilizedError, stabilize
+from keras_lsc.stabilization import stabilize
 
 Array = np.ndarray
 DEFAULT = "default"

@@ -1,34 +1,27 @@
 """stabilize: pre-training to stability in one call, checked on held-out sequences."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import keras
-import numpy as np
 
 from keras_lsc import arguments, methods
 from keras_lsc.arguments import integer, number, one_of, positive_integer
-from keras_lsc.callbacks import StopWhenStable
 from keras_lsc.choosing import choose
 from keras_lsc.flossing import floss
 from keras_lsc.levelling import level
 from keras_lsc.methods.run import start_by
-from keras_lsc.pretrainer import LSCPretrainer, State
-from keras_lsc.progress import Progress
-from keras_lsc.stability.accuracy import CHECK
-from keras_lsc.stability.data import draw_rows, hold_out, input_structure, rows_to_draw
-from keras_lsc.stability.firing_rates import init_firing_rates
+from keras_lsc.pretrainer import LSCPretrainer
+from keras_lsc.pretraining import pretrain
 from keras_lsc.stability.graph import is_graph_model
-from keras_lsc.stability.measure import Probe, at_enough_points, measure
+from keras_lsc.stability.measure import measure
 from keras_lsc.stability.parametrization import Mode
 from keras_lsc.stability.radius import RadiusKind
-from keras_lsc.stability.report import SILENT_RATE, StabilityReport, TransitionStatistics
+from keras_lsc.stability.report import StabilityReport
 from keras_lsc.stability.targets import Target
 
-_MOST_SAMPLES = 2048
 # Beside those of `keras_lsc.methods`.
 _OWN_METHODS = ("lsc", "level", "flossing", "auto")
 _TOLERANCE = {"lsc": 0.02, "level": 0.05, "flossing": 0.05}
@@ -43,28 +36,11 @@ _OF_LSC = {
     "include_input": False,
     "max_updates": 400,
     "batch_size": 32,
-    "optimizer": "adam",
+    "optimizer": None,
     "learning_rate": None,
     "callbacks": (),
     "tolerance": None,
 }
-# After so many updates the held-out sequences are looked at.
-_ROUND = 80
-# Share of the updates in which the steps halve. Free weights bring down one eigenvalue after the
-# other, which takes more updates at full length.
-_HALVING = {"scales": 0.15, "weights": 0.4}
-
-
-class NotStabilizedError(RuntimeError):
-    """Pre-training ended with a transition outside the tolerance; the model was left as it was.
-
-    Attributes:
-        report: the `StabilityReport` of the held-out sequences at the end of pre-training.
-    """
-
-    def __init__(self, message: str, report: StabilityReport):
-        super().__init__(message)
-        self.report = report
 
 
 def stabilize(
@@ -84,7 +60,7 @@ def stabilize(
     batch_size: int = 32,
     samples: int | None = None,
     seed: int = 0,
-    optimizer: Any = "adam",
+    optimizer: Any = None,
     learning_rate: float | None = None,
     callbacks: Sequence[keras.callbacks.Callback] | None = (),
     verbose: str | int = "auto",
@@ -103,12 +79,14 @@ def stabilize(
     "lsc".
 
     Spiking layers that are silent or saturated are given a firing rate first, by their biases.
+    Mode "scales" then solves for the scales, by measurements alone, which takes seconds; where that
+    does not get there, or an optimiser or a learning rate is given, gradients do what they do in
+    mode "weights", and the paper: the steps of an optimiser given by name halve in every seventh of
+    the updates (in mode "weights" in every two fifths): at the end it is the noise of single
+    updates that keeps a radius off its target.
     A third of the sequences is held out. The radii are measured there, and before they are accepted
     at as many points as make the standard error of their means a third of the tolerance; while
     there are updates left that error counts as a deviation.
-    The steps of an optimiser given by name halve in every seventh of the updates (in mode
-    "weights" in every two fifths): at the end it is the noise of single updates that keeps a
-    radius off its target.
     Frozen layers stay as they are, and constraints of the weights hold (see `LSCPretrainer`).
 
     Args:
@@ -130,17 +108,19 @@ def stabilize(
         mode: "scales" or "weights", see `LSCPretrainer`.
         radius: "spectral", "rms" or "norm".
         include_input: whether the input transitions are driven to their target as well.
-        max_updates: number of updates after which pre-training gives up.
-        batch_size: sequences in an update, one point in each.
+        max_updates: number of updates after which pre-training gives up; every measurement of the
+            solver is one.
+        batch_size: sequences in an update by gradients, one point in each.
         samples: fewest points of the held-out measurement of radii, 256 without it; of method
             "level" and "flossing", which do not go by radii, without it none are measured; of those
             of `keras_lsc.methods` 64.
         seed: Integer, seed of the choice of sequences and points and of their order, 0 or a
             positive integer.
-        optimizer: an optimiser or its name, as `LSCPretrainer.compile` takes it.
+        optimizer: an optimiser or its name, as `LSCPretrainer.compile` takes it, for updates by
+            gradients; None to solve for scales first.
         learning_rate: Learning rate of an optimiser given by name; None for the default of the
             mode.
-        callbacks: list or tuple of Keras callbacks of the pre-training.
+        callbacks: list or tuple of Keras callbacks of the pre-training; a measurement is a batch.
         verbose: 0 is silent; "auto" tells updates, deviation and seconds at a terminal or in a
             notebook, 1 everywhere, on a line that is written over where that can be; 2 on a line
             of its own now and then.
@@ -213,12 +193,12 @@ def stabilize(
     if method == "level":
         _refuse_of_lsc(method, **of_pretraining, **of_updates)
         growth = 1.0 if growth is None else number("growth", growth, above=0)
-        pretrain = (
+        by_radii = (
             partial(stabilize, model, x, seed=seed, verbose=verbose)
             if is_graph_model(model)
             else None
         )
-        return level(model, x, growth, tolerance, samples, seed, verbose, pretrain)
+        return level(model, x, growth, tolerance, samples, seed, verbose, by_radii)
     if method == "flossing":
         _refuse_of_lsc(method, **of_pretraining)
         k = _EXPONENTS if exponents is None else positive_integer("exponents", exponents)
@@ -228,50 +208,19 @@ def stabilize(
             else number("learning_rate", learning_rate, above=0)
         )
         return floss(model, x, k, tolerance, max_updates, batch_size, rate, samples, seed, verbose)
-    samples = samples or _SAMPLES
     pretrainer = LSCPretrainer(model, target, mode, radius, include_input=include_input, seed=seed)
-    halving = max(60, _HALVING[mode] * max_updates)
-    pretrainer.compile(optimizer, learning_rate=learning_rate, decay_updates=halving)
-    probe = Probe(model, radius, pretrainer.transition_map, CHECK)
-    rows = draw_rows(x, rows_to_draw(model.inputs), seed, input_structure(model))
-    training, held_out = hold_out(rows)
-    before = State(model.variables)
-    history = _History(max_updates)
-    progress = Progress(model.name, max_updates, verbose)
-    try:
-        pretrainer.apply_constraints()
-        init_firing_rates(pretrainer.transition_map, training)
-        while True:
-            pretrainer.fit(
-                _Batches(training, batch_size, seed + history.updates),
-                epochs=max_updates,
-                shuffle=False,
-                callbacks=[
-                    *watchers,
-                    StopWhenStable(tolerance / 2, history.round_at_least),
-                    history,
-                    progress,
-                ],
-                verbose=0,
-            )
-            is_last = history.updates >= max_updates
-            report = probe.report(held_out, samples, seed)
-            # Without its standard error a radius may be near enough to be worth a closer look.
-            rough = _largest_deviation(report, pretrainer, -2.0)
-            if rough <= tolerance or (is_last and math.isfinite(rough)):
-                again = partial(probe.report, held_out, seed=seed)
-                report = at_enough_points(report, again, tolerance / 3, _MOST_SAMPLES)
-            errors = 0.0 if is_last else 1.0
-            fires = not report.silent_or_saturated
-            if fires and _largest_deviation(report, pretrainer, errors) <= tolerance:
-                progress.end(_largest_deviation(report, pretrainer, 0.0))
-                return report
-            if is_last:
-                raise NotStabilizedError(_explain(report, pretrainer, tolerance, history), report)
-    except BaseException:
-        before.restore()
-        progress.leave()
-        raise
+    return pretrain(
+        pretrainer,
+        x,
+        tolerance,
+        max_updates,
+        batch_size,
+        samples or _SAMPLES,
+        optimizer,
+        learning_rate,
+        watchers,
+        verbose,
+    )
 
 
 def _refuse_of_lsc(method: str, **given: Any) -> None:
@@ -304,140 +253,3 @@ def _choose(
         return replace(report, chosen=f"left alone: {why}")
     report = stabilize(model, x, method=method, samples=samples, seed=seed, verbose=verbose)
     return replace(report, chosen=f'method "{method}": {why}')
-
-
-class _Batches(keras.utils.PyDataset):
-    """The training rows in batches, in an order drawn by NumPy, without an incomplete batch."""
-
-    def __init__(self, rows: list[np.ndarray], batch_size: int, seed: int):
-        super().__init__()
-        self._rows = rows
-        self._batch_size = min(batch_size, len(rows[0]))
-        self._generator = np.random.default_rng([seed, 3])
-        self._order = self._generator.permutation(len(rows[0]))
-
-    @property
-    def num_batches(self) -> int:
-        return len(self._order) // self._batch_size
-
-    def __getitem__(self, index: int) -> tuple[Any]:
-        chosen = self._order[index * self._batch_size : (index + 1) * self._batch_size]
-        batch = [array[chosen] for array in self._rows]
-        return (batch[0] if len(batch) == 1 else batch,)
-
-    def on_epoch_end(self) -> None:
-        self._order = self._generator.permutation(len(self._rows[0]))
-
-
-class _History(keras.callbacks.Callback):
-    """The metrics after every update; ends a round of training, and all after `max_updates`."""
-
-    def __init__(self, max_updates: int):
-        super().__init__()
-        self.max_updates = max_updates
-        self._round_ends = 0
-        self.logs: list[dict[str, float]] = []
-
-    @property
-    def updates(self) -> int:
-        return len(self.logs)
-
-    @property
-    def round_at_least(self) -> int:
-        """Updates before a round may end: a second round is one that noise ended too early."""
-        return 8 if not self.logs else _ROUND // 2
-
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        del logs
-        self._round_ends = min(self.updates + _ROUND, self.max_updates)
-
-    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        del batch
-        self.logs.append({name: float(value) for name, value in (logs or {}).items()})
-        if self.updates >= self._round_ends:
-            self.model.stop_training = True
-
-    def last_radius(self, transition: str) -> float:
-        """A transition's radius as the last updates had it."""
-        return self.logs[-1][f"{transition}_radius"]
-
-    def recent_change(self, transition: str) -> float:
-        """How far a transition's radius moved over the last quarter of the updates."""
-        radii = [logs[f"{transition}_radius"] for logs in self.logs]
-        return radii[-1] - radii[-min(len(radii), max(2, len(radii) // 4))]
-
-
-def _wanted(report: StabilityReport, pretrainer: LSCPretrainer) -> dict[str, float]:
-    wanted = report.wanted(pretrainer.target)
-    return {**wanted, "input": wanted["depth"]} if pretrainer.include_input else wanted
-
-
-def _largest_deviation(
-    report: StabilityReport, pretrainer: LSCPretrainer, standard_errors: float
-) -> float:
-    """Largest |mean radius - target|, so many standard errors of the mean included."""
-    wanted = _wanted(report, pretrainer)
-    rows = [row for row in report.transitions if row.kind in wanted]
-    share = standard_errors / math.sqrt(report.samples)
-    # NaN, where a radius is, is the largest.
-    return float(np.max([abs(r.radius - wanted[r.kind]) + share * r.radius_std for r in rows]))
-
-
-def _explain(
-    report: StabilityReport, pretrainer: LSCPretrainer, tolerance: float, history: _History
-) -> str:
-    wanted = _wanted(report, pretrainer)
-    lines = []
-    for row in report.transitions:
-        if row.kind not in wanted or abs(row.radius - wanted[row.kind]) <= tolerance:
-            continue
-        lines.append(
-            f"  {row.name}: {row.radius:.3f}, wanted {wanted[row.kind]:.3f}; "
-            f"{_reason(row, wanted[row.kind], pretrainer, tolerance, history)}"
-        )
-    for name, rate in report.silent_or_saturated.items():
-        state = "silent" if rate < SILENT_RATE else "saturated"
-        lines.append(
-            f"  {name} is {state}, with {rate:.4f} spikes a step and neuron: its radii say nothing "
-            "about its gradients on other inputs. Change its threshold, its weights or its inputs"
-        )
-    advice = "Allow more updates (max_updates), or a larger tolerance"
-    if pretrainer.mode == "scales":
-        advice += ', or let every weight move (mode="weights")'
-    held = [f"{name} on {path!r}" for path, name in pretrainer.constraints.items()]
-    if held:
-        advice += f". Constraints hold and may forbid the target: {', '.join(held)}"
-    return (
-        f"{report.model!r} is not within {tolerance} of the target {pretrainer.target!r} after "
-        f"{history.updates} updates:\n" + "\n".join(lines) + f"\n{advice}. "
-        "The model has its former weights; the report is on this error."
-    )
-
-
-def _reason(
-    row: TransitionStatistics,
-    wanted: float,
-    pretrainer: LSCPretrainer,
-    tolerance: float,
-    history: _History,
-) -> str:
-    """Why a radius is not what was wanted of it."""
-    if not math.isfinite(row.radius):
-        return "it is not a number: the states or the weights overflow"
-    if row.radius == 0.0:
-        return "its Jacobian is zero: the units are dead or saturated"
-    last = history.last_radius(row.name)
-    if pretrainer.averages_weights and abs(last - wanted) < abs(row.radius - wanted) / 2:
-        return (
-            f"the updates had brought it to {last:.3f}, but the optimizer keeps averages of the "
-            "weights (use_ema=True), which lag behind"
-        )
-    change = history.recent_change(row.name)
-    if abs(change) > tolerance:
-        return f"it was still moving ({change:+.3f} over the last quarter)"
-    others = ["the cell saturates", "another transition holds it back"]
-    if pretrainer.constraints:
-        others.append("a constraint forbids it")
-    if pretrainer.holds_frozen_weights:
-        others.append("what would move it is frozen")
-    return f"it no longer moved: {', '.join(others[:-1])}, or {others[-1]}"

@@ -9,12 +9,13 @@ import keras
 import numpy as np
 
 from keras_lsc.levelling import NotLevelledError
+from keras_lsc.pretraining import NotStabilizedError
 from keras_lsc.stability.data import draw_rows, input_structure
 from keras_lsc.stability.measure import Probe
 from keras_lsc.stability.report import GradientEnergies, StabilityReport
 from keras_lsc.stability.stages import Stages, has_stages
 from keras_lsc.stability.taps import ROWS
-from keras_lsc.stabilization import NotStabilizedError, stabilize
+from keras_lsc.stabilization import stabilize
 from keras_lsc.zoo.recipes import Recipe
 
 # What a network that does not get there raises.

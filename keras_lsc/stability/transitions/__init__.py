@@ -27,6 +27,7 @@ from keras_lsc.stability.recorder import Direction, directions_of, is_spiking, s
 from keras_lsc.stability.transitions.base import Transitions
 from keras_lsc.stability.transitions.feed_forward import find_feed_forward
 from keras_lsc.stability.transitions.forward import ForwardPass
+from keras_lsc.stability.transitions.found import TakingPart
 from keras_lsc.stability.transitions.points import (
     Points,
     Tensor,
@@ -65,7 +66,7 @@ class TransitionMap(Transitions):
         self.perturbed_output = forward.perturbed_output
 
     @property
-    def variables_taking_part(self) -> list[tuple[Any, int | None]]:
+    def variables_taking_part(self) -> list[TakingPart]:
         """Variables that shape a trained transition, each with its gate width.
 
         They are trainable, but for those of a cell's `variables_of_gradient`, on which the
@@ -75,8 +76,8 @@ class TransitionMap(Transitions):
         The gate width is the size of the cell's state for the weights of a cell (a matrix with a
         multiple of that many columns holds one block a gate) and None elsewhere.
         """
-        taking_part: dict[int, tuple[Any, int | None]] = {}
-        for layer, owners in self._found.taking_part:
+        taking_part: dict[int, TakingPart] = {}
+        for layer, owners, index in self._found.taking_part:
             if not all(getattr(owner, "trainable", True) for owner in (*owners, layer)):
                 continue
             width = state_width(layer) if hasattr(layer, "state_size") else None
@@ -84,7 +85,7 @@ class TransitionMap(Transitions):
             of_gradient = getattr(layer, "variables_of_gradient", [])
             for variable in (*layer.trainable_variables, *of_gradient):
                 if id(variable) not in frozen:
-                    taking_part.setdefault(id(variable), (variable, width))
+                    taking_part.setdefault(id(variable), TakingPart(variable, width, index))
         return list(taking_part.values())
 
     def steps(self, inputs: Any) -> int:

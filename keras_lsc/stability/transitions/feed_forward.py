@@ -51,7 +51,7 @@ def find_feed_forward(graph: Graph) -> Found:
             )
             if of_layer:
                 transition = replace(transition, name=f"{transition.name}[{len(of_layer)}]")
-            taking_part = layers_of(stage) if transition.kind == "depth" else ()
+            taking_part = layers_of(stage, index) if transition.kind == "depth" else ()
             of_layer.append(Found((transition,), starts, taking_part))
     return joined((part for of_layer in parts.values() for part in of_layer), len(weighted))
 

@@ -3,12 +3,26 @@
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 
 from keras_lsc.stability.graph import Call, Ref
 from keras_lsc.stability.transitions.points import Transition
+
+
+class TakingPart(NamedTuple):
+    """A weight that shapes transitions.
+
+    Attributes:
+        variable: Variable of the model.
+        gate_width: size of the state of the cell that it is of; None for that of another layer.
+        layer: index of the layer whose transitions it shapes, the first of several.
+    """
+
+    variable: Any
+    gate_width: int | None
+    layer: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,13 +33,13 @@ class Found:
         transitions: Transitions, in the order of the layers.
         kept: Tensors that the forward pass has to keep, for what lies between two layers.
         taking_part: Layers whose variables shape a transition that is driven to a target, each
-            with the layers and models that it is part of.
+            with the layers and models that it is part of, and the index of that transition's layer.
         depth: Number of recurrent (else weighted) layers, the paper's L.
     """
 
     transitions: tuple[Transition, ...] = ()
     kept: tuple[Ref, ...] = ()
-    taking_part: tuple[tuple[Any, tuple[Any, ...]], ...] = ()
+    taking_part: tuple[tuple[Any, tuple[Any, ...], int], ...] = ()
     depth: int = 0
 
 
@@ -40,9 +54,11 @@ def joined(parts: Iterable[Found], depth: int) -> Found:
     )
 
 
-def layers_of(stage: Sequence[Call]) -> tuple[tuple[Any, tuple[Any, ...]], ...]:
-    """The layers that a stage between two transitions calls, each with its owners."""
-    return tuple((call.layer, call.owners) for call in stage if isinstance(call.layer, keras.Layer))
+def layers_of(stage: Sequence[Call], layer: int) -> tuple[tuple[Any, tuple[Any, ...], int], ...]:
+    """The layers that a stage calls, which shapes a transition of `layer`, as `taking_part`."""
+    return tuple(
+        (call.layer, call.owners, layer) for call in stage if isinstance(call.layer, keras.Layer)
+    )
 
 
 def _with_unique_names(rows: Sequence[Transition]) -> tuple[Transition, ...]:

@@ -75,7 +75,7 @@ def find_in_time(graph: Graph) -> Found:
 def _in_time(graph: Graph, call: Call, cell_index: int, layer: int) -> Found:
     """The time transitions of one cell, one a direction."""
     rows: list[Transition] = []
-    taking_part: list[tuple[Any, tuple[Any, ...]]] = []
+    taking_part: list[tuple[Any, tuple[Any, ...], int]] = []
     for index, direction in enumerate(directions_of(call.layer)):
         cell = direction.cells[cell_index]
         shapes = state_shapes(cell)
@@ -91,7 +91,7 @@ def _in_time(graph: Graph, call: Call, cell_index: int, layer: int) -> Found:
             )
         )
         owners = (*call.owners, call.layer, direction.layer, direction.layer.cell)
-        taking_part.append((cell, owners))
+        taking_part.append((cell, owners, layer))
     return Found(tuple(rows), taking_part=tuple(taking_part))
 
 
@@ -120,7 +120,7 @@ def _in_depth(graph: Graph, call: Call, outputs: list[Ref], layer: int) -> Found
     rows = tuple(_from_below(graph, call, outputs, (stage, starts), layer))
     if not rows:
         return Found((_from_input(graph, call, layer),))
-    return Found(rows, starts, layers_of(stage))
+    return Found(rows, starts, layers_of(stage, layer))
 
 
 def _from_below(
