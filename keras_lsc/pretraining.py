@@ -21,8 +21,9 @@ from keras_lsc.stability.scales import Scales
 from keras_lsc.stability.targets import resolve
 
 _MOST_SAMPLES = 2048
-# Points that scales are solved for at first.
-_FIRST_POINTS = 64
+# Points that scales are solved for at first, and rounds at most, each at so many that the standard
+# error is this share of the tolerance.
+_FIRST_POINTS, _ROUNDS, _SHARE = 64, 4, 0.25
 # After so many updates the held-out sequences are looked at.
 _ROUND = 80
 # Share of the updates in which the steps halve. Free weights bring down one eigenvalue after the
@@ -85,15 +86,15 @@ def pretrain(
     try:
         pretrainer.apply_constraints()
         init_firing_rates(pretrainer.transition_map, training)
-        first = State(model.variables)
-        solving = None
-        if may_solve:
-            solving = _Solving(
-                pretrainer, probe, training, tolerance, [*callbacks, history, progress]
-            )
+        solve = partial(
+            _Solving, pretrainer, probe, training, tolerance, [*callbacks, history, progress]
+        )
+        origin = State(model.variables)
+        solving = solve() if may_solve else None
+        isotropy = None
         while True:
             if solving is not None:
-                solving.round(max_updates)
+                solving.go_on(max_updates)
             else:
                 pretrainer.fit(
                     _Batches(training, batch_size, seed + history.updates),
@@ -115,15 +116,21 @@ def pretrain(
                 again = partial(probe.report, held_out, seed=seed)
                 report = at_enough_points(report, again, tolerance / 3, _MOST_SAMPLES)
             errors = 0.0 if is_last else 1.0
-            fires = not report.silent_or_saturated
-            if fires and _largest_deviation(report, pretrainer, errors) <= tolerance:
+            is_sound = not report.silent_or_saturated
+            is_sound &= solving is None or solving.is_isotropic
+            if is_sound and _largest_deviation(report, pretrainer, errors) <= tolerance:
                 progress.end(_largest_deviation(report, pretrainer, 0.0))
                 return report
             if is_last:
                 raise NotStabilizedError(_explain(report, pretrainer, tolerance, history), report)
-            if solving is not None and not solving.may_go_on(report):
-                # Gradients find their own way, from where all began.
-                first.restore()
+            if solving is None and may_solve:
+                # A round of gradients came near, and the rest may be solved for.
+                origin = State(model.variables)
+                solving = solve(isotropy)
+            elif solving is not None and not solving.may_go_on:
+                # Gradients find their own way, from where solving began.
+                origin.restore()
+                isotropy = solving.isotropy
                 solving = None
     except BaseException:
         before.restore()
@@ -132,7 +139,7 @@ def pretrain(
 
 
 class _Solving:
-    """Rounds of solving for the scales, each at more points than the one before.
+    """Solves for the scales at a few points, then at more.
 
     Args:
         pretrainer: Pretrainer, compiled.
@@ -140,6 +147,12 @@ class _Solving:
         rows: Sequences, one array an input.
         tolerance: Largest deviation of a mean radius to accept.
         callbacks: Are told every measurement as an update.
+        isotropy: As of `ScaleSolver`.
+
+    Attributes:
+        may_go_on: whether going on may bring what held-out sequences say is not there.
+        is_isotropic: whether every transition is about as isotropic as it was at first.
+        isotropy: as of `ScaleSolver`.
     """
 
     def __init__(
@@ -149,47 +162,47 @@ class _Solving:
         rows: list[np.ndarray],
         tolerance: float,
         callbacks: Sequence[keras.callbacks.Callback],
+        isotropy: np.ndarray | None = None,
     ):
-        self._pretrainer = pretrainer
-        self._tolerance = tolerance
+        self._pretrainer, self._tolerance = pretrainer, tolerance
         self._callbacks = keras.callbacks.CallbackList(list(callbacks), model=pretrainer)
         found = pretrainer.transition_map
         time, depth = resolve(pretrainer.target, found.depth, found.steps(rows))
         self._wanted = {"time": time, "depth": depth}
         if pretrainer.include_input:
             self._wanted["input"] = depth
-        self._points = _FIRST_POINTS
-        self._is_near = False
+        scales = Scales(pretrainer.movable)
         self._solver = ScaleSolver(
-            probe,
-            Scales(pretrainer.movable),
-            self._wanted,
-            rows,
-            pretrainer.seed,
-            self._tell,
+            probe, scales, self._wanted, rows, pretrainer.seed, self._tell, isotropy
         )
+        self._points, self._rounds = _FIRST_POINTS, 0
+        self.may_go_on = True
 
-    def round(self, most: int) -> None:
-        """Solves at the points that there are, by so many measurements at most of all rounds."""
+    @property
+    def is_isotropic(self) -> bool:
+        return self._solver.is_isotropic
+
+    @property
+    def isotropy(self) -> np.ndarray | None:
+        return self._solver.isotropy
+
+    def go_on(self, most: int) -> None:
+        """Solves, by so many measurements at most of all rounds."""
         self._pretrainer.stop_training = False
         self._callbacks.on_train_begin()
-        self._callbacks.on_epoch_begin(0)
-        deviation = self._solver.solve(self._points, self._tolerance / 3, most)
-        self._callbacks.on_epoch_end(0, {"max_deviation": deviation})
+        self._callbacks.on_epoch_begin(self._rounds)
+        if self._rounds:
+            error = self._solver.standard_error * math.sqrt(self._points)
+            needed = math.ceil((error / (_SHARE * self._tolerance)) ** 2)
+            self._points = min(max(needed, 2 * self._points), _MOST_SAMPLES)
+        close = self._tolerance / 2 if self._rounds else self._tolerance
+        deviation = self._solver.solve(self._points, close, most)
+        self._rounds += 1
+        is_near = deviation <= max(self._tolerance, self._solver.standard_error)
+        self.may_go_on = is_near and self._rounds < _ROUNDS
+        self.may_go_on &= self.is_isotropic and not self._solver.is_over
+        self._callbacks.on_epoch_end(self._rounds)
         self._callbacks.on_train_end()
-        self._is_near = deviation <= self._tolerance
-
-    def may_go_on(self, report: StabilityReport) -> bool:
-        """Whether more points may bring what held-out sequences say is not there.
-
-        Args:
-            report: Report of the held-out sequences.
-        """
-        if not self._is_near or self._solver.is_over or self._points == _MOST_SAMPLES:
-            return False
-        needed = max(4 * self._points, report.samples_for(self._tolerance / 3))
-        self._points = min(needed, _MOST_SAMPLES)
-        return True
 
     def _tell(self, report: StabilityReport) -> bool:
         logs: dict[str, float] = {}

@@ -6,6 +6,7 @@ few steps bring them there: no gradient is compiled, and no noise of single upda
 out.
 """
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -20,12 +21,15 @@ from keras_lsc.stability.scales import Scales
 # By how much a number, for most a logarithm, is changed to see what that does, and at most in a
 # step.
 _TRIAL, _LONGEST = 0.1, 0.7
-# Isotropy may drift by so much for nothing, as a logarithm. What more of that counts, and firing
-# rates that are out of range, fades with every step: in the end it is the radii that have to be
-# right.
-_FREE_DRIFT, _RATE_COST, _FADE = 0.1, 0.5, 0.7
-# Steps in a row that do not help, after which derivatives are measured again, or it is left.
-_PATIENCE = 4
+# Isotropy, as a logarithm, may drift by so much for nothing, and by so much more at the end. That
+# counts less with every step, down to a share at which it moves no radius out of its tolerance.
+_FREE_DRIFT, _ACCEPTED_DRIFT, _FADE, _FADED = 0.1, 0.06, 0.7, 0.2
+_RATE_COST = 0.5
+# Steps at most.
+_STEPS = 25
+# Steps in a row that do not help, after which derivatives are measured again, and how often until
+# it is left. Up to so many numbers are tried one by one then.
+_PATIENCE, _LOOKS, _FEW = 2, 1, 48
 # What a smaller radius is taken for, as a share of its target: logarithms are bounded.
 _LEAST = 1e-6
 
@@ -40,10 +44,15 @@ class ScaleSolver:
         rows: sequences to measure on, one array an input.
         seed: of the choice of sequences and points.
         on_measurement: is given the report of every measurement; False from it ends all.
+        isotropy: what isotropy is held at, as an earlier solver's attribute says; None for what it
+            is at first.
 
     Attributes:
+        isotropy: `(transitions with a target,)` the logarithm of that which is held.
         measurements: number of measurements made.
-        is_over: whether there is nothing more to gain, or the last word was to end.
+        standard_error: the largest of a mean radius, in the last measurement.
+        is_isotropic: whether every transition is about as isotropic as it was at first.
+        is_over: whether radii are not finite, or the last word was to end.
     """
 
     def __init__(
@@ -54,6 +63,7 @@ class ScaleSolver:
         rows: list[np.ndarray],
         seed: int,
         on_measurement: Callable[[StabilityReport], bool],
+        isotropy: np.ndarray | None = None,
     ):
         found = probe.transition_map
         self._probe, self._scales, self._rows, self._seed = probe, scales, rows, seed
@@ -66,10 +76,12 @@ class ScaleSolver:
         # Of radii, isotropies and firing rates.
         self._sizes = (len(layers), len(layers), len(spiking))
         self._layers = np.array([*layers, *layers, *spiking], int)
-        self._first_isotropy: np.ndarray | None = None
+        self.isotropy = isotropy
         self._solver: Broyden | None = None
         self._numbers = np.zeros(len(scales.layers))
         self._fading = 1.0
+        self.standard_error = 0.0
+        self.is_isotropic = True
         self.measurements = 0
         self.is_over = False
 
@@ -79,35 +91,46 @@ class ScaleSolver:
         Args:
             points: number of points to measure at.
             tolerance: largest |mean radius - target| to end at.
-            most: number of measurements at most, of all calls together.
+            most: number of measurements at most.
 
         Returns:
             The largest |mean radius - target| that is left, at these points; NaN where a radius is
             not finite.
         """
         residuals, deviation = self._at(self._numbers, points)
-        if self._solver is None and not np.isfinite(residuals).all():
+        if not np.isfinite(residuals).all():
             self.is_over = True
             return np.nan
-        failures, has_measured_again = 0, False
-        while deviation > tolerance and self.measurements < most and not self.is_over:
+        if self._solver is not None:
+            # With the first damping.
+            self._solver = Broyden(self._solver.jacobian, _LONGEST)
+        failures, looks = 0, 0
+        for _ in range(_STEPS):
+            self.is_isotropic = self._is_isotropic(residuals)
+            if (deviation <= tolerance and self.is_isotropic) or self.measurements >= most:
+                break
+            if self.is_over:
+                break
             if self._solver is None:
-                self._solver = Broyden(self._derivatives(residuals, points), _LONGEST)
+                one_by_one = looks > 0 and len(self._numbers) <= _FEW
+                derivatives = self._derivatives(residuals, points, one_by_one)
+                self._solver = Broyden(derivatives, _LONGEST)
             weights = self._weights()
             step = self._solver.step(residuals, weights)
             after, deviation_after = self._at(self._numbers + step, points)
             before = np.linalg.norm(weights * residuals)
             helped = bool(np.linalg.norm(weights * after) < before)
             self._solver.learn(step, after - residuals, helped)
-            self._fading *= _FADE
+            self._fading = max(_FADED, self._fading * _FADE)
             if helped:
                 self._numbers = self._numbers + step
                 residuals, deviation, failures = after, deviation_after, 0
                 continue
             failures += 1
             if failures == _PATIENCE:
-                self.is_over, self._solver = has_measured_again, None
-                failures, has_measured_again = 0, True
+                if looks == _LOOKS:
+                    break
+                failures, looks, self._solver = 0, looks + 1, None
         self._scales.put(self._numbers)
         return deviation
 
@@ -118,13 +141,14 @@ class ScaleSolver:
         self.measurements += 1
         self.is_over |= not self._on_measurement(report)
         rows = [report.transitions[k] for k in self._columns]
+        self.standard_error = max(row.radius_std for row in rows) / math.sqrt(points)
         radii = np.array([row.radius for row in rows])
         with np.errstate(divide="ignore", invalid="ignore"):
             isotropy = np.log(np.array([row.gain for row in rows]) / radii)
         isotropy = np.where(radii > 0, isotropy, 0.0)
-        if self._first_isotropy is None:
-            self._first_isotropy = isotropy
-        drift = isotropy - self._first_isotropy
+        if self.isotropy is None:
+            self.isotropy = isotropy
+        drift = isotropy - self.isotropy
         excess = np.sign(drift) * np.maximum(np.abs(drift) - _FREE_DRIFT, 0.0)
         if self._probe.radius != "spectral":
             excess = np.zeros_like(drift)
@@ -138,23 +162,30 @@ class ScaleSolver:
             float(np.max(np.abs(radii - self._wanted))),
         )
 
+    def _is_isotropic(self, residuals: np.ndarray) -> bool:
+        radii, isotropies, _ = self._sizes
+        drifts = np.abs(residuals[radii : radii + isotropies])
+        return bool(drifts.max() <= _ACCEPTED_DRIFT)
+
     def _weights(self) -> np.ndarray:
         """What the residuals count."""
-        counts = (1.0, self._fading, _RATE_COST * self._fading)
+        counts = (1.0, self._fading, _RATE_COST)
         return np.repeat(counts, self._sizes)
 
-    def _derivatives(self, residuals: np.ndarray, points: int) -> np.ndarray:
+    def _derivatives(self, residuals: np.ndarray, points: int, one_by_one: bool) -> np.ndarray:
         """The Jacobian `(residuals, numbers)` by differences.
 
-        A number is held to be without effect on other layers; steps will tell.
+        Where numbers are not tried one by one, a number is held to be without effect on other
+        layers; steps will tell.
         """
-        jacobian = np.zeros((len(residuals), len(self._numbers)))
-        for together in self._scales.together:
+        count = len(self._numbers)
+        jacobian = np.zeros((len(residuals), count))
+        for together in [[k] for k in range(count)] if one_by_one else self._scales.together:
             numbers = self._numbers.copy()
             numbers[together] += _TRIAL
             change = self._at(numbers, points)[0] - residuals
             change = np.where(np.isfinite(change), change, 0.0) / _TRIAL
             for number in together:
-                own = self._layers == self._scales.layers[number]
+                own = one_by_one | (self._layers == self._scales.layers[number])
                 jacobian[own, number] = change[own]
         return jacobian

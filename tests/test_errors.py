@@ -341,7 +341,7 @@ WRONG_ARGUMENTS = [
     ("optimizer", {}),
     *(("verbose", value) for value in [3, "loud", None, True]),
     *(("include_input", value) for value in [1, None, "yes"]),
-    *(("optimizer", value) for value in [None, 3, keras.optimizers.Adam, "gradient-descent"]),
+    *(("optimizer", value) for value in [3, keras.optimizers.Adam, "gradient-descent"]),
 ]
 
 

@@ -857,9 +857,9 @@ def test_frozen_layers_take_no_part(frozen):
         ]
     )
     low = {id(variable) for variable in model.get_layer("low").variables}
-    assert low & {id(v) for v, _ in TransitionMap(model).variables_taking_part}
+    assert low & {id(row.variable) for row in TransitionMap(model).variables_taking_part}
     FREEZE[frozen](model)
-    found = {id(v) for v, _ in TransitionMap(model).variables_taking_part}
+    found = {id(row.variable) for row in TransitionMap(model).variables_taking_part}
     assert not found & low
     assert bool(found) == (frozen != "the model")
 
@@ -874,7 +874,7 @@ def test_layers_made_frozen_take_no_part():
     y = layers.Bidirectional(layers.LSTM(2, return_sequences=True), trainable=False)(y)
     last = layers.SimpleRNN(4, name="last")
     taking_part = TransitionMap(keras.Model(x, last(inner(y)))).variables_taking_part
-    assert {id(v) for v, _ in taking_part} == {id(v) for v in last.trainable_variables}
+    assert {id(row.variable) for row in taking_part} == {id(v) for v in last.trainable_variables}
 
 
 def test_arguments_by_name(rng):
@@ -998,14 +998,17 @@ def test_variables_taking_part():
     def ids(name):
         return {id(variable) for variable in model.get_layer(name).trainable_variables}
 
-    widths = {id(variable): width for variable, width in taking_part}
+    widths = {id(row.variable): row.gate_width for row in taking_part}
+    of_layer = {id(row.variable): row.layer for row in taking_part}
+    assert {of_layer[k] for k in ids("low")} == {0}
+    assert {of_layer[k] for k in ids("between") | ids("norm") | ids("high")} == {1}
     assert set(widths) == ids("low") | ids("between") | ids("norm") | ids("high")
     assert {widths[k] for k in ids("low")} == {6}
     assert {widths[k] for k in ids("high")} == {4}
     assert {widths[k] for k in ids("between") | ids("norm")} == {None}
     model.get_layer("between").trainable = False
     frozen = TransitionMap(model).variables_taking_part
-    assert {id(variable) for variable, _ in frozen} == ids("low") | ids("norm") | ids("high")
+    assert {id(row.variable) for row in frozen} == ids("low") | ids("norm") | ids("high")
 
 
 def test_steps_and_depth(rng):
