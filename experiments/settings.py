@@ -78,8 +78,8 @@ class Setting:
         radius: what pre-training drives to the target.
         tolerance: of the pre-training.
         max_updates: of the pre-training.
-        method: what changes the weights before the task: "lsc" if there is a target, "level", or
-            "lsuv" (`experiments.lsuv`).
+        method: what changes the weights before the task: "lsc" if there is a target, "level",
+            "lsuv" (`experiments.lsuv`), or "methods." and a name of `keras_lsc.methods.names()`.
         growth: of "level".
         clip_norm: largest norm of the gradient of all weights together; None does not clip.
         validations: number of validations in an epoch.
@@ -134,6 +134,12 @@ class Setting:
     def from_dict(cls, values: dict[str, Any]) -> Setting:
         """Makes a setting from `to_dict`."""
         return cls(**values)
+
+    @property
+    def sibling(self) -> str | None:
+        """The name of the method of others that gives the start, or None for none of them."""
+        family, _, name = self.method.partition(".")
+        return name if family == "methods" else None
 
     @property
     def number_of_steps(self) -> int:
@@ -191,9 +197,9 @@ def read_experiment(path: Path, budget: float = 1.0) -> Experiment:
 
     The file has `title`, `question`, `seeds`, a `[defaults]` table and `[[group]]` tables. Each
     group makes the product of its lists: a plural key (`cells`, `depths`, `targets`, ...) lists
-    values of one field, `variants` lists tables of fields that change together. "none" stands for
-    no value, the target "far-corner" for the far-corner radius. Keys of a group go before the
-    defaults.
+    values of one field, `variants` lists tables of fields that change together, or names one of the
+    lists in a `[variants]` table. "none" stands for no value, the target "far-corner" for the
+    far-corner radius. Keys of a group go before the defaults.
 
     Args:
         path: of the file.
@@ -212,7 +218,10 @@ def read_experiment(path: Path, budget: float = 1.0) -> Experiment:
     seeds = max(1, round(content["seeds"] * budget))
     settings: dict[str, Setting] = {}
     for group in content["group"]:
-        for setting in _expand({**content.get("defaults", {}), **group}, seeds, path):
+        values = {**content.get("defaults", {}), **group}
+        if isinstance(values.get("variants"), str):
+            values["variants"] = _named_variants(content, values["variants"], path)
+        for setting in _expand(values, seeds, path):
             if setting.epochs:
                 setting = replace(setting, epochs=max(1, round(setting.epochs * budget)))
             settings.setdefault(setting.id, setting)
@@ -223,6 +232,15 @@ def read_experiment(path: Path, budget: float = 1.0) -> Experiment:
         settings=tuple(settings.values()),
         seeds=content["seeds"],
     )
+
+
+def _named_variants(content: dict[str, Any], name: str, path: Path) -> list[dict[str, Any]]:
+    known = content.get("variants", {})
+    if name not in known:
+        raise SettingsError(
+            f"{path} has no variants {name!r}. Known: {', '.join(known) or 'none'}."
+        )
+    return known[name]
 
 
 def _expand(group: dict[str, Any], seeds: int, path: Path) -> Iterator[Setting]:

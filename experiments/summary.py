@@ -30,7 +30,7 @@ def start_label(setting: Setting) -> str:
     if setting.method == "level":
         return "level" if setting.growth == 1 else f"level {setting.growth:g}"
     if setting.method != "lsc":
-        return setting.method
+        return setting.sibling or setting.method
     if setting.target is None:
         return setting.initialization
     target = setting.target
