@@ -23,6 +23,7 @@ class AtLeastOne(keras.constraints.Constraint):
 
     def __call__(self, w: Tensor) -> Tensor:
         """Returns max(w, 1)."""
+        w = ops.convert_to_tensor(w)  # an optimiser gives the variable
         # With a derivative of 1 at 1 on every backend, which that of a maximum is not.
         return ops.where(w < 1.0, ops.ones_like(w), w)
 
