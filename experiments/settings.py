@@ -33,6 +33,7 @@ _PLURALS = {
     "depths": "depth",
     "cells": "cell",
     "all_steps": "steps",
+    "surrogates": "surrogate",
     "initializations": "initialization",
     "targets": "target",
     "modes": "mode",
@@ -42,6 +43,8 @@ _PLURALS = {
     "learning_rates": "learning_rate",
     "clip_norms": "clip_norm",
 }
+# Of these, those that make another network.
+_OF_NETWORK = ("cell", "depth", "steps", "surrogate")
 _NONE = "none"
 # In a TOML file, the far-corner radius of each network's depth and length.
 _FAR_CORNER = "far-corner"
@@ -81,6 +84,7 @@ class Setting:
         method: what changes the weights before the task: "lsc" if there is a target, "level",
             "lsuv" (`experiments.lsuv`), or "methods." and a name of `keras_lsc.methods.names()`.
         growth: of "level".
+        surrogate: of spiking layers, by its name; None as the cell has it.
         clip_norm: largest norm of the gradient of all weights together; None does not clip.
         validations: number of validations in an epoch.
         patience: number of validations without a better one after which training ends.
@@ -110,6 +114,7 @@ class Setting:
     max_updates: int | None = None
     method: str = "lsc"
     growth: float = 1.0
+    surrogate: str | None = None
     clip_norm: float | None = None
     validations: int = 1
     patience: int | None = None
@@ -261,9 +266,7 @@ def _expand(group: dict[str, Any], seeds: int, path: Path) -> Iterator[Setting]:
         # The product changes its last key fastest: networks change slowest, then seeds.
         plurals = [key for key in _PLURALS if key in values]
         lists = [[(_PLURALS[key], value) for value in values.pop(key)] for key in plurals]
-        of_network = [
-            pairs for pairs in lists if pairs and pairs[0][0] in ("cell", "depth", "steps")
-        ]
+        of_network = [pairs for pairs in lists if pairs and pairs[0][0] in _OF_NETWORK]
         of_run = [pairs for pairs in lists if pairs not in of_network]
         seed_pairs = [("seed", seed) for seed in range(seeds)]
         for pairs in itertools.product(*of_network, seed_pairs, *of_run):
