@@ -65,3 +65,6 @@ METHODS = """
 
 TIMESCALES = """
 """.strip()
+
+SPARSITY = """
+""".strip()

@@ -24,6 +24,7 @@ from experiments import (
     memory_length,
     methods,
     optimum,
+    sparsity,
     storage,
     tables,
     timescales,
@@ -59,10 +60,10 @@ def write_report(folder: Path = FOLDER, check: bool = False) -> bool:
         Whether texts and index were the same as before.
     """
     found = read_networks(folder)
-    constants = read_time_constants(folder)
+    constants, sparse = (read_runs(module, folder) for module in (timescales, sparsity))
     experiments = {name: read_experiment(folder / f"{name}.toml") for name in found}
     contents = {
-        folder / "RESULTS.md": _results(experiments, found, constants, is_ours=folder == FOLDER),
+        folder / "RESULTS.md": _results(experiments, found, constants, sparse, folder == FOLDER),
         folder / "DETAILS.md": _details(experiments, found),
         folder / "results" / "trace.json": json.dumps(trace(found), indent=1) + "\n",
     }
@@ -87,10 +88,9 @@ def read_networks(folder: Path = FOLDER) -> dict[str, list[Network]]:
     }
 
 
-def read_time_constants(folder: Path = FOLDER) -> list[dict[str, Any]]:
-    """The runs of `experiments.timescales` of a folder."""
-    path = folder / "results" / timescales.FOLDER.name / f"{timescales.NAME}.jsonl"
-    return storage.read_rows(path)
+def read_runs(module: Any, folder: Path = FOLDER) -> list[dict[str, Any]]:
+    """The runs of a folder that a module with a runner of its own has made."""
+    return storage.read_rows(folder / "results" / module.FOLDER.name / f"{module.NAME}.jsonl")
 
 
 def _with_summary(readme: str, found: dict[str, list[Network]]) -> str:
@@ -156,6 +156,7 @@ def _results(
     experiments: dict[str, Experiment],
     found: dict[str, list[Network]],
     constants: list[dict[str, Any]],
+    sparse: list[dict[str, Any]],
     is_ours: bool,
 ) -> str:
     parts = [_head(found), _short(found, is_ours)]
@@ -163,6 +164,8 @@ def _results(
     if constants:
         parts += [_TIME_CONSTANTS, findings.TIMESCALES if is_ours else "", _picture(_TIMESCALES)]
         parts += [timescales.table(constants)]
+    if sparse:
+        parts += [_SPARSITY, findings.SPARSITY if is_ours else "", sparsity.table(sparse)]
     parts += [_THEORY, _missing(experiments, found)]
     return _joined(parts)
 
@@ -358,6 +361,16 @@ corrected for the number of comparisons: of twenty true ties one is bold by chan
 [DETAILS.md](DETAILS.md) has the paired differences, what was measured of every start, and the
 gradients before training. `results/trace.json` leads from every figure to its lines, and `python -m
 experiments.run --repeat ID` makes the run of a line again.""".strip()
+
+_SPARSITY = f"""
+## From many spikes to few
+
+Spiking networks that are to fire at a rate of {sparsity.Setting.wanted:g}: do they learn better if
+they begin at one half, and a penalty rises between 1/5 and 3/5 of the epochs (high), than if they
+begin at the wanted rate with the whole penalty (low)? The sparsity schedule of arXiv 2202.00282,
+`callbacks.SparsitySchedule`. Reduced: two layers of {sparsity.Setting.units} LIF neurons, the rows
+of scikit-learn's digits and the parity of two bits that eight others follow, 20 epochs, one
+learning rate. Accuracies and rates are those of the last epoch.""".strip()
 
 _DETAILS_HEAD = """
 # Details of the experiments

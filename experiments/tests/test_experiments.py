@@ -19,6 +19,7 @@ from experiments import (
     methods,
     optimum,
     report,
+    sparsity,
     statistics,
     storage,
     tables,
@@ -271,6 +272,18 @@ def test_time_constants_are_compared_where_all_seeds_have_passed(small_curriculu
     }
 
 
+def test_networks_begin_with_many_spikes_or_few(monkeypatch):
+    monkeypatch.setitem(sparsity.TASKS["parity"], "limit", 64)
+    rates = {}
+    for start in sparsity.STARTS:
+        setting = sparsity.Setting("parity", start, seed=0, units=8)
+        row = sparsity.run(setting, epochs=1)
+        assert row["id"] == setting.id
+        rates[start] = np.mean(row["firing_rates"])
+    # One update has hardly moved them.
+    assert rates["low"] < 0.2 < rates["high"]
+
+
 def test_forward_levelling_gives_what_layers_read_unit_variance(rng):
     stack = [keras.layers.SimpleRNN(16, return_sequences=True) for _ in range(3)]
     model = keras.Sequential([keras.Input((7, 3)), *stack, keras.layers.Dense(2)])
@@ -423,11 +436,13 @@ def test_stored_runs_are_those_of_their_settings():
             assert Setting.from_dict(row["setting"]).id == row["id"]
 
 
-def test_stored_curricula_are_those_of_their_settings():
-    rows = report.read_time_constants()
-    assert {row["id"] for row in rows} <= {setting.id for setting in timescales.settings()}
+@pytest.mark.parametrize("module", [timescales, sparsity])
+def test_stored_runs_of_other_runners_are_those_of_their_settings(module):
+    rows = report.read_runs(module)
+    assert {row["id"] for row in rows} <= {setting.id for setting in module.settings()}
+    assert len({row["id"] for row in rows}) == len(rows)
     for row in rows:
-        assert timescales.Setting(**row["setting"]).id == row["id"]
+        assert module.Setting(**row["setting"]).id == row["id"]
 
 
 def test_the_report_is_that_of_the_stored_runs():
