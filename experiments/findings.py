@@ -59,3 +59,12 @@ instead of 11.2, which is chance, and twenty GRU layers 89.2 instead of 70.0, or
 "variance". Forward levelling, as of LSUV, comes close: 84.7 with ten LSTM and 86.5 with twenty GRU
 layers.
 """.strip()
+
+METHODS = """
+""".strip()
+
+TIMESCALES = """
+""".strip()
+
+SPARSITY = """
+""".strip()

@@ -57,24 +57,28 @@ def make_network(setting: Setting, input_shape: tuple[int, ...]) -> keras.Sequen
         input_shape: of one input.
     """
     model = build_network(_recipe(setting, input_shape))
-    if setting.widths is None:
+    if setting.widths is None and setting.surrogate is None:
         return model
-    layers = _with_widths(model.layers, setting)
+    layers = _changed(model.layers, setting)
     dtype = datasets.info(setting.dataset).dtype
     return keras.Sequential([keras.Input(input_shape, dtype=dtype), *layers])
 
 
-def _with_widths(layers: list[keras.Layer], setting: Setting) -> list[keras.Layer]:
-    """New layers like these, the recurrent ones with a setting's widths."""
-    widths = list(setting.widths or ())
+def _changed(layers: list[keras.Layer], setting: Setting) -> list[keras.Layer]:
+    """New layers like these, the recurrent ones with a setting's widths and surrogate."""
+    widths = list(setting.widths or setting.depth * [setting.units])
     if len(widths) != setting.depth:
         raise ValueError(
             f"widths={setting.widths!r} are those of {len(widths)} layers; depth={setting.depth}."
         )
     copies = []
     for layer in layers:
-        changed = {"units": widths.pop(0)} if hasattr(layer, "cell") else {}
-        copies.append(type(layer).from_config({**layer.get_config(), **changed}))
+        config = layer.get_config()
+        if hasattr(layer, "cell"):
+            config["units"] = widths.pop(0)
+            if setting.surrogate is not None:
+                config["surrogate"] = setting.surrogate
+        copies.append(type(layer).from_config(config))
     return copies
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
 
+from experiments import methods, timescales
 from experiments.advice import NEITHER, Verdict
 from experiments.memory_length import by_task_and_cell, length_of, solved
 from experiments.optimum import (
@@ -368,6 +370,78 @@ def starts_compared(networks: list[Network], path: Path) -> bool:
         ax.set_xticks(range(len(labels)), labels, rotation=40, ha="right", fontsize=6)
         ax.set_title(network.label, fontsize=7)
         ax.tick_params(axis="y", labelsize=6)
+    _save(figure, path)
+    return True
+
+
+def methods_compared(networks: list[Network], path: Path) -> bool:
+    """Test accuracy of every start on every cell and task, a panel a depth.
+
+    Args:
+        networks: of the experiment on the methods of others.
+        path: of the picture.
+
+    Returns:
+        Whether there was anything to draw.
+    """
+    drawn = [n for n in networks if any(methods.is_trained(s) for s in n.starts.values())]
+    if not drawn:
+        return False
+    labels, found = labels_of(drawn), methods.depths(drawn)
+    columns = list(itertools.product(methods.CELLS, methods.TASKS))
+    figure, axes = pyplot.subplots(
+        1, len(found), figsize=(1.2 + 3.6 * len(found), 4.2), squeeze=False, sharey=True,
+        layout="constrained",
+    )  # fmt: skip
+    for ax, depth in zip(axes[0], found, strict=True):
+        values = np.full((len(labels), len(columns)), np.nan)
+        for column, (cell, task) in enumerate(columns):
+            network = methods.at(drawn, depth, cell, task)
+            for row, label in enumerate(labels):
+                start = network.starts.get(label) if network else None
+                if start is not None and methods.is_trained(start):
+                    values[row, column] = methods.accuracy(start)
+        image = ax.imshow(values, aspect="auto", cmap="viridis", vmin=10, vmax=100)
+        for row, column in zip(*np.nonzero(np.isfinite(values)), strict=True):
+            value = values[row, column]
+            ax.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=6,
+                    color="white" if value < 60 else "black")  # fmt: skip
+        ax.set_title(f"{depth} layers", fontsize=9)
+        names = [f"{cell}, {task}" for cell, task in columns]
+        ax.set_xticks(range(len(columns)), names, rotation=60, ha="right", fontsize=7)
+        ax.set_yticks(range(len(labels)), labels, fontsize=7)
+    figure.colorbar(image, ax=axes, label="test accuracy, %", shrink=0.8)
+    _save(figure, path)
+    return True
+
+
+def time_constants(rows: Sequence[timescales.Row], path: Path) -> bool:
+    """Mean time constants of single-head and multi-head networks, by the n that they passed.
+
+    Args:
+        rows: of `experiments.timescales`.
+        path: of the picture.
+
+    Returns:
+        Whether there was anything to draw.
+    """
+    found = timescales.curves(rows)
+    if not found:
+        return False
+    figure, axes = pyplot.subplots(
+        1, len(timescales.TASKS), figsize=(8, 3.2), sharey=True, layout="constrained"
+    )
+    for ax, task in zip(axes, timescales.TASKS, strict=True):
+        for index, heads in enumerate(timescales.HEADS):
+            by_n = found.get((task, heads), {})
+            middle = [float(np.mean(values)) for values in by_n.values()]
+            ax.plot(list(by_n), middle, f"C{index}o-", markersize=4, label=f"{heads} head")
+            for n, values in by_n.items():
+                ax.plot(len(values) * [n], values, f"C{index}.", markersize=3, alpha=0.5)
+        ax.set(xlabel="n that was passed", title=f"N-{task.replace('_', ' ')}")
+        ax.axhline(1.0, color="grey", linewidth=0.8, linestyle=":")
+    axes[0].set_ylabel("mean time constant, steps")
+    axes[0].legend()
     _save(figure, path)
     return True
 

@@ -22,9 +22,12 @@ from experiments import (
     energies,
     findings,
     memory_length,
+    methods,
     optimum,
+    sparsity,
     storage,
     tables,
+    timescales,
 )
 from experiments.settings import (
     FOLDER,
@@ -38,6 +41,8 @@ from experiments.summary import LEAST_SEEDS, Network, networks
 _ORDER = ("recurrent", "targets", "lstm", "feed_forward", "state_space", "long_dependencies")
 _README = FOLDER.parent / "README.md"
 _BEGIN, _END = "<!-- experiments:begin -->", "<!-- experiments:end -->"
+# More starts than that are counted where they lack seeds, and not named.
+_MOST_NAMED = 60
 # A rank correlation takes more networks than that.
 _LEAST_CORRELATED = 5
 # Experiments whose starts are the paper's: what the summary and the advice rest on.
@@ -55,16 +60,17 @@ def write_report(folder: Path = FOLDER, check: bool = False) -> bool:
         Whether texts and index were the same as before.
     """
     found = read_networks(folder)
+    constants, sparse = (read_runs(module, folder) for module in (timescales, sparsity))
     experiments = {name: read_experiment(folder / f"{name}.toml") for name in found}
     contents = {
-        folder / "RESULTS.md": _results(experiments, found, is_ours=folder == FOLDER),
+        folder / "RESULTS.md": _results(experiments, found, constants, sparse, folder == FOLDER),
         folder / "DETAILS.md": _details(experiments, found),
         folder / "results" / "trace.json": json.dumps(trace(found), indent=1) + "\n",
     }
     if folder == FOLDER:
         contents[_README] = _with_summary(_README.read_text(encoding="utf-8"), found)
     if not check:
-        draw(found, folder / "figures")
+        draw(found, constants, folder / "figures")
     same = True
     for path, content in contents.items():
         same = same and path.exists() and path.read_text(encoding="utf-8") == content
@@ -80,6 +86,11 @@ def read_networks(folder: Path = FOLDER) -> dict[str, list[Network]]:
         name: networks(storage.read_rows(folder / "results" / f"{name}.jsonl"))
         for name in _ordered(experiment_names(folder))
     }
+
+
+def read_runs(module: Any, folder: Path = FOLDER) -> list[dict[str, Any]]:
+    """The runs of a folder that a module with a runner of its own has made."""
+    return storage.read_rows(folder / "results" / module.FOLDER.name / f"{module.NAME}.jsonl")
 
 
 def _with_summary(readme: str, found: dict[str, list[Network]]) -> str:
@@ -109,12 +120,13 @@ def trace(found: dict[str, list[Network]]) -> dict[str, Any]:
     return index
 
 
-def draw(found: dict[str, list[Network]], folder: Path) -> None:
+def draw(found: dict[str, list[Network]], constants: list[dict[str, Any]], folder: Path) -> None:
     """Draws every picture there is data for."""
     # matplotlib is needed by no other part of the report.
     from experiments import pictures
 
     pictures.theory(folder / "theory.png")
+    pictures.time_constants(constants, folder / f"{_TIMESCALES}.png")
     pictures.when_it_helps(advice.verdicts(compared(found)), folder / f"{_WHEN_IT_HELPS}.png")
     for name, members in found.items():
         if name == "gradients":
@@ -124,6 +136,8 @@ def draw(found: dict[str, list[Network]], folder: Path) -> None:
             pictures.target_sweep(members, folder / "targets.png")
         elif name == "long_dependencies":
             pictures.solved_by_length(members, folder / "long_dependencies.png")
+        elif name == "methods":
+            pictures.methods_compared(members, folder / "methods.png")
         else:
             pictures.starts_compared(members, folder / f"{name}.png")
 
@@ -139,10 +153,19 @@ def compared(found: dict[str, list[Network]]) -> list[Network]:
 
 
 def _results(
-    experiments: dict[str, Experiment], found: dict[str, list[Network]], is_ours: bool
+    experiments: dict[str, Experiment],
+    found: dict[str, list[Network]],
+    constants: list[dict[str, Any]],
+    sparse: list[dict[str, Any]],
+    is_ours: bool,
 ) -> str:
     parts = [_head(found), _short(found, is_ours)]
     parts += [_section(experiments[name], found[name]) for name in found]
+    if constants:
+        parts += [_TIME_CONSTANTS, findings.TIMESCALES if is_ours else "", _picture(_TIMESCALES)]
+        parts += [timescales.table(constants)]
+    if sparse:
+        parts += [_SPARSITY, findings.SPARSITY if is_ours else "", sparsity.table(sparse)]
     parts += [_THEORY, _missing(experiments, found)]
     return _joined(parts)
 
@@ -232,6 +255,8 @@ def _section(experiment: Experiment, members: list[Network]) -> str:
     if not members:
         return _joined([*parts, "No runs yet."])
     trained = [network for network in members if network.setting.epochs]
+    if experiment.name == "methods":
+        return _joined([*parts, *_methods_parts(trained)])
     if experiment.name == "gradients":
         parts += ["Eight layers of LSTM:", _picture(experiment.name)]
         parts += ["Both cells at every depth:", _picture(_BY_DEPTH)]
@@ -253,6 +278,13 @@ def _section(experiment: Experiment, members: list[Network]) -> str:
         if experiment.name not in _COMPARED and said:
             parts += ["### The best pre-trained start", advice.verdict_table(said)]
     return _joined(parts)
+
+
+def _methods_parts(members: list[Network]) -> list[str]:
+    parts = [findings.METHODS, _METHODS_NOTE, methods.summary_table(members), _picture("methods")]
+    for depth in methods.depths(members):
+        parts += [f"### {depth} layers", methods.accuracy_table(members, depth)]
+    return parts
 
 
 def _detailed_section(experiment: Experiment, members: list[Network]) -> str:
@@ -300,6 +332,9 @@ def _missing(experiments: dict[str, Experiment], found: dict[str, list[Network]]
 
 def _too_few(members: list[Network]) -> list[str]:
     found = []
+    unfinished = [s for n in members for s in n.starts.values() if not s.is_finished]
+    if len(unfinished) > _MOST_NAMED:
+        return [f"{len(unfinished)} of {sum(len(network.starts) for network in members)}"]
     for network in members:
         starts = [
             f"{start.label} {len(start.reached)} of {len(start.seeds)}"
@@ -327,12 +362,40 @@ corrected for the number of comparisons: of twenty true ties one is bold by chan
 gradients before training. `results/trace.json` leads from every figure to its lines, and `python -m
 experiments.run --repeat ID` makes the run of a line again.""".strip()
 
+_SPARSITY = f"""
+## From many spikes to few
+
+Spiking networks that are to fire at a rate of {sparsity.Setting.wanted:g}: do they learn better if
+they begin at one half, and a penalty rises between 1/5 and 3/5 of the epochs (high), than if they
+begin at the wanted rate with the whole penalty (low)? The sparsity schedule of arXiv 2202.00282,
+`callbacks.SparsitySchedule`. Reduced: two layers of {sparsity.Setting.units} LIF neurons, the rows
+of scikit-learn's digits and the parity of two bits that eight others follow, 20 epochs, one
+learning rate. Accuracies and rates are those of the last epoch.""".strip()
+
 _DETAILS_HEAD = """
 # Details of the experiments
 
 Generated by `make report`, as [RESULTS.md](RESULTS.md) is, which says how to read it.""".strip()
 
 _WHEN_IT_HELPS, _BY_DEPTH = "when_it_helps", "gradients_by_depth"
+_TIMESCALES = "timescales"
+
+_METHODS_NOTE = f"""
+Good: mean test accuracy within {methods.NEAR:g} points of the best start of the network, of so many
+networks that have it. Orders of magnitude: |log10| of the gradient's energy at the bottom layer
+over that at the top one, before training, the median over the networks; so are the radius in time
+(mean over layers) and the seconds of the start, with its measurements and compilation, and of the
+training. In the tables of accuracies, per cent on the test split, the best start of a network is
+bold; "none" stands for a method that found no start.""".strip()
+
+_TIME_CONSTANTS = """
+## Trained time constants
+
+Do time constants grow with the memory that a task needs? The experiment of arXiv 2309.12927 with
+`layers.LeakyRNN`: N-parity and N-delayed-match, n growing by 1 when the accuracy of an epoch
+exceeds 98 %, that of the one head that is asked (single head) or of every head, one for each n so
+far (multi-head). Reduced: 64 units instead of 500, n to 14 at most, 120 epochs of 100 updates of
+128 sequences, Adam with 3e-3 instead of SGD; all sequences are new.""".strip()
 
 _VERDICT_NOTE = """
 Ratio of test errors: of the best pre-trained start to the default one; below 1 pre-training is

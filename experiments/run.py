@@ -59,6 +59,8 @@ def pending_jobs(
     result_folder: Path,
     budget: float,
     only: Sequence[str] = (),
+    seeds: int | None = None,
+    skip: Sequence[str] = (),
 ) -> list[Job]:
     """What is missing, as lists of settings that share a network, in the order of the files.
 
@@ -68,6 +70,8 @@ def pending_jobs(
         result_folder: with their results.
         budget: factor of epochs and seeds.
         only: texts that the JSON of a setting must have, every one of them.
+        seeds: only so many of them, the first; None for all.
+        skip: texts that it must not have.
     """
     jobs: list[Job] = []
     for name in names:
@@ -75,7 +79,9 @@ def pending_jobs(
         groups: dict[str, list[Setting]] = {}
         for setting in read_experiment(toml_folder / f"{name}.toml", budget).settings:
             text = json.dumps(setting.to_dict())
-            if setting.id not in done and all(part in text for part in only):
+            is_asked = all(part in text for part in only) and not any(p in text for p in skip)
+            is_asked = is_asked and (seeds is None or setting.seed < seeds)
+            if is_asked and setting.id not in done:
                 groups.setdefault(setting.network, []).append(setting)
         for settings in groups.values():
             rest = iter(settings)
@@ -198,6 +204,10 @@ def main() -> None:
     parser.add_argument(
         "--only", action="append", default=[], help="only settings whose JSON has this text"
     )
+    parser.add_argument(
+        "--skip", action="append", default=[], help="no settings whose JSON has this text"
+    )
+    parser.add_argument("--seeds", type=int, help="only the first so many seeds")
     parser.add_argument("--hours", type=float, default=1e6, help="begin no network after these")
     parser.add_argument("--list", action="store_true", help="say what is missing, and run nothing")
     parser.add_argument("--repeat", metavar="ID", help="make one stored run again")
@@ -214,7 +224,9 @@ def main() -> None:
             f"There is no experiment {unknown[0]!r}. Known ones: "
             f"{', '.join(experiment_names(toml_folder))}."
         )
-    jobs = pending_jobs(names, toml_folder, folder, options.budget, options.only)
+    jobs = pending_jobs(
+        names, toml_folder, folder, options.budget, options.only, options.seeds, options.skip
+    )
     print(f"{sum(len(settings) for _, settings in jobs)} runs of {len(jobs)} jobs are missing")
     if options.list:
         for name, settings in jobs:

@@ -24,13 +24,17 @@ from experiments.measures import (
 )
 from experiments.networks import Split, load_split, make_network, set_initial_weights
 from experiments.settings import START_FIELDS, Setting
-from keras_lsc import datasets
+from keras_lsc import datasets, methods
 from keras_lsc.callbacks import UpdateCounter
 
 Row = dict[str, Any]
 # Sequences that a start is pre-trained and measured on, the first of the training split.
 _STABILIZED_ON = 1024
 _EVALUATION_BATCH = 250
+
+
+class NoStartError(Exception):
+    """A method of others has no start for a network, and says why."""
 
 
 class Workplace:
@@ -73,10 +77,10 @@ class Workplace:
         updates = UpdateCounter()
         problem = None
         try:
-            report = _stabilized_or_measured(self.model, x, setting, updates)
+            report = self._started(x, setting, updates)
         except keras_lsc.NotStabilizedError as error:
             report, problem = error.report, str(error)
-        except (FloatingPointError, keras_lsc.NotLevelledError) as error:
+        except (FloatingPointError, keras_lsc.NotLevelledError, NoStartError) as error:
             report, problem = None, str(error)
         seconds = round(time.perf_counter() - begin, 2)
         start: dict[str, Any] = {"updates": updates.updates, "problem": problem, "seconds": seconds}
@@ -87,6 +91,23 @@ class Workplace:
             start["gradients"] = gradient_energies(self.model, self.validation.x, whole)
             start["signal"] = signal(self.model, self.validation.x)
         return start
+
+    def _started(
+        self, x: np.ndarray, setting: Setting, updates: UpdateCounter
+    ) -> keras_lsc.StabilityReport:
+        if setting.sibling is None:
+            return _stabilized_or_measured(self.model, x, setting, updates)
+        method = methods.get(setting.sibling)
+        labels = {}
+        if method.needs_labels:
+            self._compile(setting)
+            labels = {"y": self.training.y[: len(x)]}
+        try:
+            return keras_lsc.stabilize(
+                self.model, x, method=method, seed=setting.seed, samples=SAMPLES, **labels
+            )
+        except ValueError as error:
+            raise NoStartError(str(error)) from error
 
     def _run(self, setting: Setting, start: dict[str, Any]) -> Row:
         row: Row = {
@@ -118,14 +139,18 @@ class Workplace:
         trained["test"] = rounded(evaluate(self.model, setting, self.test)[0], 6)
         return {**row, "status": "trained", "training": trained}
 
-    def _prepare_to_train(self, setting: Setting) -> None:
+    def _compile(self, setting: Setting) -> None:
+        if self._compiled_for == (setting.clip_norm,):
+            return
         task = datasets.info(setting.dataset)
-        if self._compiled_for != (setting.clip_norm,):
-            optimizer = keras.optimizers.Adam(global_clipnorm=setting.clip_norm)
-            metrics = ["accuracy"] if task.metric == "accuracy" else []
-            self.model.compile(optimizer, task.loss, metrics=metrics)
-            optimizer.build(self.model.trainable_variables)
-            self._compiled_for = (setting.clip_norm,)
+        optimizer = keras.optimizers.Adam(global_clipnorm=setting.clip_norm)
+        metrics = ["accuracy"] if task.metric == "accuracy" else []
+        self.model.compile(optimizer, task.loss, metrics=metrics)
+        optimizer.build(self.model.trainable_variables)
+        self._compiled_for = (setting.clip_norm,)
+
+    def _prepare_to_train(self, setting: Setting) -> None:
+        self._compile(setting)
         for variable in self.model.optimizer.variables:
             variable.assign(keras.ops.zeros_like(variable.value))
         self.model.optimizer.learning_rate = setting.learning_rate

@@ -33,6 +33,7 @@ _PLURALS = {
     "depths": "depth",
     "cells": "cell",
     "all_steps": "steps",
+    "surrogates": "surrogate",
     "initializations": "initialization",
     "targets": "target",
     "modes": "mode",
@@ -42,6 +43,8 @@ _PLURALS = {
     "learning_rates": "learning_rate",
     "clip_norms": "clip_norm",
 }
+# Of these, those that make another network.
+_OF_NETWORK = ("cell", "depth", "steps", "surrogate")
 _NONE = "none"
 # In a TOML file, the far-corner radius of each network's depth and length.
 _FAR_CORNER = "far-corner"
@@ -78,9 +81,10 @@ class Setting:
         radius: what pre-training drives to the target.
         tolerance: of the pre-training.
         max_updates: of the pre-training.
-        method: what changes the weights before the task: "lsc" if there is a target, "level", or
-            "lsuv" (`experiments.lsuv`).
+        method: what changes the weights before the task: "lsc" if there is a target, "level",
+            "lsuv" (`experiments.lsuv`), or "methods." and a name of `keras_lsc.methods.names()`.
         growth: of "level".
+        surrogate: of spiking layers, by its name; None as the cell has it.
         clip_norm: largest norm of the gradient of all weights together; None does not clip.
         validations: number of validations in an epoch.
         patience: number of validations without a better one after which training ends.
@@ -110,6 +114,7 @@ class Setting:
     max_updates: int | None = None
     method: str = "lsc"
     growth: float = 1.0
+    surrogate: str | None = None
     clip_norm: float | None = None
     validations: int = 1
     patience: int | None = None
@@ -134,6 +139,12 @@ class Setting:
     def from_dict(cls, values: dict[str, Any]) -> Setting:
         """Makes a setting from `to_dict`."""
         return cls(**values)
+
+    @property
+    def sibling(self) -> str | None:
+        """The name of the method of others that gives the start, or None for none of them."""
+        family, _, name = self.method.partition(".")
+        return name if family == "methods" else None
 
     @property
     def number_of_steps(self) -> int:
@@ -191,9 +202,9 @@ def read_experiment(path: Path, budget: float = 1.0) -> Experiment:
 
     The file has `title`, `question`, `seeds`, a `[defaults]` table and `[[group]]` tables. Each
     group makes the product of its lists: a plural key (`cells`, `depths`, `targets`, ...) lists
-    values of one field, `variants` lists tables of fields that change together. "none" stands for
-    no value, the target "far-corner" for the far-corner radius. Keys of a group go before the
-    defaults.
+    values of one field, `variants` lists tables of fields that change together, or names one of the
+    lists in a `[variants]` table. "none" stands for no value, the target "far-corner" for the
+    far-corner radius. Keys of a group go before the defaults.
 
     Args:
         path: of the file.
@@ -212,7 +223,10 @@ def read_experiment(path: Path, budget: float = 1.0) -> Experiment:
     seeds = max(1, round(content["seeds"] * budget))
     settings: dict[str, Setting] = {}
     for group in content["group"]:
-        for setting in _expand({**content.get("defaults", {}), **group}, seeds, path):
+        values = {**content.get("defaults", {}), **group}
+        if isinstance(values.get("variants"), str):
+            values["variants"] = _named_variants(content, values["variants"], path)
+        for setting in _expand(values, seeds, path):
             if setting.epochs:
                 setting = replace(setting, epochs=max(1, round(setting.epochs * budget)))
             settings.setdefault(setting.id, setting)
@@ -223,6 +237,15 @@ def read_experiment(path: Path, budget: float = 1.0) -> Experiment:
         settings=tuple(settings.values()),
         seeds=content["seeds"],
     )
+
+
+def _named_variants(content: dict[str, Any], name: str, path: Path) -> list[dict[str, Any]]:
+    known = content.get("variants", {})
+    if name not in known:
+        raise SettingsError(
+            f"{path} has no variants {name!r}. Known: {', '.join(known) or 'none'}."
+        )
+    return known[name]
 
 
 def _expand(group: dict[str, Any], seeds: int, path: Path) -> Iterator[Setting]:
@@ -243,9 +266,7 @@ def _expand(group: dict[str, Any], seeds: int, path: Path) -> Iterator[Setting]:
         # The product changes its last key fastest: networks change slowest, then seeds.
         plurals = [key for key in _PLURALS if key in values]
         lists = [[(_PLURALS[key], value) for value in values.pop(key)] for key in plurals]
-        of_network = [
-            pairs for pairs in lists if pairs and pairs[0][0] in ("cell", "depth", "steps")
-        ]
+        of_network = [pairs for pairs in lists if pairs and pairs[0][0] in _OF_NETWORK]
         of_run = [pairs for pairs in lists if pairs not in of_network]
         seed_pairs = [("seed", seed) for seed in range(seeds)]
         for pairs in itertools.product(*of_network, seed_pairs, *of_run):

@@ -30,7 +30,7 @@ def start_label(setting: Setting) -> str:
     if setting.method == "level":
         return "level" if setting.growth == 1 else f"level {setting.growth:g}"
     if setting.method != "lsc":
-        return setting.method
+        return setting.sibling or setting.method
     if setting.target is None:
         return setting.initialization
     target = setting.target
@@ -53,6 +53,8 @@ def network_label(setting: Setting) -> str:
     if setting.steps is not None:
         parts.append(f"T {setting.steps}")
     parts += [f"{name} {value}" for name, value in setting.options.items()]
+    if setting.surrogate is not None:
+        parts.append(setting.surrogate)
     if setting.clip_norm is not None:
         parts.append(f"clipped at {setting.clip_norm:g}")
     return ", ".join(parts)

@@ -509,6 +509,7 @@ FUNCTIONS = (
             "batches": COUNT,
             "seed": NATURAL,
             "masks": FLAG,
+            "heads": choice("single", "multi"),
         },
     ),
     Function(
@@ -600,6 +601,17 @@ FUNCTIONS = (
             "dropout": Sort((0.0, 0.5), (-0.1, 1.5, _NAN, "x", None, [], True)),
             "epsilon": Sort((1e-3,), (0, -1, _NAN, _INF, "x", None, [])),
             "state_units": Sort((None, 3), _but_none(COUNT.wrong)),
+        },
+    ),
+    Function(
+        "layers.LeakyRNN",
+        lambda **given: _called(layers.LeakyRNN(**given)),
+        lambda: {"units": 2},
+        {
+            "units": COUNT,
+            "activation": Sort(("tanh",), ("x", [], 3.5)),
+            "tau": Sort((5.0, None), (0, -1, 0.5, _NAN, _INF, True, []), ("x",)),
+            "use_bias": LAYER_FLAG,
         },
     ),
     Function(

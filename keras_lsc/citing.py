@@ -16,6 +16,7 @@ LAYERS = {
     "ALIF": ("bellec2018long", "herranzcelotti2022stabilizing"),
     "GRU": ("cho2014learning",),
     "LIF": ("herranzcelotti2022stabilizing", "bauer2022exodus"),
+    "LeakyRNN": ("khajehabdollahi2024emergent",),
     "LRU": ("orvieto2023resurrecting",),
     "LRUBlock": ("orvieto2023resurrecting",),
     "LSTM": ("hochreiter1997long",),

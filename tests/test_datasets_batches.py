@@ -297,6 +297,60 @@ def test_a_growing_task_obeys_its_law_at_every_n(name):
     assert task.n == 4
 
 
+@pytest.mark.parametrize("name", ["parity", "delayed_match"])
+def test_every_head_is_asked_its_own_n_of_the_same_sequences(name):
+    task = GrowingTask(name, n=3, largest=5, batch_size=50, seed=3, heads="multi")
+    inputs, y, weights = task[0]
+    single, of_three = GrowingTask(name, n=3, largest=5, batch_size=50, seed=3)[0]
+    np.testing.assert_array_equal(inputs["x"], single["x"])
+    np.testing.assert_array_equal(y[:, 1], of_three)
+    np.testing.assert_array_equal(weights, np.tile([1.0, 1.0, 0.0, 0.0], (50, 1)))
+    lengths = inputs["mask"].sum(axis=1)
+    for bits, labels, end in zip(inputs["x"][:, :, 0], y, lengths, strict=True):
+        for n, label in zip((2, 3), labels[:2], strict=True):
+            last = bits[end - n : end]
+            assert label == (last.sum() % 2 if name == "parity" else last[0] == last[-1])
+
+
+def test_the_lowest_accuracy_is_that_of_the_worst_head_that_is_asked(rng):
+    metric = callbacks.LowestAccuracy(3)
+    assert float(metric.result()) == 0.0
+    scores = rng.standard_normal((2, 40, 3, 4)).astype("float32")
+    labels = rng.integers(0, 4, (2, 40, 3))
+    weights = rng.random((2, 40, 3)).astype("float32") * [1.0, 1.0, 0.0]
+    for k in range(2):
+        metric.update_state(labels[k], scores[k], weights[k])
+    is_right = scores.argmax(axis=-1) == labels
+    accuracies = (is_right * weights).sum(axis=(0, 1))[:2] / weights.sum(axis=(0, 1))[:2]
+    assert float(metric.result()) == pytest.approx(accuracies.min(), rel=1e-5)
+    again = callbacks.LowestAccuracy.from_config(metric.get_config())
+    again.update_state(labels[0], scores[0])
+    assert float(again.result()) == pytest.approx(is_right[0].mean(axis=0).min(), rel=1e-5)
+
+
+def test_a_head_joins_when_every_head_before_it_is_right():
+    task = GrowingTask(
+        "delayed_match", n=2, largest=4, batches=25, batch_size=32, heads="multi", masks=False
+    )
+    x = keras.Input((17, 1))
+    scores = layers.Reshape((3, 2))(layers.Dense(6)(layers.GRU(16)(x)))
+    model = keras.Model(x, layers.Softmax()(scores))
+    model.compile(
+        keras.optimizers.Adam(0.02),
+        "sparse_categorical_crossentropy",
+        weighted_metrics=["accuracy", callbacks.LowestAccuracy(3)],
+    )
+    curriculum = callbacks.NCurriculum(task, monitor="lowest_accuracy", threshold=0.55)
+    history = model.fit(task, epochs=4, verbose=0, callbacks=[curriculum]).history
+    expected = [2]
+    for lowest, mean in zip(history["lowest_accuracy"], history["accuracy"], strict=True):
+        heads = expected[-1] - 1
+        # The mean is over the heads that are asked, so that it is not below the lowest.
+        assert lowest <= mean + 1e-6 if heads > 1 else lowest == pytest.approx(mean, abs=1e-6)
+        expected.append(min(4, expected[-1] + (lowest > 0.55)))
+    assert curriculum.history == expected[: len(curriculum.history)]
+
+
 def test_a_growing_task_draws_anew_by_seed_and_epoch():
     def labels(task):
         return np.concatenate([y for _, y in task])

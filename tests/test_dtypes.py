@@ -10,7 +10,7 @@ from keras_lsc import layers
 
 LOWER = ("mixed_bfloat16", "mixed_float16", "bfloat16", "float16")
 UNITS = 4
-DYNAMICS = {"log_tau", "log_threshold", "log_slope", "beta", "log_tau_adaptation"}
+DYNAMICS = {"log_tau", "log_threshold", "log_slope", "beta", "log_tau_adaptation", "tau"}
 DYNAMICS |= {"log_nu", "log_damping", "log_theta", "log_gamma"}
 
 LAYERS = {
@@ -18,6 +18,7 @@ LAYERS = {
     "alif": lambda **o: layers.ALIF(UNITS, reset="multiplicative-1", refractory=1, **o),
     "voltage": lambda **o: layers.LIF(UNITS, output="voltage", recurrent=False, **o),
     "readout": lambda **o: layers.LeakyReadout(UNITS, **o),
+    "leaky": lambda **o: layers.LeakyRNN(UNITS, tau=5.0, **o),
     "lru": lambda **o: layers.LRU(UNITS, state_units=6, seed=1, **o),
     "block": lambda **o: layers.LRUBlock(UNITS, seed=1, **o),
 }

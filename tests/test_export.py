@@ -36,6 +36,7 @@ GRADED = {
     "simple": lambda: keras.layers.SimpleRNN(5, return_sequences=True),
     "voltage": lambda: layers.LIF(5, output="voltage"),
     "readout": lambda: layers.LeakyReadout(5, return_sequences=True),
+    "leaky": lambda: layers.LeakyRNN(5, return_sequences=True),
     "lru": lambda: layers.LRU(5, state_units=7, seed=1, return_sequences=True),
     "block": lambda: layers.LRUBlock(FEATURES, seed=1, return_sequences=True),
 }

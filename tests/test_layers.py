@@ -23,6 +23,7 @@ LAYERS = {
     "lru": (layers.LRU, {"state_units": 7}, 4, (9, 0)),
     "lru-block": (layers.LRUBlock, {"dropout": 0.1, "seed": 3}, UNITS, (14, 0)),
     "readout": (layers.LeakyReadout, {}, 4, (3, 0)),
+    "leaky": (layers.LeakyRNN, {"activation": "tanh"}, 4, (4, 0)),
     "min-gru": (layers.MinGRU, {"seed": 1}, 4, (2, 0)),
     "min-lstm": (layers.MinLSTM, {"seed": 1, "use_bias": False}, 4, (1, 0)),
     "para-gru": (layers.ParaGRU, {"seed": 1, "solver": "newton"}, 4, (3, 0)),
@@ -119,6 +120,8 @@ def test_config_is_json(rng):
         (lambda: layers.ALIF(3, beta=float("inf")), "beta must be a finite number, got inf"),
         (lambda: layers.ALIF(3, trainable_beta=0), "trainable_beta must be True or False"),
         (lambda: layers.LeakyReadout(3, use_bias=None), "use_bias must be True or False"),
+        (lambda: layers.LeakyRNN(3, tau=0.5), "tau must be a finite number at least 1, got 0.5"),
+        (lambda: layers.LeakyRNN(3, tau=None, use_bias=1), "use_bias must be True or False"),
         (lambda: layers.LRU(3, state_units=0), "state_units must be a positive integer, got 0"),
         (lambda: layers.LRU(3, min_radius=0.9, max_radius=0.5), "ring of eigenvalues"),
         (lambda: layers.LRU(3, min_radius=-0.1), "min_radius must be a finite number at least 0"),
@@ -145,7 +148,9 @@ def test_wrong_use_is_refused(make, message):
         make()
 
 
-@pytest.mark.parametrize("layer", [layers.LIF, layers.ALIF, layers.LRU, layers.LeakyReadout])
+@pytest.mark.parametrize(
+    "layer", [layers.LIF, layers.ALIF, layers.LRU, layers.LeakyReadout, layers.LeakyRNN]
+)
 @pytest.mark.parametrize("units", [0, -2, True, 2.0, "3", None])
 def test_units_are_a_positive_integer(layer, units):
     for make in (layer, layer.cell_class):

@@ -477,6 +477,7 @@ MASKED = {
     "spiking": [lambda: lsc.LIF(4, return_sequences=True), lambda: lsc.ALIF(4)],
     "linear recurrent": [lambda: lsc.LRU(4, return_sequences=True), lambda: lsc.LRUBlock(4)],
     "readout": [lambda: lsc.LIF(4, return_sequences=True), lambda: lsc.LeakyReadout(3)],
+    "leaky": [lambda: lsc.LeakyRNN(4, tau=3.0, return_sequences=True), lambda: lsc.LeakyRNN(3)],
     "pooled": [rnn, rnn, L.GlobalAveragePooling1D, lambda: L.Dense(2)],
 }
 for name, stack in MASKED.items():
@@ -931,6 +932,10 @@ SPIKING = {
         lsc.LRUBlock(4, state_units=3),
     ],
     "readout": lambda: [lif(), lsc.LeakyReadout(4, return_sequences=True), lsc.LeakyReadout(3)],
+    "leaky": lambda: [
+        lsc.LeakyRNN(4, tau=6.0, return_sequences=True),
+        lsc.LeakyRNN(3, activation="tanh", use_bias=False),
+    ],
     "readout without bias": lambda: [rnn(), lsc.LeakyReadout(3, use_bias=False)],
     "rate regularizer": lambda: [alif(), lsc.FiringRateRegularizer(), L.Dense(3), lif()],
 }

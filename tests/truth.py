@@ -982,6 +982,23 @@ class Readout(Cell):
         return v, [v]
 
 
+class Leaky(Cell):
+    """Units with time constants (arXiv 2309.12927)."""
+
+    def read(self):
+        self.kernel = to_numpy(self.cell.kernel)
+        self.recurrent = to_numpy(self.cell.recurrent_kernel) * (1 - np.eye(self.cell.units))
+        self.bias = to_numpy(self.cell.bias) if self.cell.use_bias else 0.0
+        self.tau = np.maximum(to_numpy(self.cell.tau), 1.0)
+        self.activation = activation(self.cell.activation)
+
+    def step(self, x, states, at):
+        (h,) = states
+        read = x @ self.kernel + h @ self.recurrent + self.bias
+        h = self.activation((1 - 1 / self.tau) * h + read / self.tau)
+        return h, [h]
+
+
 class Own(Cell):
     """A cell of a user's: called itself, in the dtype that it has."""
 
@@ -1028,6 +1045,7 @@ KNOWN_CELLS = {
     "LRUCell": LinearRecurrent,
     "LRUBlockCell": LinearRecurrentBlock,
     "LeakyReadoutCell": Readout,
+    "LeakyRNNCell": Leaky,
 }
 
 

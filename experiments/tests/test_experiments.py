@@ -16,11 +16,14 @@ from experiments import (
     energies,
     findings,
     memory_length,
+    methods,
     optimum,
     report,
+    sparsity,
     statistics,
     storage,
     tables,
+    timescales,
 )
 from experiments.lsuv import level_forward
 from experiments.measures import signal
@@ -186,6 +189,101 @@ def test_levelled_starts_differ_from_the_default_one_in_their_input_kernels_alon
         assert all(path.endswith("/kernel") and "recurrent" not in path for path in moved)
 
 
+def test_a_method_of_others_gives_its_start_or_says_why_not(settings):
+    default = replace(settings[0], target=None, training=1024, epochs=0)
+    place = Workplace(default)
+    (row,) = place.runs([replace(default, method="methods.orthogonal")])
+    assert row["start"]["problem"] is None
+    assert start_label(Setting.from_dict(row["setting"])) == "orthogonal"
+    recurrent = keras.ops.convert_to_numpy(place.model.layers[0].cell.recurrent_kernel)
+    np.testing.assert_allclose(recurrent.T @ recurrent, np.eye(4), atol=1e-5)
+    (row,) = place.runs([replace(default, method="methods.chrono", epochs=1)])
+    assert row["status"] == "not stabilised"
+    assert "makes no sense" in row["start"]["problem"]
+    # Of those that need labels, the first of the training split.
+    (row,) = place.runs([replace(default, method="methods.gradinit")])
+    assert row["start"]["problem"] is None or "norm" in row["start"]["problem"]
+
+
+def test_lists_of_variants_have_names(folder):
+    path = folder / "small.toml"
+    named = '\n[variants]\nothers = [{}, { method = "methods.he" }]\n'
+    path.write_text(TOML.replace("\n[[group]]", f'{named}\n[[group]]\nvariants = "others"'))
+    found = read_experiment(path).settings
+    assert {setting.method for setting in found} == {"lsc", "methods.he"}
+    path.write_text(TOML.replace("[[group]]", '[[group]]\nvariants = "mine"'))
+    with pytest.raises(SettingsError, match=r"no variants 'mine'\. Known: none"):
+        read_experiment(path)
+
+
+def test_a_part_of_the_runs_can_be_asked_for(folder):
+    def asked(**options):
+        jobs = pending_jobs(["small"], folder, folder / "results", 1.0, **options)
+        return [setting for _, job in jobs for setting in job]
+
+    whole = asked()
+    assert {setting.seed for setting in asked(seeds=2)} == {0, 1}
+    left = asked(skip=['"target": 0.5', '"target": 1.0'])
+    assert left == [setting for setting in whole if setting.target is None]
+
+
+def test_a_start_is_good_within_two_points_of_the_best(settings):
+    accuracies = {None: 0.9, 0.5: 0.885, 1.0: 0.8}
+    rows = [made_up_row(s, accuracies[s.target], accuracies[s.target]) for s in settings]
+    members = networks(rows)
+    counts = [methods.near_best(members, label) for label in ("default", "0.5", "1", "level")]
+    assert counts == [(1, 1), (1, 1), (0, 1), (0, 0)]
+    assert methods.best(members[0]) == ["default"]
+    assert methods.accuracy(members[0].starts["1"]) == pytest.approx(80)
+
+
+@pytest.fixture
+def small_curriculum():
+    """A training of seconds on a task that is soon learned, to one half more than by chance."""
+    return timescales.Setting(
+        "delayed_match", "multi", 0, units=6, largest=3, batch_size=16, batches=4, epochs=3
+    )
+
+
+def test_a_curriculum_repeated_gives_the_same_time_constants(small_curriculum):
+    one, other = (timescales.run(small_curriculum) for _ in range(2))
+    for name in ("id", "start", "passed", "end", "epochs"):
+        assert one[name] == other[name], name
+    assert one["end"]["tau"] != one["start"]["tau"]
+    assert sum(step["epochs"] for step in one["passed"]) <= one["epochs"]
+    assert [step["n"] for step in one["passed"]] == list(range(2, one["end"]["n"]))
+
+
+def test_time_constants_are_compared_where_all_seeds_have_passed(small_curriculum):
+    def row(heads, seed, taus):
+        setting = replace(small_curriculum, heads=heads, seed=seed)
+        return {
+            "setting": vars(setting),
+            "passed": [{"n": n, "epochs": 1, "tau": {"mean": tau}} for n, tau in taus.items()],
+        }
+
+    rows = [row("single", 0, {2: 1.5, 3: 2.0}), row("single", 1, {2: 1.7})]
+    rows += [row("multi", 0, {2: 1.4, 3: 1.0})]
+    found = timescales.curves(rows)
+    assert found["delayed_match", "single"] == {2: [1.5, 1.7], 3: [2.0]}
+    assert timescales.common_n(rows) == {
+        ("delayed_match", "single"): 2,
+        ("delayed_match", "multi"): 3,
+    }
+
+
+def test_networks_begin_with_many_spikes_or_few(monkeypatch):
+    monkeypatch.setitem(sparsity.TASKS["parity"], "limit", 64)
+    rates = {}
+    for start in sparsity.STARTS:
+        setting = sparsity.Setting("parity", start, seed=0, units=8)
+        row = sparsity.run(setting, epochs=1)
+        assert row["id"] == setting.id
+        rates[start] = np.mean(row["firing_rates"])
+    # One update has hardly moved them.
+    assert rates["low"] < 0.2 < rates["high"]
+
+
 def test_forward_levelling_gives_what_layers_read_unit_variance(rng):
     stack = [keras.layers.SimpleRNN(16, return_sequences=True) for _ in range(3)]
     model = keras.Sequential([keras.Input((7, 3)), *stack, keras.layers.Dense(2)])
@@ -325,6 +423,8 @@ def test_the_experiments_can_be_read(folder):
         assert len({setting.id for setting in experiment.settings}) == len(experiment.settings)
         has_other_methods = any(setting.method != "lsc" for setting in experiment.settings)
         modes = {None, "scales"} if has_other_methods else {None, "scales", "weights"}
+        if name == "surrogates":  # of which no start is pre-trained
+            modes = {None}
         assert {setting.mode for setting in experiment.settings} == modes
 
 
@@ -334,6 +434,15 @@ def test_stored_runs_are_those_of_their_settings():
         assert len({row["id"] for row in rows}) == len(rows)
         for row in rows:
             assert Setting.from_dict(row["setting"]).id == row["id"]
+
+
+@pytest.mark.parametrize("module", [timescales, sparsity])
+def test_stored_runs_of_other_runners_are_those_of_their_settings(module):
+    rows = report.read_runs(module)
+    assert {row["id"] for row in rows} <= {setting.id for setting in module.settings()}
+    assert len({row["id"] for row in rows}) == len(rows)
+    for row in rows:
+        assert module.Setting(**row["setting"]).id == row["id"]
 
 
 def test_the_report_is_that_of_the_stored_runs():

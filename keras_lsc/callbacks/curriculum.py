@@ -11,6 +11,9 @@ from keras_lsc.datasets import GrowingTask
 class NCurriculum(keras.callbacks.Callback):
     """Makes a task harder, n to n + 1, after every epoch whose accuracy is above a threshold.
 
+    With several heads let it watch `keras_lsc.callbacks.LowestAccuracy`, the 98 % rule for every
+    head; the published code asks it of the mean of the heads and of the newest.
+
     Args:
         task: a `keras_lsc.datasets.GrowingTask`, the same one that is trained on.
         monitor: name of the metric that decides.

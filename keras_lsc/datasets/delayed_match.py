@@ -22,6 +22,21 @@ INFO = generated(
 )
 
 
+def label(bits: np.ndarray, lengths: np.ndarray, n: int) -> np.ndarray:
+    """Whether the last bit equals the one n - 1 steps before.
+
+    Args:
+        bits: `(count, T)`, 0 or 1.
+        lengths: `(count,)`, steps of each sequence.
+        n: the bits compared are the first and the last of the last `n`.
+
+    Returns:
+        int `(count,)`, 1 where they are equal, else 0.
+    """
+    row = np.arange(len(bits))
+    return (bits[row, lengths - n] == bits[row, lengths - 1]).astype(int)
+
+
 def draw(
     random: np.random.Generator, count: int, n: int, length: int | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -39,9 +54,8 @@ def draw(
     """
     lengths = random_lengths(random, count, n, length)
     bits = random.integers(0, 2, size=(count, 4 * n + 1 if length is None else length))
-    row = np.arange(count)
-    labels = (bits[row, lengths - n] == bits[row, lengths - 1]).astype(int)
-    return np.where(np.arange(bits.shape[1]) < lengths[:, np.newaxis], bits, 0), labels, lengths
+    is_there = np.arange(bits.shape[1]) < lengths[:, np.newaxis]
+    return np.where(is_there, bits, 0), label(bits, lengths, n), lengths
 
 
 def read(

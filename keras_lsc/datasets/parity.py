@@ -28,6 +28,23 @@ INFO = generated(
 )
 
 
+def label(bits: np.ndarray, lengths: np.ndarray, n: int, delay: int = 0) -> np.ndarray:
+    """The parity of `n` consecutive bits.
+
+    Args:
+        bits: `(count, T)`, 0 or 1.
+        lengths: `(count,)`, steps of each sequence.
+        n: how many bits count.
+        delay: how many follow them.
+
+    Returns:
+        int `(count,)`, 0 or 1.
+    """
+    step, end = np.arange(bits.shape[1]), lengths[:, np.newaxis]
+    counts = (step >= end - delay - n) & (step < end - delay)
+    return (bits * counts).sum(axis=1) % 2
+
+
 def draw(
     random: np.random.Generator, count: int, n: int, length: int | None = None, delay: int = 0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -49,9 +66,8 @@ def draw(
     if length is None:
         lengths = lengths + delay
     bits = random.integers(0, 2, size=(count, 4 * n + 1 + delay if length is None else length))
-    step, end = np.arange(bits.shape[1]), lengths[:, np.newaxis]
-    counts = (step >= end - delay - n) & (step < end - delay)
-    return np.where(step < end, bits, 0), (bits * counts).sum(axis=1) % 2, lengths
+    is_there = np.arange(bits.shape[1]) < lengths[:, np.newaxis]
+    return np.where(is_there, bits, 0), label(bits, lengths, n, delay), lengths
 
 
 def read(

@@ -7,6 +7,7 @@ from keras_lsc.layers.alif import ALIF, ALIFCell
 from keras_lsc.layers.apply_mask import ApplyMask
 from keras_lsc.layers.carried_state import CarriedState
 from keras_lsc.layers.firing_rate import FiringRate, FiringRateRegularizer
+from keras_lsc.layers.leaky_rnn import LeakyRNN, LeakyRNNCell
 from keras_lsc.layers.lif import LIF, LIFCell
 from keras_lsc.layers.lru import LRU, LRUBlock, LRUBlockCell, LRUCell
 from keras_lsc.layers.parallel import (
@@ -42,6 +43,8 @@ __all__ = [
     "LRUBlock",
     "LRUBlockCell",
     "LRUCell",
+    "LeakyRNN",
+    "LeakyRNNCell",
     "LeakyReadout",
     "LeakyReadoutCell",
     "LinOSS",

@@ -79,13 +79,19 @@ class SequenceCell(keras.Layer):
         )
 
     def _add_parameter(
-        self, name: str, shape: tuple, initializer: Any, trainable: bool = True
+        self,
+        name: str,
+        shape: tuple,
+        initializer: Any,
+        trainable: bool = True,
+        constraint: Any = None,
     ) -> Any:
         """Adds a parameter of the dynamics, never held in less than float32."""
         return self.add_weight(
             shape=shape,
             initializer=initializer,
             trainable=trainable,
+            constraint=constraint,
             dtype=self.compute_dtype,
             autocast=False,
             name=name,

@@ -18,7 +18,7 @@ from keras_lsc.stability.placing import place
 
 Array = np.ndarray
 
-_MOMENTS, _SMALL = (0.9, 0.999), 1e-8
+_LARGEST_SLOPE = 1.0
 # Below it a weight would be gone.
 _LEAST = 0.01
 # A gradient that overflows says in no scale where to go: all of them shrink.
@@ -117,8 +117,13 @@ class GradInit(Method):
                 f"{self.iterations} iterations of {self.name!r}, above the bound {self.gamma:g}. "
                 "Allow more iterations or a larger bound: keras_lsc.methods.GradInit(...)."
             )
-        for weight, scale in zip(weights, learning.scales, strict=True):
+        for weight, scale in zip(weights, ops.convert_to_numpy(learning.scales), strict=True):
             place(weight, ops.convert_to_numpy(weight.value) * scale)
+
+
+def _at_least(scales: Any) -> Any:
+    """The constraint of the scales."""
+    return ops.maximum(ops.convert_to_tensor(scales), _LEAST)
 
 
 class _Learning:
@@ -136,9 +141,9 @@ class _Learning:
         self._generator = generator_of(seed, method.name)
         self._size = min(method.batch_size, len(rows[0]))
         self._batch = self._draw(self._size)
-        self.scales = np.ones(len(virtual.sizes), "float32")
-        self._first, self._second = np.zeros_like(self.scales), np.zeros_like(self.scales)
-        self._count = 0
+        self.scales = keras.Variable(np.ones(len(virtual.sizes)), dtype="float32", name="scales")
+        self.scales.constraint = _at_least
+        self._adam = keras.optimizers.Adam(method.learning_rate, clipvalue=_LARGEST_SLOPE)
 
     def iterate(self) -> float:
         """One iteration; returns the norm of the gradient before it."""
@@ -169,23 +174,15 @@ class _Learning:
         return [array[chosen] for array in self._rows]
 
     def _evaluated(self, function: Any, batches: list[list[Array]]) -> tuple[float, Array]:
-        given = tree.map_structure(ops.convert_to_tensor, (self.scales, self._virtual.values))
+        given = tree.map_structure(ops.convert_to_tensor, (self.scales.value, self._virtual.values))
         tensors = [[ops.convert_to_tensor(array) for array in batch] for batch in batches]
         found = function(*given, *tensors)
         value, slope = (ops.convert_to_numpy(ops.stop_gradient(part)) for part in found)
         return float(value[0]), np.array(slope, "float32")
 
     def _move(self, slope: Array) -> None:
-        """A step of Adam on gradients of at most 1."""
-        if not np.isfinite(slope).all():
-            self.scales = np.maximum(_SHRINK * self.scales, _LEAST)
-            return
-        slope = np.clip(slope, -1.0, 1.0)
-        self._count += 1
-        decay, other = _MOMENTS
-        self._first = decay * self._first + (1 - decay) * slope
-        self._second = other * self._second + (1 - other) * slope**2
-        first = self._first / (1 - decay**self._count)
-        second = self._second / (1 - other**self._count)
-        step = self._method.learning_rate * first / (np.sqrt(second) + _SMALL)
-        self.scales = np.maximum(self.scales - step, _LEAST).astype("float32")
+        """A step of Adam."""
+        if np.isfinite(slope).all():
+            self._adam.apply([ops.convert_to_tensor(slope)], [self.scales])
+        else:
+            self.scales.assign(_at_least(_SHRINK * self.scales.value))
