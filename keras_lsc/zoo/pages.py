@@ -98,19 +98,18 @@ def _trained_weights(known: list[registry.CheckpointInfo]) -> str:
     total = sum(info.trained.bytes for info in known if info.trained is not None) / 1e6
     return (
         "\n## Trained weights\n\n"
-        f'`zoo.load(name, weights="trained")` has weights that were trained on the task of the '
-        f"checkpoint, for {len(rows)} of them, {total:.1f} MB in all. Trainings are short, most on a "
-        "part of the data; they are a place to begin from and no records. `test` is what the stored "
+        '`zoo.load(name, weights="trained")` has weights that were trained on the task of the '
+        f"checkpoint, for {len(rows)} of them, {total:.1f} MB in all. Trainings are short, most "
+        "on a part of the data: a place to begin from, and no records. `test` is what the stored "
         "weights score on the test split, `unrounded` what they did before they were rounded to a "
         "byte each. Means over seeds, of the order of the batches, have Student's 95 % interval; "
         "`default start` is the same network from its weights before pre-training, with the same "
         "data, batches and epochs. Of both the learning rate is the best of several on the "
         "validation split, tried with one seed. Seconds are those of all trainings of both. "
         "`keras-lsc train NAME` makes a row.\n\n"
-        "| name | metric | test | unrounded | over seeds | default start | seeds | learning rates | "
-        "epochs x sequences | seconds | kB |\n|---|---|---|---|---|---|---|---|---|---|---|\n"
-        + "\n".join(rows)
-        + "\n"
+        "| name | metric | test | unrounded | over seeds | default start | seeds | "
+        "learning rates | epochs x sequences | seconds | kB |\n"
+        "|---|---|---|---|---|---|---|---|---|---|---|\n" + "\n".join(rows) + "\n"
     )
 
 
@@ -279,12 +278,13 @@ trained = keras_lsc.zoo.load("{info.name}", weights="trained")
 | {len(made.seeds)} seeds | {interval(metric, made.seeds)} |
 | {len(made.twin)} seeds, from the default start | {interval(metric, made.twin)} |
 
-{made.epochs} epochs of {data["train"]:,} sequences in batches of {made.batch_size}, the best on
-{data["validation"]:,} validation sequences kept, which epoch {made.best_epoch} is; {data["test"]:,} test
-sequences. Learning rate of Adam {made.learning_rate:g}, and {made.twin_learning_rate:g} from the default
-start: of {rates} the best on the validation split. {made.seconds:.0f} s for all trainings of both, on
-{made.backend}, by `keras-lsc train {info.name}`. Intervals are Student's of 95 %; seeds are those of
-the order of the batches. {made.bytes / 1e3:.1f} kB, sha256 `{made.sha256}`.
+{made.epochs} epochs of {data["train"]:,} sequences in batches of {made.batch_size}; kept is epoch
+{made.best_epoch}, the best on {data["validation"]:,} validation sequences. There are
+{data["test"]:,} test sequences. Learning rate of Adam {made.learning_rate:g}, and
+{made.twin_learning_rate:g} from the default start: of {rates} the best on the validation split.
+{made.seconds:.0f} s for all trainings of both, on {made.backend}, by `keras-lsc train {info.name}`.
+Intervals are Student's of 95 %; seeds are those of the order of the batches.
+{made.bytes / 1e3:.1f} kB, sha256 `{made.sha256}`.
 
 | transition | radius after training | gain |
 |---|---|---|

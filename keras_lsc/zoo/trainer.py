@@ -103,8 +103,11 @@ def _checked(path: Path, given: dict[str, Any]) -> Plan:
     if unknown or "epochs" not in given:
         what = f"has the unknown key {unknown[0]!r:.200}" if unknown else "gives no 'epochs'"
         raise RecipeError(f"{path} {what} for {given['name']!r}.")
-    checks = {key: _CHECKS[key](key, value) for key, value in given.items() if key in _CHECKS}
-    return Plan(**{**given, **checks})
+    try:
+        checked = {key: _CHECKS[key](key, value) for key, value in given.items() if key in _CHECKS}
+    except ValueError as error:
+        raise RecipeError(f"{path}, of {given['name']!r}: {error}") from error
+    return Plan(**{**given, **checked})
 
 
 def _rates(key: str, value: Any) -> tuple[float, ...]:
