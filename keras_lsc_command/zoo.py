@@ -319,6 +319,7 @@ def push(
 def verify(
     names: Patterns = None,
     everything: Annotated[bool, typer.Option("--all", help="All checkpoints.")] = False,
+    weights: StoredWeights = "stabilized",
     jobs: Annotated[int, typer.Option(min=1, help="Processes at a time.")] = 1,
     output: Annotated[
         Path | None,
@@ -334,10 +335,13 @@ def verify(
     and where none could be measured.
     """
     from keras_lsc import zoo
+    from keras_lsc.arguments import one_of
+    from keras_lsc.zoo.loading import STORED
     from keras_lsc.zoo.sweep import NO_DATA, PASSED, verify_all
     from keras_lsc_command.files import check_output
 
-    found = _chosen(names, everything, zoo.list(hidden=True))
+    trained = one_of("--weights", weights, STORED) == "trained"
+    found = _chosen(names, everything, zoo.list(hidden=True, trained=trained or None))
     if output is not None:
         check_output(output)
     width = max(len("name"), *map(len, found))
@@ -355,7 +359,7 @@ def verify(
             for problem in row["problems"]:
                 typer.echo(f"  {problem}")
 
-    rows = verify_all(found, jobs, finished, data_dir)
+    rows = verify_all(found, jobs, finished, data_dir, cast(Any, weights))
     if output is not None:
         _write_json(output, rows)
     passed, absent = (

@@ -17,6 +17,9 @@ from keras_lsc.zoo.start_file import StartFile
 
 Weights = Literal["stabilized", "initial", "trained"]
 WEIGHTS: tuple[Weights, ...] = get_args(Weights)
+# Those that have a certificate, of which there are files.
+Stored = Literal["stabilized", "trained"]
+STORED: tuple[Stored, ...] = get_args(Stored)
 
 
 def load(

@@ -5,7 +5,7 @@ import re
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from keras_lsc import files
 from keras_lsc.arguments import flag, one_of, text
@@ -13,6 +13,7 @@ from keras_lsc.stability.report import StabilityReport
 from keras_lsc.zoo import registry
 from keras_lsc.zoo.damage import in_short
 from keras_lsc.zoo.keras_file import KerasFile
+from keras_lsc.zoo.loading import STORED, Stored
 from keras_lsc.zoo.pages import card, draw, front_matter
 from keras_lsc.zoo.registry import refuse_untrained
 from keras_lsc.zoo.resolver import OWN_MODEL, info, kind_of, locate, names
@@ -47,7 +48,7 @@ def push(
     name: str | os.PathLike[str],
     to: str,
     *,
-    weights: Literal["stabilized", "trained"] = "stabilized",
+    weights: Stored = "stabilized",
     token: str | None = None,
     private: bool = False,
 ) -> Pushed:
@@ -83,7 +84,7 @@ def push(
         raise ValueError(f"to must be hf://owner/repository, got {to!r:.200}.")
     repository = found["repository"]
     flag("private", private)
-    one_of("weights", weights, ("stabilized", "trained"))
+    one_of("weights", weights, STORED)
     hub = huggingface_hub("Pushing to")
     interface = hub.HfApi(token=token)
     with tempfile.TemporaryDirectory() as temporary:
@@ -102,9 +103,7 @@ def push(
     return Pushed(f"hf://{repository}@{commit.oid}/{file}", digest)
 
 
-def _write(
-    name: str, weights: Literal["stabilized", "trained"], repository: str, folder: Path
-) -> str:
+def _write(name: str, weights: Stored, repository: str, folder: Path) -> str:
     """Writes what is pushed, and returns the name of the model's file."""
     address = f"hf://{repository}@REVISION"
     if kind_of(name) == "zoo":

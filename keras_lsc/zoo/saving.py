@@ -3,7 +3,6 @@
 import json
 import os
 from pathlib import Path
-from typing import Literal
 
 import keras
 
@@ -12,7 +11,7 @@ from keras_lsc.arguments import one_of, text
 from keras_lsc.stability.report import StabilityReport
 from keras_lsc.zoo import keras_file
 from keras_lsc.zoo.certificate import make_certificate
-from keras_lsc.zoo.loading import read
+from keras_lsc.zoo.loading import STORED, Stored, read
 from keras_lsc.zoo.resolver import OWN_CERTIFICATE, OWN_MODEL, info, locate
 
 
@@ -74,7 +73,7 @@ def export(
     name: str,
     path: str | os.PathLike[str],
     *,
-    weights: Literal["stabilized", "trained"] = "stabilized",
+    weights: Stored = "stabilized",
 ) -> Path:
     """Writes a checkpoint of the zoo as a `.keras` file, with its certificate inside.
 
@@ -103,7 +102,7 @@ def export(
         >>> zoo.load(path).count_params() == zoo.info("test_gru_parity_d2_rhovar").parameters
         True
     """
-    one_of("weights", weights, ("stabilized", "trained"))
+    one_of("weights", weights, STORED)
     known = info(name)
     path = Path(text("path", os.fspath(path) if isinstance(path, os.PathLike) else path))
     if path.suffix != ".keras":

@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import keras
 import numpy as np
@@ -22,7 +22,7 @@ from keras_lsc.stability.report import GradientEnergies, StabilityReport
 from keras_lsc.zoo import networks, schema
 from keras_lsc.zoo.certificate import certificate_data
 from keras_lsc.zoo.damage import DamagedCheckpointError, in_short
-from keras_lsc.zoo.loading import read
+from keras_lsc.zoo.loading import STORED, Stored, read
 from keras_lsc.zoo.pretraining import deviation, energies
 from keras_lsc.zoo.recipes import Recipe
 from keras_lsc.zoo.registry import CheckpointInfo
@@ -115,7 +115,7 @@ class CertificateMismatchError(ValueError):
 def verify(
     name: str,
     *,
-    weights: Literal["stabilized", "trained"] = "stabilized",
+    weights: Stored = "stabilized",
     data_dir: str | os.PathLike[str] | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> Verification:
@@ -154,7 +154,7 @@ def verify(
     if data_dir is not None:
         # The data of some tasks is drawn, and nobody would look at it.
         chosen_data_dir(data_dir)
-    one_of("weights", weights, ("stabilized", "trained"))
+    one_of("weights", weights, STORED)
     known = info(name)
     model = read(locate(name), weights)
     certificate = known.certificate if weights == "stabilized" else of_trained(known)
