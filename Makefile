@@ -124,9 +124,8 @@ grid: $(TEST)/installed
 	KERAS_LSC_DEEP=1 KERAS_BACKEND=jax $(TEST)/bin/python -m pytest tests/test_stabilize.py -k energies
 	$(TEST)/bin/python benchmarks/tables.py
 
-# Every checkpoint: the same outputs on every backend, the score of its trained weights, and its
-# certificates measured again on each;
-# what was found is in build/zoo-BACKEND.json.
+# Every checkpoint: the same outputs on every backend, the scores of its trained weights, and its
+# certificates measured again on each; what was found is in build/zoo-BACKEND.json.
 zoo: $(TEST)/installed
 	@mkdir -p build
 	@set -e; for backend in $(BACKENDS); do \

@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import pytest
 from conftest import prepared_data
+from typer.testing import CliRunner
 
 import keras_lsc
 from keras_lsc import datasets, files, zoo
@@ -23,6 +24,7 @@ from keras_lsc.zoo.recipes import RecipeError
 from keras_lsc.zoo.resolver import locate, locate_trained
 from keras_lsc.zoo.start_file import content_of
 from keras_lsc.zoo.trained_file import TrainedFile, moved, numbers_of
+from keras_lsc_command.app import app
 
 FOLDER = Path(__file__).parents[1] / "zoo"
 TINY, OTHER, UNTRAINED = (
@@ -478,3 +480,40 @@ def test_files_are_arrays_and_nothing_else(stored):
     }
     assert stored.sha256 == files.sha256_of(stored.content) == zoo.info(TINY).trained.sha256
     assert keras.backend.backend() in ("jax", "tensorflow", "torch")
+
+
+@pytest.mark.once(on="jax")
+def test_the_command_trains_what_is_missing_and_shows_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    folder = copy_of_zoo(tmp_path, TINY)
+    (folder / "trained" / "plan.toml").write_text(
+        f"[[training]]\nnames = ['{TINY}']\nepochs = 1\nlimit = 32\nseeds = 2\n"
+    )
+    runner = CliRunner()
+    first = runner.invoke(app, ["train", "test_*", "--zoo", str(folder), "--json"])
+    assert first.exit_code == 0
+    (made,) = json.loads(first.stdout)
+    assert (made["name"], made["sequences"]["test"]) == (TINY, 32)
+    again = runner.invoke(app, ["train", "--all", "--zoo", str(folder)])
+    assert "1 were trained before, 0 are now." in again.stdout
+    absent = runner.invoke(app, ["train", "absent", "--zoo", str(folder)])
+    assert (absent.exit_code, "absent" in absent.stderr) == (1, True)
+
+
+@pytest.mark.once
+def test_the_commands_show_the_scores(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    runner, made = CliRunner(), zoo.info(TINY).trained
+    names = runner.invoke(app, ["list", "--trained", "--hidden", "--names"]).stdout.split()
+    assert names == NAMES
+    (row,) = json.loads(runner.invoke(app, ["list", TINY, "--hidden", "--json"]).stdout)
+    assert row["trained"] == json.loads(json.dumps(asdict(made)))
+    shown = runner.invoke(app, ["info", TINY]).stdout
+    for part in (
+        scores.figure("accuracy", made.test),
+        scores.interval("accuracy", made.twin),
+        f"keras-lsc train {TINY}",
+        f'keras_lsc.zoo.load("{TINY}", weights="trained")',
+    ):
+        assert part in shown
+    assert "Trained weights" not in runner.invoke(app, ["info", UNTRAINED]).stdout
