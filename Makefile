@@ -124,14 +124,16 @@ grid: $(TEST)/installed
 	KERAS_LSC_DEEP=1 KERAS_BACKEND=jax $(TEST)/bin/python -m pytest tests/test_stabilize.py -k energies
 	$(TEST)/bin/python benchmarks/tables.py
 
-# Every checkpoint: the same outputs on every backend, and its certificate measured again on each;
-# what was found is in build/zoo-BACKEND.json.
+# Every checkpoint: the same outputs on every backend, the scores of its trained weights, and its
+# certificates measured again on each; what was found is in build/zoo-BACKEND.json.
 zoo: $(TEST)/installed
 	@mkdir -p build
 	@set -e; for backend in $(BACKENDS); do \
 		echo "==== checkpoints on $$backend ===="; \
 		KERAS_LSC_DEEP=1 KERAS_BACKEND=$$backend $(TEST)/bin/python -m pytest tests/test_zoo.py \
 			-k "outputs or runs" $(PYTEST_ARGS); \
+		KERAS_LSC_DEEP=1 KERAS_BACKEND=$$backend $(TEST)/bin/python -m pytest \
+			tests/test_zoo_trained.py -k "score_is or weights_holds" $(PYTEST_ARGS); \
 		$(TEST)/bin/python -m keras_lsc_command verify --all --jobs $(JOBS) \
 			--backend $$backend --output build/zoo-$$backend.json; \
 	done

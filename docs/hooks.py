@@ -100,6 +100,8 @@ def zoo_table() -> str:
         ("off", "number"),
         ("weights", "number"),
         ("kB", "number"),
+        ("trained", "number"),
+        ("twin", "number"),
     )
     head = "".join(f'<th scope="col" data-kind="{kind}">{title}</th>' for title, kind in heads)
     return (
@@ -141,4 +143,20 @@ def _zoo_row(name: str, entry: dict[str, Any]) -> str:
     cells.append(f'<td data-value="{deviation}">{deviation:.3f}</td>')
     cells.append(f'<td data-value="{entry["parameters"]}">{entry["parameters"]:,}</td>')
     cells.append(f'<td data-value="{size}">{size:.1f}</td>')
+    cells += _scores(entry.get("trained"))
     return f"<tr>{''.join(cells)}</tr>\n"
+
+
+def _scores(made: dict[str, Any] | None) -> list[str]:
+    """What the trained weights score, and their twin on the mean: an accuracy in percent."""
+    if made is None:
+        # To be sorted before all that have some.
+        return 2 * ['<td data-value="-1"></td>']
+    is_accuracy = made["metric"] == "accuracy"
+    values = made["test"], sum(made["twin"]) / len(made["twin"])
+    title = made["metric"].replace("_", " ")
+    texts = (f"{100 * value:.1f} %" if is_accuracy else f"{value:.3g}" for value in values)
+    return [
+        f'<td data-value="{value}" title="{title}">{text}</td>'
+        for value, text in zip(values, texts, strict=True)
+    ]

@@ -386,7 +386,9 @@ FUNCTIONS = (
         lambda: {"name": _CELL},
         {
             "name": TEXT,
-            "weights": Sort(("stabilized", "initial"), ("", "x", None, 1, True, [], {}, _NAN)),
+            "weights": Sort(
+                ("stabilized", "initial", "trained"), ("", "x", None, 1, True, [], {}, _NAN)
+            ),
             "num_classes": Sort((None, 2, np.int64(5)), (0, 1, -1, 2.5, True, "x", [], _NAN, {})),
             "input_shape": Sort((None, (20, 1), [9, 1]), ((), (5,), (5, 1, 1), "x", 3, (_NAN, 1))),
             "seed": SEED,

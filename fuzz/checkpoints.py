@@ -25,7 +25,9 @@ from keras_lsc import layers, zoo
 from keras_lsc.zoo import Recipe
 from keras_lsc.zoo.keras_file import KerasFile
 from keras_lsc.zoo.pages import card
+from keras_lsc.zoo.resolver import locate
 from keras_lsc.zoo.start_file import StartFile
+from keras_lsc.zoo.trained_file import TrainedFile
 
 _ZOO = Path(__file__).parents[1] / "zoo"
 _NAME = "test_gru_parity_d2_rhovar"
@@ -206,8 +208,24 @@ def _start() -> bytes:
     return (_ZOO / "starts" / f"{_NAME}.npz").read_bytes()
 
 
-def _draw_start(random: np.random.Generator) -> bytes:
-    content = _start()
+@dataclass(frozen=True)
+class Numbers:
+    """The numbers of a start, or of the weights that were trained from it."""
+
+    part: str
+    content: bytes
+
+    def __repr__(self) -> str:
+        return f"{self.part}, {len(self.content)} bytes: {self.content[:80]!r}..."
+
+
+def _draw_start(random: np.random.Generator) -> Numbers:
+    part = str(random.choice(["starts", "trained"]))
+    content = (_ZOO / part / f"{_NAME}.npz").read_bytes()
+    return Numbers(part, _damaged_numbers(random, content))
+
+
+def _damaged_numbers(random: np.random.Generator, content: bytes) -> bytes:
     if random.random() < 0.5:
         return damaged_bytes(random, content)
     with np.load(io.BytesIO(content)) as arrays:
@@ -223,7 +241,9 @@ def _draw_start(random: np.random.Generator) -> bytes:
         numbers[name] = array.astype(str(random.choice(["float16", "int8", "complex64", "U3"])))
     elif way == "number":
         changed = array.reshape(-1).copy()
-        changed[random.integers(changed.size)] += float(random.choice([0.1, np.nan, np.inf, -9.0]))
+        step = random.choice([0.1, np.nan, np.inf, -9.0])
+        at = random.integers(changed.size)
+        changed[at] = changed[at] + step if changed.dtype.kind == "f" else ~changed[at]
         numbers[name] = changed.reshape(array.shape)
     elif way == "pickle":
         numbers[name] = np.array([{}, None], dtype=object)
@@ -234,11 +254,16 @@ def _draw_start(random: np.random.Generator) -> bytes:
     return made.replace(b"'shape': (", b"'shape': (99999999999, ", 1) if way == "huge" else made
 
 
-def _attempt_start(given: bytes, folder: Path) -> str:
+def _attempt_start(given: Numbers, folder: Path) -> str:
     path = folder / "x.npz"
-    path.write_bytes(given)
-    model = StartFile.read(path, Recipe.from_dict(_entry()["certificate"]["recipe"])).model()
-    for one, other in zip(model.get_weights(), _true("zoo"), strict=True):
+    path.write_bytes(given.content)
+    if given.part == "trained":
+        model = TrainedFile.read(path, locate(_NAME).file).model()
+        expected = zoo.load(_NAME, weights="trained").get_weights()
+    else:
+        model = StartFile.read(path, Recipe.from_dict(_entry()["certificate"]["recipe"])).model()
+        expected = _true("zoo")
+    for one, other in zip(model.get_weights(), expected, strict=True):
         require(np.allclose(one, other, atol=1e-5 * np.linalg.norm(other)), "other weights")
     return RIGHT
 

@@ -21,6 +21,15 @@ CheckpointOrFile = Annotated[
         autocompletion=completion.checkpoints,
     ),
 ]
+StoredWeights = Annotated[
+    str,
+    typer.Option(
+        "--weights",
+        metavar="stabilized|trained",
+        help="The start, or the weights that were trained on the task.",
+        autocompletion=completion.of("stabilized", "trained"),
+    ),
+]
 Samples = Annotated[int, typer.Option(help="Points (sequence, time step) at which to measure.")]
 Seed = Annotated[int, typer.Option(help="Seed of all that is drawn at random.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and all else to stderr.")]

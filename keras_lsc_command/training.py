@@ -17,7 +17,7 @@ from keras_lsc_command.options import (
     parse_options,
 )
 
-STARTS = ("stabilized", "initial")
+STARTS = ("stabilized", "initial", "trained")
 
 
 def fine_tune(
@@ -39,7 +39,8 @@ def fine_tune(
         str,
         typer.Option(
             metavar="|".join(STARTS),
-            help="Start: the checkpoint, or the same network before pre-training.",
+            help="Start: the checkpoint, the same network before pre-training, or the weights "
+            "that were trained on its task.",
             autocompletion=completion.of(*STARTS),
         ),
     ] = "stabilized",

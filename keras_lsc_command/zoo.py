@@ -1,16 +1,16 @@
-"""Commands on the zoo: list, info, verify, build, pages."""
+"""Commands on the zoo: list, info, export, push, verify, build, train, pages."""
 
 import fnmatch
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from keras_lsc_command import completion
 from keras_lsc_command.answer import Answer
-from keras_lsc_command.options import DataDir, parse_target
+from keras_lsc_command.options import DataDir, StoredWeights, parse_target
 
 if TYPE_CHECKING:
     from keras_lsc.zoo import CheckpointInfo
@@ -56,6 +56,10 @@ def list_checkpoints(
             autocompletion=completion.of("lsc", "level"),
         ),
     ] = None,
+    trained: Annotated[
+        bool | None,
+        typer.Option(help="Only those with trained weights, or only those without."),
+    ] = None,
     hidden: Annotated[bool, typer.Option(help="The tiny ones for tests as well.")] = False,
     names: Annotated[bool, typer.Option("--names", help="Their names alone, one a line.")] = False,
 ) -> Answer:
@@ -64,6 +68,7 @@ def list_checkpoints(
     As far as there is room: task, cell, number of layers x their units, target radius or "level",
     number of parameters, size of the file, and how far it is off as the certificate has it: the
     largest distance of a radius from the target, or of an energy of the gradient from the others.
+    With trained weights, what they score on the test split: accuracy, perplexity or squared error.
     """
     from keras_lsc import datasets, zoo
     from keras_lsc.arguments import one_of
@@ -77,7 +82,9 @@ def list_checkpoints(
         resolve(filters["target"], depth=1, steps=1)
     if method is not None:
         filters["method"] = one_of("method", method, ("lsc", "level"))
-    known = [zoo.info(name) for name in zoo.list(pattern, hidden=hidden, **filters)]
+    known = [
+        zoo.info(name) for name in zoo.list(pattern, hidden=hidden, trained=trained, **filters)
+    ]
 
     def show() -> None:
         if names:
@@ -86,14 +93,23 @@ def list_checkpoints(
         elif known:
             _show_checkpoints(known)
         else:
-            others = " with these options" if filters else ""
+            others = " with these options" if filters or trained is not None else ""
             typer.echo(f"No checkpoint matches {pattern!r}{others}.", err=True)
 
     fields = (
         *("name", "dataset", "cell", "depth", "units", "method", "target", "mode"),
         *("parameters", "bytes", "deviation"),
     )
-    return Answer([{field: getattr(one, field) for field in fields} for one in known], show)
+    return Answer(
+        [
+            {
+                **{field: getattr(one, field) for field in fields},
+                "trained": None if one.trained is None else asdict(one.trained),
+            }
+            for one in known
+        ],
+        show,
+    )
 
 
 def _show_checkpoints(known: list["CheckpointInfo"]) -> None:
@@ -109,9 +125,16 @@ def _show_checkpoints(known: list["CheckpointInfo"]) -> None:
         Column("target", [one.recipe.goal for one in known]),
         Column("params", [_in_short(one.parameters) for one in known], is_number=True, rank=2),
         Column("kB", [f"{one.bytes / 1e3:.1f}" for one in known], is_number=True),
-        Column("deviation", [f"{one.deviation:.3f}" for one in known], is_number=True),
+        Column("deviation", [f"{one.deviation:.3f}" for one in known], is_number=True, rank=1),
+        Column("trained", [_score(one) for one in known], is_number=True),
     ]
     console.print(tables.table(columns, console.width))
+
+
+def _score(known: "CheckpointInfo") -> str:
+    from keras_lsc.zoo.scores import figure
+
+    return "-" if known.trained is None else figure(known.trained.metric, known.trained.test)
 
 
 def _in_short(count: int) -> str:
@@ -212,10 +235,38 @@ def _show(known: "CheckpointInfo") -> None:
             }
         )
     )
+    if known.trained is not None:
+        heading("Trained weights")
+        console.print(tables.facts(_training(known)))
     heading("Use")
     # To be copied, so not broken.
     typer.echo(f'model = keras_lsc.zoo.load("{known.name}")')
+    if known.trained is not None:
+        typer.echo(f'model = keras_lsc.zoo.load("{known.name}", weights="trained")')
     typer.echo(f"keras-lsc fine-tune {known.name} --dataset {known.dataset}")
+
+
+def _training(known: "CheckpointInfo") -> dict[str, str]:
+    """What is known of trained weights, in words."""
+    from keras_lsc.zoo.scores import figure, interval
+
+    made = known.trained
+    assert made is not None
+    metric, title = made.metric, made.metric.replace("_", " ")
+    rates = ", ".join(f"{rate:g}" for rate in made.learning_rates)
+    found = f"{made.learning_rate:g} ({made.twin_learning_rate:g} of the default start)"
+    return {
+        title: f"{figure(metric, made.test)} on {made.sequences['test']:,} test sequences, "
+        f"{figure(metric, made.unrounded)} before rounding",
+        "over seeds": f"{interval(metric, made.seeds)} of {len(made.seeds)} (95 %); from the "
+        f"default start {interval(metric, made.twin)}",
+        "training": f"{made.epochs} epochs of {made.sequences['train']:,} sequences in batches of "
+        f"{made.batch_size}, best {made.best_epoch}; {made.seconds:.0f} s for all trainings on "
+        f"{made.backend}",
+        "learning rate": f"{found}, of {rates} on validation",
+        "command": f"keras-lsc train {known.name}",
+        "stored in": f"{made.bytes / 1e3:.1f} kB, sha256 {made.sha256[:16]}",
+    }
 
 
 def export(
@@ -223,13 +274,14 @@ def export(
     output: Annotated[
         Path, typer.Argument(metavar="OUT.keras", help="Where the model is written.")
     ],
+    weights: StoredWeights = "stabilized",
 ) -> Answer:
     """Write a checkpoint as a .keras file, with its certificate inside."""
     from keras_lsc import zoo
     from keras_lsc_command.files import check_model_output
 
     check_model_output(output)
-    zoo.export(name, output)
+    zoo.export(name, output, weights=cast(Any, weights))
     size = output.stat().st_size
     return Answer(
         {"name": name, "output": str(output), "bytes": size},
@@ -249,6 +301,7 @@ def push(
     to: Annotated[
         str, typer.Argument(metavar="hf://OWNER/REPOSITORY", help="Made where there is none.")
     ],
+    weights: StoredWeights = "stabilized",
     private: Annotated[
         bool, typer.Option("--private", help="Make a repository that is private.")
     ] = False,
@@ -259,13 +312,14 @@ def push(
     """
     from keras_lsc import zoo
 
-    pushed = zoo.push(name, to, private=private)
+    pushed = zoo.push(name, to, weights=cast(Any, weights), private=private)
     return Answer(asdict(pushed), lambda: typer.echo(f"It is loaded by\n{pushed}"))
 
 
 def verify(
     names: Patterns = None,
     everything: Annotated[bool, typer.Option("--all", help="All checkpoints.")] = False,
+    weights: StoredWeights = "stabilized",
     jobs: Annotated[int, typer.Option(min=1, help="Processes at a time.")] = 1,
     output: Annotated[
         Path | None,
@@ -281,10 +335,13 @@ def verify(
     and where none could be measured.
     """
     from keras_lsc import zoo
+    from keras_lsc.arguments import one_of
+    from keras_lsc.zoo.loading import STORED
     from keras_lsc.zoo.sweep import NO_DATA, PASSED, verify_all
     from keras_lsc_command.files import check_output
 
-    found = _chosen(names, everything, zoo.list(hidden=True))
+    trained = one_of("--weights", weights, STORED) == "trained"
+    found = _chosen(names, everything, zoo.list(hidden=True, trained=trained or None))
     if output is not None:
         check_output(output)
     width = max(len("name"), *map(len, found))
@@ -302,7 +359,7 @@ def verify(
             for problem in row["problems"]:
                 typer.echo(f"  {problem}")
 
-    rows = verify_all(found, jobs, finished, data_dir)
+    rows = verify_all(found, jobs, finished, data_dir, cast(Any, weights))
     if output is not None:
         _write_json(output, rows)
     passed, absent = (
@@ -370,6 +427,39 @@ def build(
         typer.echo(f"{done} were built before, {built} are now, {len(outcomes) - built} failed.")
 
     return Answer(outcomes, show, failed=bool(failures))
+
+
+def train(
+    names: Patterns = None,
+    everything: Annotated[bool, typer.Option("--all", help="All that the plan names.")] = False,
+    folder: ZooFolder = Path("zoo"),
+) -> Answer:
+    """Train checkpoints, and their twins from the default start, as trained/plan.toml says.
+
+    Both try the learning rates of the plan, and train with every seed at the one that does best on
+    the validation split. The weights that do best there go to the folder of the zoo, and scores to
+    its index; what has been trained so is left alone. It can be interrupted and called again.
+    """
+    from keras_lsc.zoo import trainer
+    from keras_lsc.zoo.scores import figure
+
+    plans = trainer.read_plans(folder)
+    chosen = [plans[name] for name in _chosen(names, everything, list(plans))]
+    outcomes: list[dict[str, Any]] = []
+    for plan in chosen:
+        if trainer.is_trained(plan, folder):
+            typer.echo(f"{plan.name}: trained before")
+            continue
+        typer.echo(plan.name)
+        made = trainer.train(plan, folder, lambda line: typer.echo(f"  {line}"))
+        outcomes.append({"name": plan.name, **made})
+        typer.echo(f"  test {made['metric']} {figure(made['metric'], made['test'])}")
+
+    def show() -> None:
+        before = len(chosen) - len(outcomes)
+        typer.echo(f"{before} were trained before, {len(outcomes)} are now.")
+
+    return Answer(outcomes, show)
 
 
 def pages(folder: ZooFolder = Path("zoo")) -> Answer:

@@ -358,7 +358,8 @@ def test_list_and_info_name_the_checkpoints_of_the_zoo():
     (row,) = [line for line in listed.stdout.splitlines() if "_rhovar" in line]
     entry = zoo.info("test_gru_parity_d2_rhovar")
     expected = [entry.name, "parity", "gru", "2x8", "variance", "714"]
-    assert row.split() == [*expected, f"{entry.bytes / 1e3:.1f}", f"{entry.deviation:.3f}"]
+    expected += [f"{entry.bytes / 1e3:.1f}", f"{entry.deviation:.3f}"]
+    assert row.split() == [*expected, f"{100 * entry.trained.test:.1f}", "%"]
     names = run("list", "test_gru*", "--hidden", "--names").stdout.splitlines()
     assert names == zoo.list("test_gru*", hidden=True)
     rows = json.loads(run("list", "test_gru*", "--hidden", "--json").stdout)

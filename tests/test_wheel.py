@@ -31,6 +31,9 @@ def test_the_wheel_has_every_start_and_stays_small(wheel):
     names = {Path(name).stem for name in zipfile.ZipFile(wheel).namelist() if "/starts/" in name}
     assert names == set(zoo.list(hidden=True))
     assert sum(zoo.info(name).bytes for name in names) < 5e6
+    trained = {Path(name).name for name in zipfile.ZipFile(wheel).namelist() if "/trained/" in name}
+    kept = {path.name for path in (ROOT / "zoo" / "trained").iterdir()}
+    assert trained == kept > {"plan.toml"}
     assert wheel.stat().st_size < 8e6
 
 

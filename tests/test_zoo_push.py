@@ -24,7 +24,7 @@ import keras_lsc
 from keras_lsc import zoo
 
 try:
-    pushed = zoo.push(sys.argv[4], "hf://me/net")
+    pushed = zoo.push(sys.argv[4], "hf://me/net", weights=sys.argv[5])
 except zoo.PushError as error:
     sys.exit(f"PushError: {error}")
 model = zoo.load(pushed.address, sha256=pushed.sha256, cache_dir=sys.argv[3])
@@ -36,8 +36,8 @@ except zoo.DamagedCheckpointError:
 """
 
 
-def pushed(server, name, folder, token="secret"):
-    arguments = (server.address, token, folder / "home", name)
+def pushed(server, name, folder, token="secret", weights="stabilized"):
+    arguments = (server.address, token, folder / "home", name, weights)
     printed = run_python(_PUSH, *map(str, arguments), backend=keras.backend.backend())
     return json.loads(printed.strip().splitlines()[-1])
 
@@ -57,6 +57,24 @@ def test_a_checkpoint_of_the_zoo_comes_back(tmp_path):
     assert f"hf://me/net@REVISION/{TINY}.keras" in text
     assert "](radii.png)" in text
     assert len(digest) == 64
+    # The score of weights that are elsewhere is none of this model's.
+    assert "model-index" not in matter
+
+
+def test_trained_weights_come_back_with_their_score(tmp_path):
+    with hub.serving() as server:
+        _, _, weights = pushed(server, TINY, tmp_path, weights="trained")
+        matter = server.files["README.md"].decode().split("---\n", 2)[1]
+    expected = [float(abs(w).sum()) for w in zoo.load(TINY, weights="trained").get_weights()]
+    assert weights == pytest.approx(expected, rel=1e-6)
+    score = zoo.info(TINY).trained.test
+    assert f"metrics:\n    - type: accuracy\n      value: {score:.6g}\n" in matter
+
+
+@pytest.mark.parametrize("name", ["a_folder/", "test_sigmoid_parity_d2_rhovar"])
+def test_what_has_no_trained_weights_is_not_pushed_as_such(name):
+    with pytest.raises(zoo.UntrainedCheckpointError, match=name):
+        zoo.push(name, "hf://me/net", weights="trained")
 
 
 def test_a_model_of_ones_own_comes_back(tmp_path):

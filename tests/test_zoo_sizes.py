@@ -41,7 +41,7 @@ def test_another_width_and_depth_has_the_target_of_the_checkpoint(wide_and_deep)
 
 def test_its_certificate_says_what_was_measured(wide_and_deep):
     made, stored = zoo.certificate(wide_and_deep), zoo.info(TINY).certificate
-    assert made.keys() == stored.keys()
+    assert made.keys() == stored.keys() - {"trained"}
     assert (made["recipe"]["units"], made["recipe"]["depth"]) == (12, 3)
     assert made["deviation"] <= zoo.info(TINY).recipe.tolerance
     assert len(made["stabilized"]["transitions"]) > len(stored["stabilized"]["transitions"])

@@ -17,7 +17,7 @@ ABSENT = "gru_spoken_digit_d2_rhovar"
 # In place of the package, which takes seconds to import.
 _FAKE = """
 import time
-def outcome(name, *data_dir):
+def outcome(name, *data_dir, weights):
     print("what a library says")
     if name == "dies":
         print("the last words", file=sys.stderr)
@@ -25,7 +25,8 @@ def outcome(name, *data_dir):
     if name == "waits":
         time.sleep(300)
     threads = os.environ["OMP_NUM_THREADS"]
-    return {"name": name, "process": os.getpid(), "threads": threads, "data_dir": data_dir}
+    return {"name": name, "process": os.getpid(), "threads": threads, "data_dir": data_dir,
+            "weights": weights}
 """
 
 
@@ -51,6 +52,9 @@ def test_processes_share_the_names_and_the_cores(fake, tmp_path):
     assert 1 <= len({row["process"] for row in rows}) <= 2
     assert {row["threads"] for row in rows} == {"4"}
     assert rows[0]["data_dir"] == [str(tmp_path)]
+    assert rows[0]["weights"] == "stabilized"
+    rows = sweep.verify_all(["a", "b"], 2, told.append, weights="trained")
+    assert [(row["weights"], row["data_dir"]) for row in rows] == 2 * [("trained", [])]
 
 
 @pytest.mark.once

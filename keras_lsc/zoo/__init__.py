@@ -7,10 +7,15 @@ from keras_lsc.zoo.fine_tuning import FineTuning, fine_tune
 from keras_lsc.zoo.loading import load
 from keras_lsc.zoo.pushing import Pushed, PushError, push
 from keras_lsc.zoo.recipes import Recipe, RecipeError
-from keras_lsc.zoo.registry import CheckpointInfo, UnknownCheckpointError
+from keras_lsc.zoo.registry import (
+    CheckpointInfo,
+    UnknownCheckpointError,
+    UntrainedCheckpointError,
+)
 from keras_lsc.zoo.resized import certificate
 from keras_lsc.zoo.resolver import info, names
 from keras_lsc.zoo.saving import export, save
+from keras_lsc.zoo.scores import Trained
 from keras_lsc.zoo.sources import CheckpointUnavailableError
 from keras_lsc.zoo.verification import CertificateMismatchError, Verification, verify
 
@@ -24,7 +29,9 @@ __all__ = [
     "Pushed",
     "Recipe",
     "RecipeError",
+    "Trained",
     "UnknownCheckpointError",
+    "UntrainedCheckpointError",
     "Verification",
     "certificate",
     "export",

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -159,7 +159,7 @@ def leave(name: str, entry: dict[str, Any], folder: Path) -> None:
     path = folder / _BUILDING / f"{name}.json"
     check_entry(path, name, entry)
     with locks.locked(folder):
-        _write(path, entry)
+        write_json(path, entry)
 
 
 def waiting_file(folder: Path, digest: str) -> Path:
@@ -197,9 +197,9 @@ def collect(folder: Path) -> None:
         entries = dict(registry.read_index(index))
         for path, entry in found.items():
             if entry is not None and _put_in_place(folder, path.stem, entry):
-                entries[path.stem] = entry
+                entries[path.stem] = _with_training(entry, entries.get(path.stem))
         if found:
-            _write(index, dict(sorted(entries.items())))
+            write_json(index, dict(sorted(entries.items())))
         for path in found:
             path.unlink()
 
@@ -225,7 +225,17 @@ def _put_in_place(folder: Path, name: str, entry: dict[str, Any]) -> bool:
     return files.is_intact(path, entry["sha256"])
 
 
-def _write(path: Path, content: Any) -> None:
+def _with_training(entry: dict[str, Any], former: Mapping[str, Any] | None) -> dict[str, Any]:
+    """An entry with the trained weights of the former one, where these are of the same start."""
+    if former is None or "trained" not in former or former["sha256"] != entry["sha256"]:
+        return entry
+    report = former["certificate"]["trained"]
+    certificate = {**entry["certificate"], "trained": report}
+    return {**entry, "certificate": certificate, "trained": former["trained"]}
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes JSON in the one way in which an index is written."""
     with files.replacing(path) as new:
         new.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 

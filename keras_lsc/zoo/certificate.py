@@ -17,7 +17,7 @@ from keras_lsc.version import installed_versions
 from keras_lsc.zoo.pretraining import deviation
 from keras_lsc.zoo.recipes import Recipe
 
-_PACKAGES = ("keras", "keras-lsc", "numpy", "jax", "tensorflow", "tensorflow-cpu", "torch")
+PACKAGES = ("keras", "keras-lsc", "numpy", "jax", "tensorflow", "tensorflow-cpu", "torch")
 
 
 def certificate_data(recipe: Recipe, data_dir: str | os.PathLike[str] | None = None) -> np.ndarray:
@@ -71,5 +71,5 @@ def make_certificate(
         "certificate_data": on,
         "deviation": off,
         "backend": keras.backend.backend(),
-        "versions": installed_versions(*_PACKAGES),
+        "versions": installed_versions(*PACKAGES),
     }

@@ -25,8 +25,8 @@ class FineTuning:
         model: Name of the network.
         dataset: Name of the task; "given arrays" where there is none.
         options: Options of the task.
-        weights: "stabilized" or "initial", the start of a checkpoint of the zoo; "given" for a
-            model or a file of one's own.
+        weights: "stabilized", "initial" or "trained", the weights of a checkpoint of the zoo it
+            began with; "given" for a model or a file of one's own.
         metric: Name of the task's metric in the figures below.
         history: From metric, and "val_" with it for validation, to its value at every epoch.
         validation: Loss and metric on the validation split, of the weights that were kept.
@@ -130,7 +130,8 @@ def fine_tune(
         limit: Largest number of sequences to take of each split; None takes them all.
         seed: Seed of a fresh head, of the order of the batches and of Keras' random numbers.
         weights: "stabilized", or "initial" for the same network before pre-training: the twin,
-            which shares all else; checkpoints of the zoo only.
+            which shares all else; or "trained" to go on from, or with `epochs=0` to measure, the
+            trained weights, where there are some. Checkpoints of the zoo only.
         options: Options of the task, as `keras_lsc.datasets.load` takes them. Those of a
             checkpoint's recipe hold besides, where `dataset` is its own task.
         data_dir: Folder of the datasets; None means TFDS_DATA_DIR or ~/tensorflow_datasets.
@@ -169,7 +170,7 @@ def fine_tune(
     patience = positive_integer("patience", patience)
     limit = None if limit is None else positive_integer("limit", limit)
     seed = integer("seed", seed, at_least=0)
-    one_of("weights", weights, ("stabilized", "initial"))
+    one_of("weights", weights, loading.WEIGHTS)
     one_of("verbose", verbose, ("auto", 0, 1, 2))
     further = arguments.callbacks(callbacks)
     flag("download", download)
@@ -291,7 +292,7 @@ def _located(name_or_model: Any, weights: Weights) -> Located | None:
         )
     if weights != "stabilized":
         raise ValueError(
-            f"weights={weights!r} chooses between the two starts of a checkpoint of the zoo; the "
+            f"weights={weights!r} chooses among the weights of a checkpoint of the zoo; the "
             f"model {name_or_model.name!r} has only the weights that it has."
         )
     if not name_or_model.built:

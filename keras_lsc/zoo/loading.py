@@ -2,7 +2,7 @@
 
 import os
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import keras
 
@@ -12,10 +12,14 @@ from keras_lsc.zoo import heads, networks
 from keras_lsc.zoo.initializers import skipped_initializers
 from keras_lsc.zoo.recipes import Recipe
 from keras_lsc.zoo.resized import certify, resized
-from keras_lsc.zoo.resolver import Located, locate
+from keras_lsc.zoo.resolver import Located, locate, locate_trained
 from keras_lsc.zoo.start_file import StartFile
 
-Weights = Literal["stabilized", "initial"]
+Weights = Literal["stabilized", "initial", "trained"]
+WEIGHTS: tuple[Weights, ...] = get_args(Weights)
+# Those that have a certificate, of which there are files.
+Stored = Literal["stabilized", "trained"]
+STORED: tuple[Stored, ...] = get_args(Stored)
 
 
 def load(
@@ -44,7 +48,9 @@ def load(
             that `keras_lsc.zoo.save` wrote; `hf://owner/repository@revision/name.keras` or
             `https://.../name.keras`, which need `sha256`.
         weights: "stabilized", or "initial" for the same network before pre-training, drawn from
-            the seed of its recipe, the same bits on every backend; checkpoints of the zoo only.
+            the seed of its recipe, the same bits on every backend; or "trained" for weights that
+            were trained on the task, whose scores `keras_lsc.zoo.info(name).trained` has, where
+            there are some. Checkpoints of the zoo only.
         num_classes: Number of classes of a fresh softmax readout, in place of the dense layer that
             the checkpoint ends in, or after its last layer where that is none.
         input_shape: Shape of an input, without the batch axis, in place of the checkpoint's. The
@@ -65,6 +71,7 @@ def load(
 
     Raises:
         UnknownCheckpointError: No checkpoint has the name; the message has the closest ones.
+        UntrainedCheckpointError: It has no trained weights; the message has the names that do.
         CheckpointUnavailableError: Its file is neither here nor to be had.
         DamagedCheckpointError: The file was changed or cut off, names code to run or classes that
             are not registered, or would unpack to more than `KERAS_LSC_MAX_BYTES`.
@@ -78,7 +85,7 @@ def load(
         >>> model.count_params() > 0
         True
     """
-    one_of("weights", weights, ("stabilized", "initial"))
+    one_of("weights", weights, WEIGHTS)
     if num_classes is not None:
         num_classes = integer("num_classes", num_classes, at_least=2)
     shape = None if input_shape is None else _checked_shape(input_shape)
@@ -103,10 +110,16 @@ def load(
                 "x is what another size is pre-trained on; units, depth and features are those of "
                 "the checkpoint. Leave it out."
             )
-        model = read(located, weights)
+        model = read(located, weights, cache_dir)
         if num_classes is None and shape is None and policy is None:
             return model
         return adapted(located, model, num_classes, shape, policy, seed)
+    if weights == "trained":
+        raise ValueError(
+            f"The trained weights of {located.name!r} are of its own size. Leave out units, depth "
+            "and another number of features, or load another size's start and train it: "
+            "keras_lsc.zoo.fine_tune."
+        )
     model, certificate = resized(stored, recipe, x, weights, seed)
     if num_classes is not None or policy is not None:
         of_size = replace(located, file=replace(stored, recipe=recipe))
@@ -129,17 +142,22 @@ def _of_size(
     return recipe if shape is None else replace(recipe, input_shape=shape)
 
 
-def read(located: Located, weights: Weights) -> keras.Model:
+def read(
+    located: Located, weights: Weights, cache_dir: str | os.PathLike[str] | None = None
+) -> keras.Model:
     """Returns the model of a checkpoint that was found.
 
     Args:
         located: The checkpoint.
         weights: As `load` takes it.
+        cache_dir: As `load` takes it.
 
     Raises:
-        DamagedCheckpointError: As `load`.
+        UntrainedCheckpointError, CheckpointUnavailableError, DamagedCheckpointError: As `load`.
         ValueError: "initial" weights of a file that has no recipe.
     """
+    if weights == "trained":
+        return locate_trained(located, cache_dir).model()
     if isinstance(located.file, StartFile):
         return located.file.model(is_initial=weights == "initial")
     if weights == "initial":

@@ -9,6 +9,7 @@ from keras_lsc import datasets, plot
 from keras_lsc.stability.report import GradientEnergies, StabilityReport
 from keras_lsc.zoo import registry
 from keras_lsc.zoo.recipes import Recipe, read_recipes
+from keras_lsc.zoo.scores import Trained, figure, interval
 
 RESULTS, CARDS = "RESULTS.md", "cards"
 # Of a picture of energies, in inches.
@@ -75,8 +76,45 @@ def results(known: list[registry.CheckpointInfo], missing: list[Recipe]) -> str:
         "off | updates | kB |\n|---|---|---|---|---|---|---|---|---|---|---|---|\n"
         + "\n".join(rows)
         + "\n"
+        + _trained_weights([info for info in shown if info.trained is not None])
         + absent
     )
+
+
+def _trained_weights(known: list[registry.CheckpointInfo]) -> str:
+    """The table of trained weights in Markdown; nothing where there are none."""
+    rows = [
+        f"| [{info.name}]({CARDS}/{info.name}.md) | {_title(made)} | "
+        f"{figure(made.metric, made.test)} | {figure(made.metric, made.unrounded)} | "
+        f"{interval(made.metric, made.seeds)} | {interval(made.metric, made.twin)} | "
+        f"{len(made.seeds)} | {made.learning_rate:g}, {made.twin_learning_rate:g} | "
+        f"{made.epochs} x {made.sequences['train']:,} | {made.seconds:.0f} | "
+        f"{made.bytes / 1e3:.1f} |"
+        for info in known
+        if (made := info.trained) is not None
+    ]
+    if not rows:
+        return ""
+    total = sum(info.trained.bytes for info in known if info.trained is not None) / 1e6
+    return (
+        "\n## Trained weights\n\n"
+        '`zoo.load(name, weights="trained")` has weights that were trained on the task of the '
+        f"checkpoint, for {len(rows)} of them, {total:.1f} MB in all. Trainings are short, most "
+        "on a part of the data: a place to begin from, and no records. `test` is what the stored "
+        "weights score on the test split, `unrounded` what they did before they were rounded to a "
+        "byte each. Means over seeds, of the order of the batches, have Student's 95 % interval; "
+        "`default start` is the same network from its weights before pre-training, with the same "
+        "data, batches and epochs. Of both the learning rate is the best of several on the "
+        "validation split, tried with one seed. Seconds are those of all trainings of both. "
+        "`keras-lsc train NAME` makes a row.\n\n"
+        "| name | metric | test | unrounded | over seeds | default start | seeds | "
+        "learning rates | epochs x sequences | seconds | kB |\n"
+        "|---|---|---|---|---|---|---|---|---|---|---|\n" + "\n".join(rows) + "\n"
+    )
+
+
+def _title(made: Trained) -> str:
+    return made.metric.replace("_", " ")
 
 
 def _by_dataset(recipes: list[Recipe]) -> str:
@@ -104,17 +142,31 @@ def _energies(info: registry.CheckpointInfo, which: str) -> GradientEnergies | N
     return StabilityReport.from_dict(info.certificate[which]).gradient
 
 
-def front_matter(tags: list[str], datasets_of_it: tuple[str, ...] = ()) -> str:
+def front_matter(
+    tags: list[str],
+    datasets_of_it: tuple[str, ...] = (),
+    scores: registry.CheckpointInfo | None = None,
+) -> str:
     """What the hub knows a model by, as the YAML at the top of its card.
 
     Args:
         tags: Words to find it by, beside those of all.
         datasets_of_it: Names of its data.
+        scores: A checkpoint whose trained weights, if it has some, have their score in it.
     """
     lines = ["---", "library_name: keras", "license: apache-2.0", "tags:"]
     lines += [f"- {tag}" for tag in ("keras-lsc", "recurrent-neural-network", *tags)]
     if datasets_of_it:
         lines += ["datasets:", *(f"- {name}" for name in datasets_of_it)]
+    if scores is not None and scores.trained is not None:
+        made, task = scores.trained, datasets.info(scores.dataset)
+        lines += [
+            *("model-index:", f"- name: {scores.name}", "  results:", "  - task:"),
+            f"      type: {'text-generation' if task.vocabulary else 'other'}",
+            *("    dataset:", f"      name: {task.name}", f"      type: {task.name}"),
+            *("      split: test", "    metrics:", f"    - type: {made.metric}"),
+            f"      value: {made.test:.6g}",
+        ]
     return "\n".join([*lines, "---", ""])
 
 
@@ -145,7 +197,7 @@ def card(info: registry.CheckpointInfo) -> str:
     else:
         what = "Radii and gains of every transition"
         off, made_by = "Largest distance of a radius from the target", f"{info.updates} updates"
-    return f"""{front_matter([info.cell], (info.dataset,))}
+    return f"""{front_matter([info.cell], (info.dataset,), info)}
 # {info.name}
 
 {task.description} {info.parameters:,} parameters, stored in {info.bytes / 1e3:.1f} kB.
@@ -163,7 +215,7 @@ start = keras_lsc.zoo.load("{info.name}", weights="initial")
 
 `keras_lsc.zoo.fine_tune("{info.name}", "{recipe.dataset}")` trains it on its task;
 `load(..., num_classes=...)` gives it a fresh readout.
-
+{_training(info)}
 ## Certificate
 
 | transition | of | radius at first | radius | gain at first | gain |
@@ -191,6 +243,53 @@ The checkpoint: {info.licence}; it contains no data. The data: {task.licence},
 {task.citation.strip()}
 ```
 """
+
+
+def _training(info: registry.CheckpointInfo) -> str:
+    """What the trained weights score, in Markdown; nothing where there are none."""
+    made = info.trained
+    if made is None:
+        return ""
+    metric, data = made.metric, made.sequences
+    rates = ", ".join(f"{rate:g}" for rate in made.learning_rates)
+    of_trained = {row["name"]: row for row in info.certificate["trained"]["transitions"]}
+    rows = "\n".join(
+        f"| {name} | {row['radius']:.3f} ± {row['radius_std']:.3f} | {row['gain']:.3f} |"
+        for name, row in of_trained.items()
+    )
+    gradient = StabilityReport.from_dict(info.certificate["trained"]).gradient
+    energies = (
+        ""
+        if gradient is None
+        else "\nThe energy of the gradient, largest of a layer over smallest, is "
+        f"{gradient.spread:.3g} after training.\n"
+    )
+    return f"""
+## Trained weights
+
+```python
+trained = keras_lsc.zoo.load("{info.name}", weights="trained")
+```
+
+| | {_title(made)} |
+|---|---|
+| stored weights, test split | {figure(metric, made.test)} |
+| the same before they were rounded | {figure(metric, made.unrounded)} |
+| {len(made.seeds)} seeds | {interval(metric, made.seeds)} |
+| {len(made.twin)} seeds, from the default start | {interval(metric, made.twin)} |
+
+{made.epochs} epochs of {data["train"]:,} sequences in batches of {made.batch_size}; kept is epoch
+{made.best_epoch}, the best on {data["validation"]:,} validation sequences. There are
+{data["test"]:,} test sequences. Learning rate of Adam {made.learning_rate:g}, and
+{made.twin_learning_rate:g} from the default start: of {rates} the best on the validation split.
+{made.seconds:.0f} s for all trainings of both, on {made.backend}, by `keras-lsc train {info.name}`.
+Intervals are Student's of 95 %; seeds are those of the order of the batches.
+{made.bytes / 1e3:.1f} kB, sha256 `{made.sha256}`.
+
+| transition | radius after training | gain |
+|---|---|---|
+{rows}
+{energies}"""
 
 
 def _table_of_energies(info: registry.CheckpointInfo) -> str:

@@ -3,18 +3,20 @@
 import os
 import re
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from keras_lsc import files
-from keras_lsc.arguments import flag, text
+from keras_lsc.arguments import flag, one_of, text
 from keras_lsc.stability.report import StabilityReport
 from keras_lsc.zoo import registry
 from keras_lsc.zoo.damage import in_short
 from keras_lsc.zoo.keras_file import KerasFile
+from keras_lsc.zoo.loading import STORED, Stored
 from keras_lsc.zoo.pages import card, draw, front_matter
-from keras_lsc.zoo.resolver import OWN_MODEL, info, kind_of, locate
+from keras_lsc.zoo.registry import refuse_untrained
+from keras_lsc.zoo.resolver import OWN_MODEL, info, kind_of, locate, names
 from keras_lsc.zoo.saving import export
 from keras_lsc.zoo.sources import hub_errors, huggingface_hub
 
@@ -46,6 +48,7 @@ def push(
     name: str | os.PathLike[str],
     to: str,
     *,
+    weights: Stored = "stabilized",
     token: str | None = None,
     private: bool = False,
 ) -> Pushed:
@@ -55,6 +58,8 @@ def push(
         name: Name of a checkpoint of the zoo, or the folder of a model that `keras_lsc.zoo.save`
             wrote.
         to: `hf://owner/repository`, which is made where there is none.
+        weights: "stabilized", or "trained" for the trained weights of a checkpoint of the zoo, with
+            their scores in the card.
         token: A token that may write there; None for the one that `hf auth login` stored, or that
             HF_TOKEN holds.
         private: Whether a repository that is made is private.
@@ -65,7 +70,8 @@ def push(
     Raises:
         ImportError: huggingface_hub is not installed (extra `hub`).
         PushError: The hub cannot be reached or refuses it.
-        UnknownCheckpointError, DamagedCheckpointError, FileNotFoundError: As `load`.
+        UnknownCheckpointError, UntrainedCheckpointError: As `load`.
+        CheckpointUnavailableError, DamagedCheckpointError, FileNotFoundError: As `load`.
         ValueError: `to` is no repository, or another argument of no use.
 
     Example:
@@ -78,11 +84,12 @@ def push(
         raise ValueError(f"to must be hf://owner/repository, got {to!r:.200}.")
     repository = found["repository"]
     flag("private", private)
+    one_of("weights", weights, STORED)
     hub = huggingface_hub("Pushing to")
     interface = hub.HfApi(token=token)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        file = _write(os.fspath(name), repository, folder)
+        file = _write(os.fspath(name), weights, repository, folder)
         digest = files.sha256(folder / file)
         try:
             interface.create_repo(repository, private=private, exist_ok=True)
@@ -96,15 +103,20 @@ def push(
     return Pushed(f"hf://{repository}@{commit.oid}/{file}", digest)
 
 
-def _write(name: str, repository: str, folder: Path) -> str:
+def _write(name: str, weights: Stored, repository: str, folder: Path) -> str:
     """Writes what is pushed, and returns the name of the model's file."""
     address = f"hf://{repository}@REVISION"
     if kind_of(name) == "zoo":
         known = info(name)
-        export(name, folder / f"{name}.keras")
+        export(name, folder / f"{name}.keras", weights=weights)
+        if weights != "trained":
+            # A card has scores of what is beside it alone.
+            known = replace(known, trained=None)
         draw(known, folder / _PICTURE)
         (folder / _README).write_text(_of_the_zoo(known, address), encoding="utf-8")
         return f"{name}.keras"
+    if weights == "trained":
+        raise refuse_untrained(name, names(trained=True))
     file = locate(name).file
     (folder / OWN_MODEL).write_bytes(file.content)
     certificate = (isinstance(file, KerasFile) and file.certificate()) or {}

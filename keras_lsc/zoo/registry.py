@@ -18,6 +18,7 @@ from keras_lsc.stability.targets import Target
 from keras_lsc.zoo.damage import DamagedCheckpointError, as_damage
 from keras_lsc.zoo.recipes import Recipe
 from keras_lsc.zoo.schema import check_entry
+from keras_lsc.zoo.scores import Trained
 
 INDEX = "index.json"
 # Indices that were read and checked, by file: its inode, size and time, and the entries.
@@ -26,6 +27,10 @@ _READ: dict[Path, tuple[tuple[int, int, int], dict[str, dict[str, Any]]]] = {}
 
 class UnknownCheckpointError(ValueError):
     """No checkpoint has this name."""
+
+
+class UntrainedCheckpointError(ValueError):
+    """A checkpoint has no trained weights."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,9 @@ class CheckpointInfo:
         updates: Number of updates of pre-training.
         seconds: Seconds of the whole build, on the machine that made it.
         firing_rates: Firing rates of its spiking layers on the certificate's data, by layer.
-        certificate: Radii, gains and energies before and after, data identity, versions.
+        certificate: Radii, gains and energies before and after, data identity, versions; and under
+            "trained" the same of the trained weights, where there are some.
+        trained: What its trained weights score; None where there are none.
     """
 
     name: str
@@ -55,6 +62,7 @@ class CheckpointInfo:
     seconds: float
     firing_rates: Mapping[str, float]
     certificate: Mapping[str, Any]
+    trained: Trained | None = None
 
     @property
     def cell(self) -> str:
@@ -128,13 +136,15 @@ def read_index(path: Path) -> Mapping[str, Mapping[str, Any]]:
 
 def info_of(name: str, entry: Mapping[str, Any]) -> CheckpointInfo:
     """Makes the `CheckpointInfo` of an entry of an index."""
-    known = {key: value for key, value in entry.items() if key != "certificate"}
+    known = {key: value for key, value in entry.items() if key not in ("certificate", "trained")}
     certificate = entry["certificate"]
+    trained = entry.get("trained")
     return CheckpointInfo(
         name=name,
         recipe=Recipe.from_dict(certificate["recipe"]),
         # What is read once is not to be changed by who asks for it.
         certificate=copy.deepcopy(certificate),
+        trained=None if trained is None else Trained.from_dict(copy.deepcopy(trained)),
         **known,
     )
 
@@ -154,15 +164,18 @@ def select(
     pattern: str,
     hidden: bool,
     filters: Mapping[str, Any],
+    trained: bool | None = None,
 ) -> list[str]:
     """Names that match a pattern and filters, in natural order.
 
     Raises:
         TypeError: A filter is no field of a recipe.
-        ValueError: `pattern` is no string or an empty one, `hidden` no boolean.
+        ValueError: `pattern` is no string or an empty one, `hidden` or `trained` no boolean.
     """
     text("pattern", pattern, advice='Wildcards are allowed, as in "lstm_*".')
     flag("hidden", hidden)
+    if trained is not None:
+        flag("trained", trained)
     known = [item.name for item in fields(Recipe)]
     unknown = [key for key in filters if key not in known]
     if unknown:
@@ -176,6 +189,8 @@ def select(
         if recipe.hidden and not hidden:
             continue
         if not fnmatch.fnmatchcase(name, pattern):
+            continue
+        if trained is not None and trained is not ("trained" in entry):
             continue
         if all(_is_same(getattr(recipe, key), value) for key, value in filters.items()):
             names.append(name)
@@ -200,4 +215,13 @@ def refuse(name: str, known: list[str]) -> UnknownCheckpointError:
     hint = f"Did you mean {', '.join(sorted(closest, key=natural_order)[:5])}? " if closest else ""
     return UnknownCheckpointError(
         f"There is no checkpoint {name!r}. {hint}keras_lsc.zoo.names() has all {len(known)} names."
+    )
+
+
+def refuse_untrained(name: str, known: list[str]) -> UntrainedCheckpointError:
+    """The error for a checkpoint without trained weights, with the names that have them."""
+    listed = ", ".join(sorted(known, key=natural_order)) or "none"
+    return UntrainedCheckpointError(
+        f"The checkpoint {name!r} has no trained weights. Those that have them, as "
+        f"keras_lsc.zoo.names(trained=True) says: {listed}. Or train it: keras_lsc.zoo.fine_tune."
     )

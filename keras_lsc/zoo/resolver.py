@@ -13,6 +13,7 @@ from keras_lsc.zoo.keras_file import KerasFile
 from keras_lsc.zoo.recipes import Recipe
 from keras_lsc.zoo.registry import CheckpointInfo
 from keras_lsc.zoo.start_file import StartFile
+from keras_lsc.zoo.trained_file import TrainedFile
 
 OWN_MODEL, OWN_CERTIFICATE = "model.keras", "certificate.json"
 Kind = Literal["zoo", "path", "address"]
@@ -90,6 +91,27 @@ def locate(
     return Located(name, sources.find(name, sha256 or known.sha256, known.recipe), known)
 
 
+def locate_trained(
+    located: Located, cache_dir: str | os.PathLike[str] | None = None
+) -> TrainedFile:
+    """Finds the trained weights of a checkpoint that was found, and reads their file.
+
+    Args:
+        located: The checkpoint.
+        cache_dir: Folder of fetched files; None for ~/.cache/keras_lsc/zoo.
+
+    Raises:
+        UntrainedCheckpointError: It has none; the message has the names that do.
+        CheckpointUnavailableError: Their file is neither here nor to be had.
+        DamagedCheckpointError: The file is another one than its sha256 says.
+    """
+    known = located.info
+    if not isinstance(located.file, StartFile) or known is None or known.trained is None:
+        raise registry.refuse_untrained(located.name, names(trained=True))
+    cache = _checked_cache(cache_dir)
+    return sources.find_trained(located.name, known.trained, located.file, cache)
+
+
 def info(name: str) -> CheckpointInfo:
     """Returns what is known of a checkpoint of the zoo without loading it.
 
@@ -112,12 +134,16 @@ def info(name: str) -> CheckpointInfo:
     return registry.info_of(name, entries[name])
 
 
-def names(pattern: str = "*", *, hidden: bool = False, **filters: Any) -> list[str]:
+def names(
+    pattern: str = "*", *, hidden: bool = False, trained: bool | None = None, **filters: Any
+) -> list[str]:
     """Returns the names of the checkpoints of the zoo, in natural order.
 
     Args:
         pattern: Name with wildcards, such as "lstm_*".
         hidden: Whether to name the tiny ones that exist for tests as well.
+        trained: True for those that have trained weights alone, False for the others; None for
+            all.
         **filters: Fields of a recipe with the value wanted, such as `dataset="smnist"`,
             `target=0.5`, `depth=2`.
 
@@ -126,7 +152,7 @@ def names(pattern: str = "*", *, hidden: bool = False, **filters: Any) -> list[s
 
     Raises:
         TypeError: A filter is no field of a recipe.
-        ValueError: `pattern` is no string or an empty one, `hidden` no boolean.
+        ValueError: `pattern` is no string or an empty one, `hidden` or `trained` no boolean.
         DamagedCheckpointError: An index cannot be read.
 
     Example:
@@ -134,7 +160,7 @@ def names(pattern: str = "*", *, hidden: bool = False, **filters: Any) -> list[s
         >>> zoo.names("test_gru_*", hidden=True, target="variance")
         ['test_gru_parity_d2_rhovar']
     """
-    return registry.select(_entries(), pattern, hidden, filters)
+    return registry.select(_entries(), pattern, hidden, filters, trained)
 
 
 def _entries() -> dict[str, Mapping[str, Any]]:

@@ -7,10 +7,11 @@ from pathlib import Path
 import keras
 
 from keras_lsc import files
-from keras_lsc.arguments import text
+from keras_lsc.arguments import one_of, text
 from keras_lsc.stability.report import StabilityReport
 from keras_lsc.zoo import keras_file
 from keras_lsc.zoo.certificate import make_certificate
+from keras_lsc.zoo.loading import STORED, Stored, read
 from keras_lsc.zoo.resolver import OWN_CERTIFICATE, OWN_MODEL, info, locate
 
 
@@ -68,7 +69,12 @@ def save(
     return path
 
 
-def export(name: str, path: str | os.PathLike[str]) -> Path:
+def export(
+    name: str,
+    path: str | os.PathLike[str],
+    *,
+    weights: Stored = "stabilized",
+) -> Path:
     """Writes a checkpoint of the zoo as a `.keras` file, with its certificate inside.
 
     Keras loads it where `keras_lsc` is imported, and where no layer of it is used also without;
@@ -77,12 +83,15 @@ def export(name: str, path: str | os.PathLike[str]) -> Path:
     Args:
         name: Name of a checkpoint of the zoo.
         path: Path of the file, which ends in `.keras`; an older one is replaced. Its folder exists.
+        weights: "stabilized", or "trained" for the weights that were trained on the task, where
+            there are some.
 
     Returns:
         The path.
 
     Raises:
-        UnknownCheckpointError, CheckpointUnavailableError, DamagedCheckpointError: As `load`.
+        UnknownCheckpointError, UntrainedCheckpointError: As `load`.
+        CheckpointUnavailableError, DamagedCheckpointError: As `load`.
         ValueError: `path` is no path of a `.keras` file.
         OSError: It cannot be written.
 
@@ -93,13 +102,17 @@ def export(name: str, path: str | os.PathLike[str]) -> Path:
         >>> zoo.load(path).count_params() == zoo.info("test_gru_parity_d2_rhovar").parameters
         True
     """
+    one_of("weights", weights, STORED)
     known = info(name)
     path = Path(text("path", os.fspath(path) if isinstance(path, os.PathLike) else path))
     if path.suffix != ".keras":
         raise ValueError(f"path must be that of a .keras file, got {str(path)!r:.200}.")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"The folder {path.parent} does not exist; make it first.")
-    model = locate(name).file.model()
-    with keras_file.prepared(model, path.parent, dict(known.certificate)) as (finished, _):
+    model = read(locate(name), weights)
+    certificate = dict(known.certificate)
+    if weights != "trained":
+        certificate.pop("trained", None)
+    with keras_file.prepared(model, path.parent, certificate) as (finished, _):
         os.replace(finished, path)
     return path

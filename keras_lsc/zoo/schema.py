@@ -6,10 +6,11 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from keras_lsc.arguments import integer, number, text
+from keras_lsc.arguments import integer, number, one_of, text
 from keras_lsc.stability.report import GradientEnergies
 from keras_lsc.zoo.damage import DamagedCheckpointError, in_short
 from keras_lsc.zoo.recipes import Recipe
+from keras_lsc.zoo.scores import MOST_SEEDS
 
 
 def check_entry(path: Path, name: str, entry: Any) -> None:
@@ -36,12 +37,18 @@ def check_entry(path: Path, name: str, entry: Any) -> None:
         raise DamagedCheckpointError(
             f"{where}: field 'certificate.recipe' is that of {recipe.name!r}."
         )
-    first, last = ([_key(row) for row in certificate[which]["transitions"]] for which in _REPORTS)
-    if first != last:
+    if ("trained" in entry) is not ("trained" in certificate):
         raise DamagedCheckpointError(
-            f"{where}: field 'certificate.initial' has other transitions than "
-            "'certificate.stabilized'."
+            f"{where}: of the fields 'trained' and 'certificate.trained' there is only one."
         )
+    reports = [which for which in _REPORTS if which in certificate]
+    found = [[_key(row) for row in certificate[which]["transitions"]] for which in reports]
+    for which, rows in zip(reports, found, strict=True):
+        if rows != found[1]:
+            raise DamagedCheckpointError(
+                f"{where}: field 'certificate.{which}' has other transitions than "
+                "'certificate.stabilized'."
+            )
 
 
 def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -184,7 +191,40 @@ def _part_of_data(field: str, value: Any) -> None:
         raise ValueError(f"field {field!r} must be 'validation', got {value!r:.100}.")
 
 
-_REPORTS = ("initial", "stabilized")
+def _each_of_several(check: Callable[[str, Any], None], most: int) -> Callable[[str, Any], None]:
+    def check_all(field: str, value: Any) -> None:
+        if not (isinstance(value, list) and 1 < len(value) <= most):
+            raise ValueError(
+                f"field {field!r} must be a list of 2 to {most} numbers, got {value!r:.100}."
+            )
+        for index, part in enumerate(value):
+            check(f"{field}.{index}", part)
+
+    return check_all
+
+
+def _rates(field: str, value: Any) -> None:
+    if not (isinstance(value, list) and value):
+        raise ValueError(f"field {field!r} must be a list of learning rates, got {value!r:.100}.")
+    for index, part in enumerate(value):
+        number(f"field '{field}.{index}'", part, above=0)
+
+
+def _natural_or_none(field: str, value: Any) -> None:
+    if value is not None:
+        _natural(field, value)
+
+
+def _address(field: str, value: Any) -> None:
+    if value is not None:
+        _words(field, value)
+
+
+def _metric(field: str, value: Any) -> None:
+    one_of(f"field {field!r}", value, ("accuracy", "perplexity", "mean_squared_error"))
+
+
+_REPORTS = ("initial", "stabilized", "trained")
 _ROW: dict[str, Callable[[str, Any], None]] = {
     "name": _words,
     "kind": _kind,
@@ -210,7 +250,7 @@ _REPORT: dict[str, Any] = {
     "gradient": _gradient,
 }
 # Not every certificate has it.
-_OPTIONAL = ("gradient",)
+_OPTIONAL = ("gradient", "trained")
 # What recipes of pre-training need not say.
 _NEWER_OF_RECIPE = {"method", "growth"}
 _DATA: dict[str, Any] = {"shape": _sizes, "dtype": _words, "sha256": _sha256}
@@ -218,11 +258,30 @@ _CERTIFICATE: dict[str, Any] = {
     "recipe": _recipe,
     "initial": _REPORT,
     "stabilized": _REPORT,
+    "trained": _REPORT,
     "training_data": _DATA,
     "certificate_data": {"split": _part_of_data, **_DATA},
     "backend": _words,
     "versions": _each(_words),
     "deviation": _figure,
+}
+_TRAINED: dict[str, Any] = {
+    "metric": _metric,
+    **dict.fromkeys(("test", "validation", "unrounded", "seconds"), _figure),
+    "seeds": _each_of_several(_figure, MOST_SEEDS),
+    "twin": _each_of_several(_figure, MOST_SEEDS),
+    "learning_rate": lambda field, value: number(f"field {field!r}", value, above=0),
+    "twin_learning_rate": lambda field, value: number(f"field {field!r}", value, above=0),
+    "learning_rates": _rates,
+    **dict.fromkeys(("epochs", "best_epoch", "batch_size", "bytes"), _natural),
+    "limit": _natural_or_none,
+    "sequences": dict.fromkeys(("train", "validation", "test"), _natural),
+    "masks": _words,
+    "backend": _words,
+    "versions": _each(_words),
+    "start": _sha256,
+    "sha256": _sha256,
+    "address": _address,
 }
 _ENTRY: dict[str, Any] = {
     "parameters": _natural,
@@ -233,4 +292,5 @@ _ENTRY: dict[str, Any] = {
     "seconds": _figure,
     "firing_rates": _each(_figure),
     "certificate": _CERTIFICATE,
+    "trained": _TRAINED,
 }

@@ -6,15 +6,20 @@ import re
 from pathlib import Path
 from typing import Any
 
+from keras_lsc import files
 from keras_lsc.zoo import download, registry
 from keras_lsc.zoo.damage import in_short
 from keras_lsc.zoo.download import CheckpointUnavailableError as CheckpointUnavailableError
 from keras_lsc.zoo.keras_file import KerasFile
 from keras_lsc.zoo.recipes import Recipe
+from keras_lsc.zoo.scores import Trained
 from keras_lsc.zoo.start_file import SUFFIX, StartFile
+from keras_lsc.zoo.trained_file import TrainedFile
 
 FOLDER_VARIABLE = "KERAS_LSC_ZOO"
-STARTS = "starts"
+STARTS, TRAINED = "starts", "trained"
+# Where the trained weights of large networks are written, which are no part of the package.
+LARGE = "trained_large"
 
 _INSTALLED = Path(__file__).parent / "installed"
 _CHECKOUT = Path(__file__).parents[2] / "zoo"
@@ -54,6 +59,40 @@ def find(name: str, sha256: str, recipe: Recipe) -> StartFile:
         f"The file {name}{SUFFIX} is in none of {', '.join(str(path.parent) for path in places)}. "
         f"Install the package again, or set {FOLDER_VARIABLE} to the folder of a zoo that has it."
     )
+
+
+def find_trained(
+    name: str, trained: Trained, start: StartFile, cache_dir: Path | None = None
+) -> TrainedFile:
+    """Returns the file of trained weights: beside the index that names it, or fetched.
+
+    Args:
+        name: Name of the checkpoint.
+        trained: What is known of them.
+        start: The start that was trained.
+        cache_dir: Folder of fetched files; None for `default_cache()`.
+
+    Raises:
+        CheckpointUnavailableError: It is neither here nor to be had.
+        DamagedCheckpointError: It has another sha256, or is of another start.
+    """
+    start.checked(trained.start)
+    parts = [folder / part for folder in folders() for part in (TRAINED, LARGE)]
+    places = [part / f"{name}{SUFFIX}" for part in parts]
+    for path in places:
+        if path.is_file():
+            return TrainedFile.read(path, start).checked(trained.sha256)
+    if trained.address is None:
+        raise CheckpointUnavailableError(
+            f"The trained weights of {name!r} are in none of "
+            f"{', '.join(map(str, parts))}: files of more than some hundred "
+            f"kilobytes are left out. keras-lsc train {name} makes them, in a checkout; "
+            f"{FOLDER_VARIABLE} names the folder of a zoo that has them."
+        )
+    path = (cache_dir or default_cache()) / trained.sha256[:16] / f"{name}{SUFFIX}"
+    if not files.is_intact(path, trained.sha256):
+        download.fetch(trained.address, path, trained.sha256, trained.bytes)
+    return TrainedFile.read(path, start).checked(trained.sha256)
 
 
 def _intact(path: Path, sha256: str) -> KerasFile | None:

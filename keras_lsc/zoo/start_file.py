@@ -68,13 +68,7 @@ class StartFile(CheckpointFile):
         Raises:
             DamagedCheckpointError: It is no archive of such arrays.
         """
-        with as_damage(self.path, "is no start of a network"):
-            with zipfile.ZipFile(io.BytesIO(self.content)) as archive:
-                # What is not compressed unpacks to no more than the file.
-                if any(member.compress_type for member in archive.infolist()):
-                    raise ValueError("a part is compressed")
-            with np.load(io.BytesIO(self.content), allow_pickle=False) as arrays:
-                return {name: arrays[name] for name in arrays.files}
+        return arrays_of(self.path, self.content, "is no start of a network")
 
     def model(self, *, dtype: str | None = None, is_initial: bool = False) -> keras.Sequential:
         """Returns the network with its weights.
@@ -94,23 +88,57 @@ class StartFile(CheckpointFile):
         numbers = self.numbers()
         with as_damage(self.path, f"does not fit the network of {self.recipe.name!r}"):
             values = expanded(drawn, numbers)
-        self._check(values, numbers.get(FINGERPRINT))
+        check_fingerprint(self.path, self.recipe.name, values, numbers.get(FINGERPRINT))
         networks.set_weights(model, drawn if is_initial else values)
         return model
 
-    def _check(self, values: Mapping[str, np.ndarray], known: np.ndarray | None) -> None:
-        found = fingerprint(values)
-        if known is None or known.shape != found.shape or known.dtype != found.dtype:
-            raise DamagedCheckpointError(f"{self.path} has no fingerprint of its weights.")
-        # So written, NaN differs.
-        differs = ~(abs(found - known) <= _SAME * known[:, :1]).all(axis=1)
-        if differs.any():
-            name = list(values)[int(np.argmax(differs))]
-            raise DamagedCheckpointError(
-                f"The weights {name!r} of {self.recipe.name!r} are not those that its certificate "
-                f"is of: {self.path} was changed, or NumPy {np.__version__} draws other numbers "
-                "than the NumPy that they were drawn with."
-            )
+
+def arrays_of(path: Path, content: bytes, what: str) -> dict[str, np.ndarray]:
+    """Returns the arrays of a `.npz` file that is not compressed, by name.
+
+    Args:
+        path: Path of the file, for the message.
+        content: The whole file.
+        what: What is the matter with one that has none, for the message.
+
+    Raises:
+        DamagedCheckpointError: It is no archive of such arrays.
+    """
+    with as_damage(path, what):
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            # What is not compressed unpacks to no more than the file.
+            if any(member.compress_type for member in archive.infolist()):
+                raise ValueError("a part is compressed")
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+
+
+def check_fingerprint(
+    path: Path, name: str, values: Mapping[str, np.ndarray], known: np.ndarray | None
+) -> None:
+    """Checks that weights are those that a fingerprint is of.
+
+    Args:
+        path: Path of the file that has the fingerprint, for the message.
+        name: Name of the checkpoint.
+        values: The weights by path.
+        known: The fingerprint; None where the file has none.
+
+    Raises:
+        DamagedCheckpointError: They are others, or there is no fingerprint.
+    """
+    found = fingerprint(values)
+    if known is None or known.shape != found.shape or known.dtype != found.dtype:
+        raise DamagedCheckpointError(f"{path} has no fingerprint of its weights.")
+    # So written, NaN differs.
+    differs = ~(abs(found - known) <= _SAME * known[:, :1]).all(axis=1)
+    if differs.any():
+        weight = list(values)[int(np.argmax(differs))]
+        raise DamagedCheckpointError(
+            f"The weights {weight!r} of {name!r} are not those that its certificate is of: {path} "
+            f"was changed, or NumPy {np.__version__} draws other numbers than the NumPy that they "
+            "were drawn with."
+        )
 
 
 def expanded(

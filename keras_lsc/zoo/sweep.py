@@ -18,6 +18,7 @@ from keras_lsc.arguments import positive_integer
 from keras_lsc.datasets import DatasetUnavailableError
 from keras_lsc.datasets.source import chosen_data_dir
 from keras_lsc.zoo.damage import DamagedCheckpointError
+from keras_lsc.zoo.loading import Stored
 from keras_lsc.zoo.processes import Child
 from keras_lsc.zoo.sources import CheckpointUnavailableError
 from keras_lsc.zoo.verification import CertificateMismatchError, verify
@@ -30,12 +31,17 @@ _THREADS = (
 )
 
 
-def outcome(name: str, data_dir: str | os.PathLike[str] | None = None) -> dict[str, Any]:
+def outcome(
+    name: str,
+    data_dir: str | os.PathLike[str] | None = None,
+    weights: Stored = "stabilized",
+) -> dict[str, Any]:
     """Verifies a checkpoint and says what came of it, whatever did.
 
     Args:
         name: Name of a checkpoint of the zoo.
         data_dir: Folder of the datasets; None means TFDS_DATA_DIR or ~/tensorflow_datasets.
+        weights: As `verify` takes it.
 
     Returns:
         The fields of `Verification.to_dict`, with None for what was not measured; "verdict", which
@@ -43,7 +49,7 @@ def outcome(name: str, data_dir: str | os.PathLike[str] | None = None) -> dict[s
     """
     began = time.perf_counter()
     try:
-        result = verify(name, data_dir=data_dir)
+        result = verify(name, weights=weights, data_dir=data_dir)
         row = {"verdict": PASSED if result.passed else FAILED, **result.to_dict()}
     except (DatasetUnavailableError, ModuleNotFoundError) as error:
         # Or what reads the data is not installed.
@@ -74,6 +80,7 @@ def verify_all(
     jobs: int,
     finished: Callable[[dict[str, Any]], None],
     data_dir: str | os.PathLike[str] | None = None,
+    weights: Stored = "stabilized",
 ) -> list[dict[str, Any]]:
     """Verifies checkpoints, `jobs` at a time; none keeps the others from being measured.
 
@@ -85,6 +92,7 @@ def verify_all(
         jobs: Number of processes at a time; 1 for this one.
         finished: Called after each with what `outcome` returns.
         data_dir: Folder of the datasets; None means TFDS_DATA_DIR or ~/tensorflow_datasets.
+        weights: As `verify` takes it.
 
     Returns:
         What `outcome` returns of each, in the order of the names.
@@ -96,11 +104,11 @@ def verify_all(
     if data_dir is not None:
         chosen_data_dir(data_dir)
     if jobs > 1:
-        found = _Workers(jobs, data_dir).outcomes(names, finished)
+        found = _Workers(jobs, data_dir, weights).outcomes(names, finished)
         return [found[name] for name in names]
     rows = []
     for name in names:
-        rows.append(outcome(name, data_dir))
+        rows.append(outcome(name, data_dir, weights))
         finished(rows[-1])
     return rows
 
@@ -108,9 +116,10 @@ def verify_all(
 class _Workers:
     """Processes that verify checkpoints, and a thread for each that asks it."""
 
-    def __init__(self, jobs: int, data_dir: str | os.PathLike[str] | None):
+    def __init__(self, jobs: int, data_dir: str | os.PathLike[str] | None, weights: Stored):
         self._jobs = jobs
         self._data_dir = data_dir
+        self._weights = weights
         # What a thread puts there at last is None.
         self._answers: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self._pending: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -180,7 +189,7 @@ class _Workers:
         with self._starting:
             if self._is_over:
                 return None
-            child = _start(self._jobs, self._data_dir)
+            child = _start(self._jobs, self._data_dir, self._weights)
             self._children.append(child)
             return child
 
@@ -219,15 +228,17 @@ answers = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)
 from keras_lsc.zoo.sweep import outcome
 while True:
-    print(json.dumps(outcome(asked.get(), *sys.argv[1:])), file=answers, flush=True)
+    found = outcome(asked.get(), *sys.argv[2:], weights=sys.argv[1])
+    print(json.dumps(found), file=answers, flush=True)
 """
 
 
-def _start(jobs: int, data_dir: str | os.PathLike[str] | None) -> Child:
+def _start(jobs: int, data_dir: str | os.PathLike[str] | None, weights: Stored) -> Child:
     threads = str(max(1, (os.cpu_count() or 1) // jobs))
+    folder = [] if data_dir is None else [os.fspath(data_dir)]
     output = tempfile.TemporaryFile()  # noqa: SIM115, it is closed with the process
     process = subprocess.Popen(
-        [sys.executable, "-c", _PROGRAM, *([] if data_dir is None else [os.fspath(data_dir)])],
+        [sys.executable, "-c", _PROGRAM, weights, *folder],
         env={
             **dict.fromkeys(_THREADS, threads),
             **os.environ,

@@ -12,6 +12,7 @@ import numpy as np
 from keras import ops
 
 from keras_lsc import datasets
+from keras_lsc.arguments import one_of
 from keras_lsc.datasets.source import chosen_data_dir
 from keras_lsc.files import array_identity
 from keras_lsc.renamed import argument_without_effect
@@ -21,8 +22,10 @@ from keras_lsc.stability.report import GradientEnergies, StabilityReport
 from keras_lsc.zoo import networks, schema
 from keras_lsc.zoo.certificate import certificate_data
 from keras_lsc.zoo.damage import DamagedCheckpointError, in_short
+from keras_lsc.zoo.loading import STORED, Stored, read
 from keras_lsc.zoo.pretraining import deviation, energies
 from keras_lsc.zoo.recipes import Recipe
+from keras_lsc.zoo.registry import CheckpointInfo
 from keras_lsc.zoo.resolver import info, locate
 
 # Largest difference of a radius between backends and versions; and of the gradient's energies,
@@ -43,7 +46,7 @@ class Verification:
             none to compare.
         deviation: Largest |radius now - target| of a transition; of a levelled start largest
             relative distance of an energy from the middle of all.
-        tolerance: Tolerance of the certificate.
+        tolerance: Tolerance of the certificate; infinite of trained weights.
         agreement: Largest difference that passes; of gains above 1, relative to them.
         energy_difference: Largest relative difference of an energy of the gradient from the
             certificate, 2 % of which pass; None where that has none.
@@ -79,12 +82,15 @@ class Verification:
             "difference": _finite(self.difference),
             "energy_difference": _finite(self.energy_difference),
             "deviation": _finite(self.deviation),
-            "tolerance": self.tolerance,
+            "tolerance": _finite(self.tolerance),
             "problems": list(self.problems),
         }
 
     def __str__(self) -> str:
         verdict = "passed" if self.passed else "FAILED"
+        asked = (
+            f" (tolerance {self.tolerance})" if math.isfinite(self.tolerance) else " of its start"
+        )
         of_energies = (
             ""
             if self.energy_difference is None
@@ -93,7 +99,7 @@ class Verification:
         text = (
             f"{self.name}: {verdict} on {self.backend}; radii differ by {self.difference:.1e} from "
             f"the certificate{of_energies}, and the network by {self.deviation:.4f} from what was "
-            f"asked for (tolerance {self.tolerance})"
+            f"asked for{asked}"
         )
         return "\n  ".join([text, *self.problems])
 
@@ -109,6 +115,7 @@ class CertificateMismatchError(ValueError):
 def verify(
     name: str,
     *,
+    weights: Stored = "stabilized",
     data_dir: str | os.PathLike[str] | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> Verification:
@@ -120,6 +127,9 @@ def verify(
 
     Args:
         name: Name of a checkpoint of the zoo.
+        weights: "stabilized", or "trained" for its trained weights, of which the certificate has
+            radii and energies too; these pass however far they are off, for nothing was asked of
+            them. Their scores are measured by `fine_tune(name, task, weights="trained", epochs=0)`.
         data_dir: Folder of the datasets; None means TFDS_DATA_DIR or ~/tensorflow_datasets.
         cache_dir: Without effect, and to go with the next version: no checkpoint is fetched.
 
@@ -128,7 +138,8 @@ def verify(
         passed.
 
     Raises:
-        UnknownCheckpointError, CheckpointUnavailableError, DamagedCheckpointError: As `load`.
+        UnknownCheckpointError, UntrainedCheckpointError: As `load`.
+        CheckpointUnavailableError, DamagedCheckpointError: As `load`.
         DatasetUnavailableError: The certificate's data is not on this computer.
         ValueError: An argument of no use.
         CertificateMismatchError: The data at hand is other data, or the certificate names none.
@@ -143,10 +154,24 @@ def verify(
     if data_dir is not None:
         # The data of some tasks is drawn, and nobody would look at it.
         chosen_data_dir(data_dir)
+    one_of("weights", weights, STORED)
     known = info(name)
-    model = locate(name).file.model()
-    x = checked_data(name, known.certificate, data_dir)
-    return remeasure(name, model, known.certificate, x, known.parameters)
+    model = read(locate(name), weights)
+    certificate = known.certificate if weights == "stabilized" else of_trained(known)
+    x = checked_data(name, certificate, data_dir)
+    found = remeasure(name, model, certificate, x, known.parameters)
+    return found if weights == "stabilized" else replace(found, tolerance=math.inf)
+
+
+def of_trained(known: CheckpointInfo) -> dict[str, Any]:
+    """Returns the certificate of trained weights, with their report in place of that of the start.
+
+    Args:
+        known: What is known of a checkpoint that has some.
+    """
+    report = known.certificate["trained"]
+    off = deviation(StabilityReport.from_dict(report), known.recipe)
+    return {**known.certificate, "stabilized": report, "deviation": off}
 
 
 def checked_data(
