@@ -24,6 +24,7 @@ LAYERS = {
     "MinLSTM": ("feng2024were",),
     "ParaGRU": ("danieli2025pararnn",),
     "ParaLSTM": ("danieli2025pararnn",),
+    "ParaLeaky": ("jaeger2007optimization", "danieli2025pararnn"),
     "SelectiveSSM": ("gu2023mamba",),
     "SimpleRNN": ("elman1990finding",),
 }

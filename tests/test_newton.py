@@ -11,7 +11,7 @@ from keras import ops
 from keras_lsc import layers
 from keras_lsc.layers import parallel
 
-LAYERS = {"gru": layers.ParaGRU, "lstm": layers.ParaLSTM}
+LAYERS = {"gru": layers.ParaGRU, "lstm": layers.ParaLSTM, "leaky": layers.ParaLeaky}
 # Of the recurrent weights: as drawn, where the state is soon forgotten, and where it hardly is.
 SCALES = {"contractive": 1.0, "barely": 3.0}
 
@@ -72,7 +72,9 @@ def test_the_jacobian_is_that_of_differences(name, rng):
     """The entries of a cell's Jacobian against central differences of its step."""
     layer, _ = twins(name, 2.0, dtype="float64" if keras.backend.backend() != "jax" else None)
     cell = layer.cell
-    drive = ops.convert_to_tensor(rng.standard_normal((5, 12)), dtype=cell.compute_dtype)
+    drive = ops.convert_to_tensor(
+        rng.standard_normal((5, 4 * cell.gates)), dtype=cell.compute_dtype
+    )
     states = [rng.standard_normal((5, 4)) for _ in cell.state_size]
     # Central differences in float32 are good to a thousandth.
     epsilon, tolerance = (1e-2, 2e-3) if cell.compute_dtype == "float32" else (1e-5, 1e-8)

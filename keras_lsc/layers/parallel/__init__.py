@@ -5,6 +5,7 @@ from keras_lsc.layers.parallel.lin_oss import LinOSS, LinOSSCell
 from keras_lsc.layers.parallel.min_gru import MinGRU, MinGRUCell
 from keras_lsc.layers.parallel.min_lstm import MinLSTM, MinLSTMCell
 from keras_lsc.layers.parallel.para_gru import ParaGRU, ParaGRUCell
+from keras_lsc.layers.parallel.para_leaky import ParaLeaky, ParaLeakyCell
 from keras_lsc.layers.parallel.para_lstm import ParaLSTM, ParaLSTMCell
 from keras_lsc.layers.parallel.selective_ssm import SelectiveSSM, SelectiveSSMCell
 from keras_lsc.layers.parallel.solve import Solution, solve
@@ -20,6 +21,8 @@ __all__ = [
     "ParaGRUCell",
     "ParaLSTM",
     "ParaLSTMCell",
+    "ParaLeaky",
+    "ParaLeakyCell",
     "SelectiveSSM",
     "SelectiveSSMCell",
     "Solution",
