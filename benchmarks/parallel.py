@@ -10,6 +10,7 @@ written with `jax.lax.scan`. Then Newton's iterations for a GRU at several start
 """
 
 import argparse
+import functools
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -27,12 +28,14 @@ from keras_lsc.layers import parallel
 
 UNITS = 64
 FEATURES = 8
-BATCHES = (1, 16)
-LENGTHS = (256, 1024, 4096, 16_384)
+# By the number of sequences: more of the longest would need many gigabytes.
+LENGTHS = {1: (256, 1024, 4096, 16_384, 65_536), 16: (256, 1024, 4096, 16_384)}
 # Seconds after which a case needs no more than three samples.
 LONGEST = 2.0
 # Seconds of a first call after which one more has to do.
 TOO_LONG = 10.0
+# Seconds of a call, as expected from the length before, from which on a way is left out.
+OUT_OF_BOUNDS = 120.0
 STARTS: tuple[Any, ...] = ("default", "level", 0.5, "variance", 1.0)
 CURVE_LENGTHS = (100, 1000, 10_000)
 CURVE_UNITS = 16
@@ -82,23 +85,47 @@ def lax_scan(layer: keras.Layer, x: np.ndarray) -> Callable[[], Any]:
     return lambda: jax.block_until_ready(gradient(weights, given))
 
 
-def speed(batch: int, steps: int, repeats: int) -> dict[str, Any]:
-    """One size: every way to take it."""
+def speeds(most: int | None, repeats: int) -> Iterator[dict[str, Any]]:
+    """All sizes, of each batch from short to long, or the first ones."""
+    for batch, all_lengths in LENGTHS.items():
+        lengths = all_lengths[:most]
+        before: dict[str, float] = {}
+        for k, steps in enumerate(lengths):
+            longer = steps / lengths[k - 1] if k else 1.0
+            out = {name for name, taken in before.items() if longer * taken > OUT_OF_BOUNDS}
+            yield (row := speed(batch, steps, repeats, out))
+            # What was left out stays out.
+            before = {name: float("inf") for name in out}
+            before |= {name: way["seconds"]["median"] for name, way in row["ways"].items()}
+
+
+def speed(batch: int, steps: int, repeats: int, out: set[str]) -> dict[str, Any]:
+    """One size: every way to take it but those that would take too long."""
     x = np.random.default_rng(0).standard_normal((batch, steps, FEATURES)).astype("float32")
-    ways: dict[str, Callable[[], Any]] = {}
-    for solver in ("newton", "loop"):
-        layer = layers.ParaGRU(UNITS, solver=solver, seed=0, return_sequences=True)
-        ways[solver] = forward_and_backward(layer, x)
-    ways["MinGRU"] = forward_and_backward(layers.MinGRU(UNITS, seed=0, return_sequences=True), x)
+    para = {
+        solver: layers.ParaGRU(UNITS, solver=solver, seed=0, return_sequences=True)
+        for solver in ("newton", "loop")
+    }
+    ways: dict[str, Callable[[], Callable[[], Any]]] = {
+        solver: functools.partial(forward_and_backward, layer, x) for solver, layer in para.items()
+    }
+    min_gru = layers.MinGRU(UNITS, seed=0, return_sequences=True)
+    ways["MinGRU"] = lambda: forward_and_backward(min_gru, x)
     if keras.backend.backend() == "torch":
-        ways["torch.nn.GRU"] = torch_gru(x)
+        ways["torch.nn.GRU"] = lambda: torch_gru(x)
     else:
         gru = keras.layers.GRU(UNITS, return_sequences=True)
-        ways["keras.layers.GRU"] = forward_and_backward(gru, x)
+        ways["keras.layers.GRU"] = lambda: forward_and_backward(gru, x)
     if keras.backend.backend() == "jax":
-        ways["jax.lax.scan"] = lax_scan(layer, x)
-    rows = {name: taken(run, repeats) for name, run in ways.items()}
-    result = {"batch": batch, "steps": steps, "units": UNITS, "ways": rows}
+        ways["jax.lax.scan"] = lambda: lax_scan(para["loop"], x)
+    rows = {name: taken(make(), repeats) for name, make in ways.items() if name not in out}
+    result = {
+        "batch": batch,
+        "steps": steps,
+        "units": UNITS,
+        "ways": rows,
+        "left_out": sorted(out & set(ways)),
+    }
     shown = "  ".join(
         f"{name} {1e3 * row['seconds']['median']:.1f} ms" for name, row in rows.items()
     )
@@ -171,8 +198,7 @@ def main() -> None:
     if options.curve:
         rows = curve(CURVE_LENGTHS[: 1 if options.quick else None])
     else:
-        lengths, repeats = (LENGTHS[:2], 3) if options.quick else (LENGTHS, 10)
-        rows = (speed(batch, steps, repeats) for batch in BATCHES for steps in lengths)
+        rows = speeds(2, 3) if options.quick else speeds(None, 10)
     result[part] = []
     for row in rows:
         result[part].append(row)
