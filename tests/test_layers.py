@@ -29,6 +29,7 @@ LAYERS = {
     "para-lstm": (layers.ParaLSTM, {"seed": 1, "solver": "loop"}, 4, (4, 0)),
     "para-leaky": (layers.ParaLeaky, {"seed": 1, "solver": "newton", "tau": 5.0}, 4, (4, 0)),
     "oscillators": (layers.LinOSS, {"seed": 1, "state_units": 3}, 4, (5, 0)),
+    "plstm": (layers.PLSTM1D, {"seed": 1, "key_units": 3}, 4, (5, 0)),
     "selective": (layers.SelectiveSSM, {"seed": 1, "state_units": 3}, 4, (5, 0)),
 }
 

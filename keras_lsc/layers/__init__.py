@@ -10,6 +10,8 @@ from keras_lsc.layers.firing_rate import FiringRate, FiringRateRegularizer
 from keras_lsc.layers.lif import LIF, LIFCell
 from keras_lsc.layers.lru import LRU, LRUBlock, LRUBlockCell, LRUCell
 from keras_lsc.layers.parallel import (
+    PLSTM1D,
+    PLSTM2D,
     LinOSS,
     LinOSSCell,
     MinGRU,
@@ -22,6 +24,7 @@ from keras_lsc.layers.parallel import (
     ParaLeakyCell,
     ParaLSTM,
     ParaLSTMCell,
+    PLSTM1DCell,
     SelectiveSSM,
     SelectiveSSMCell,
 )
@@ -35,6 +38,8 @@ __all__ = [
     "LIF",
     "LRU",
     "LSTM",
+    "PLSTM1D",
+    "PLSTM2D",
     "ALIFCell",
     "ApplyMask",
     "CarriedState",
@@ -52,6 +57,7 @@ __all__ = [
     "MinGRUCell",
     "MinLSTM",
     "MinLSTMCell",
+    "PLSTM1DCell",
     "ParaGRU",
     "ParaGRUCell",
     "ParaLSTM",
