@@ -89,14 +89,18 @@ def speeds(most: int | None, repeats: int) -> Iterator[dict[str, Any]]:
     """All sizes, of each batch from short to long, or the first ones."""
     for batch, all_lengths in LENGTHS.items():
         lengths = all_lengths[:most]
-        before: dict[str, float] = {}
-        for k, steps in enumerate(lengths):
-            longer = steps / lengths[k - 1] if k else 1.0
-            out = {name for name, taken in before.items() if longer * taken > OUT_OF_BOUNDS}
+        seen: dict[str, list[float]] = {}
+        for steps in lengths:
+            out = {name for name, of_way in seen.items() if expected(of_way) > OUT_OF_BOUNDS}
             yield (row := speed(batch, steps, repeats, out))
-            # What was left out stays out.
-            before = {name: float("inf") for name in out}
-            before |= {name: way["seconds"]["median"] for name, way in row["ways"].items()}
+            for name, way in row["ways"].items():
+                seen.setdefault(name, []).append(way["seconds"]["median"])
+
+
+def expected(seen: list[float]) -> float:
+    """Seconds at four times the length, if they grow as before, which may be faster than it."""
+    growth = max(4.0, seen[-1] / seen[-2]) if len(seen) > 1 else 4.0
+    return growth * seen[-1]
 
 
 def speed(batch: int, steps: int, repeats: int, out: set[str]) -> dict[str, Any]:
