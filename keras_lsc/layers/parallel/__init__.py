@@ -4,6 +4,7 @@ from keras_lsc.layers.parallel.iterations import predicted_iterations
 from keras_lsc.layers.parallel.lin_oss import LinOSS, LinOSSCell
 from keras_lsc.layers.parallel.min_gru import MinGRU, MinGRUCell
 from keras_lsc.layers.parallel.min_lstm import MinLSTM, MinLSTMCell
+from keras_lsc.layers.parallel.nonlinear import SolverCounts
 from keras_lsc.layers.parallel.para_gru import ParaGRU, ParaGRUCell
 from keras_lsc.layers.parallel.para_leaky import ParaLeaky, ParaLeakyCell
 from keras_lsc.layers.parallel.para_lstm import ParaLSTM, ParaLSTMCell
@@ -31,6 +32,7 @@ __all__ = [
     "SelectiveSSM",
     "SelectiveSSMCell",
     "Solution",
+    "SolverCounts",
     "predicted_iterations",
     "solve",
 ]

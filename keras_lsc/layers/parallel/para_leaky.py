@@ -8,9 +8,8 @@ from keras import ops
 
 from keras_lsc import arguments
 from keras_lsc.layers.parallel.affine import DIAGONAL, Matrix, Vector
-from keras_lsc.layers.parallel.nonlinear import NonlinearGatedCell
+from keras_lsc.layers.parallel.nonlinear import NonlinearGatedCell, NonlinearLayer
 from keras_lsc.layers.parameters import initializer, positive_weight
-from keras_lsc.layers.sequence import SequenceLayer
 
 Tensor = Any
 
@@ -103,7 +102,7 @@ class ParaLeakyCell(NonlinearGatedCell):
 
 
 @keras.saving.register_keras_serializable(package="keras_lsc")
-class ParaLeaky(SequenceLayer):
+class ParaLeaky(NonlinearLayer):
     """Leaky units with a diagonal recurrent matrix, along a sequence.
 
     All steps are taken at once, or one after another.
@@ -118,7 +117,8 @@ class ParaLeaky(SequenceLayer):
         trainable_tau: whether it is trained.
         use_bias: whether there is a bias b.
         solver: "loop" takes the steps one after another; "newton" all at once, or as a loop, with
-            a warning where the layer is not compiled, if 50 iterations do not converge; "auto" is
+            a warning where the layer is not compiled, if 50 iterations do not converge, which
+            `solver_counts` and `keras_lsc.callbacks.StabilityMonitor` tell of a training; "auto" is
             "newton" for 256 steps or more where loops are slow (torch, TensorFlow, GPUs) and less
             than 1,024 numbers change at a step, and "loop" otherwise.
         seed: integer of the initial weights, which NumPy draws, the same on every backend; or None.
