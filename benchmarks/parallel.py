@@ -1,9 +1,10 @@
 """Recurrences without a loop: seconds beside loops, and iterations against radius and length.
 
-    KERAS_BACKEND=torch python benchmarks/parallel.py [--quick] [--curve]
+    KERAS_BACKEND=torch python benchmarks/parallel.py [--quick] [--curve | --training]
 
-Prints tables and writes `benchmarks/results/parallel_<backend>.json` or, with --curve, of Newton's
-iterations, `parallel_curve.json`. The recurrence of `ParaGRU`
+Prints tables and writes `benchmarks/results/parallel_<backend>.json` or, of Newton's iterations,
+`parallel_curve.json` with --curve and, of every epoch of a few trainings with and without a penalty
+on the radii, `parallel_training.json` with --training. The recurrence of `ParaGRU`
 is taken by Newton's method and by the package's own loop, forward and backward; in the same run,
 `keras.layers.GRU` or, on torch, `torch.nn.GRU` of as many units, and on JAX the same recurrence
 written with `jax.lax.scan`. Then Newton's iterations for a GRU at several starts and lengths.
@@ -11,8 +12,10 @@ written with `jax.lax.scan`. Then Newton's iterations for a GRU at several start
 
 import argparse
 import functools
+import itertools
 import json
 import os
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -39,6 +42,12 @@ OUT_OF_BOUNDS = 120.0
 STARTS: tuple[Any, ...] = ("default", "level", 0.5, "variance", 1.0)
 CURVE_LENGTHS = (100, 1000, 10_000)
 CURVE_UNITS = 16
+# The adding problem, at a learning rate at which a memory is learned and dynamics become wild.
+TRAINING_STEPS, TRAINING_UNITS, TRAINING_LAYERS = 300, 16, 2
+UPDATES, EPOCHS, TRAINING_BATCH, RATE = 50, 12, 16, 0.01
+# Targets of the penalty in time and depth, None for none.
+PENALTIES: tuple[Any, ...] = (None, (0.75, 0.5), (0.9, 0.5))
+SEEDS = 2
 
 
 def taken(run: Callable[[], Any], repeats: int) -> dict[str, Any]:
@@ -187,19 +196,66 @@ def curve(lengths: tuple[int, ...]) -> Iterator[dict[str, Any]]:
                 yield row
 
 
+def trainings(seeds: int, epochs: int) -> Iterator[dict[str, Any]]:
+    """Newton's iterations, radii and losses of every epoch, for each penalty and seed."""
+    task = {"limit": UPDATES * TRAINING_BATCH, "length": TRAINING_STEPS}
+    for seed, penalty in itertools.product(range(seeds), PENALTIES):
+        x, _ = keras_lsc.datasets.load("adding", seed=seed, **task)
+        keras.utils.set_random_seed(seed)
+        model = keras.Sequential([keras.Input(x.shape[1:])])
+        for k in range(TRAINING_LAYERS):
+            whole = {"return_sequences": k + 1 < TRAINING_LAYERS, "solver": "newton"}
+            name = f"gru_{k}"
+            model.add(layers.ParaGRU(TRAINING_UNITS, seed=10 * seed + k, name=name, **whole))
+        model.add(keras.layers.Dense(1))
+        model.compile(keras.optimizers.Adam(RATE, global_clipnorm=1.0), "mse")
+        monitor = keras_lsc.callbacks.StabilityMonitor(x, every=UPDATES, on_alarm=lambda _: None)
+        callbacks = [monitor]
+        if penalty is not None:
+            callbacks.append(keras_lsc.callbacks.RadiusRegularizer(x, penalty, every=2))
+        batches = keras_lsc.datasets.batches("adding", batch_size=TRAINING_BATCH, **task)
+        start = time.perf_counter()
+        seen = model.fit(
+            batches, epochs=epochs, shuffle=False, verbose=0, callbacks=callbacks
+        ).history
+        names = [f"gru_{k}" for k in range(TRAINING_LAYERS)]
+        row = {
+            "penalty": penalty,
+            "seed": seed,
+            "seconds": time.perf_counter() - start,
+            "loss": seen["loss"],
+            "iterations": {name: seen[f"iterations/{name}"] for name in names},
+            "loops": {name: seen[f"loops/{name}"] for name in names},
+            "radius": {name: seen[f"radius/{name}.time"] for name in names},
+        }
+        for name in names:
+            taken = row["iterations"][name]
+            print(
+                f"penalty {penalty!s:12s} seed {seed}  {name}  iterations {taken[0]:.1f} to "
+                f"{taken[-1]:.1f}, at most {max(taken):.1f}  loops {max(row['loops'][name]):.2f}  "
+                f"radius {row['radius'][name][0]:.3f} to {row['radius'][name][-1]:.3f}  "
+                f"loss {seen['loss'][-1]:.4f}  {row['seconds']:.0f} s",
+                flush=True,
+            )
+        yield row
+
+
 def main() -> None:
     """Runs everything and writes the JSON file of this backend."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small sizes, few repeats; no JSON")
     parser.add_argument("--curve", action="store_true", help="iterations by start and length")
+    parser.add_argument("--training", action="store_true", help="iterations by epoch and penalty")
     options = parser.parse_args()
     result: dict[str, Any] = {
         "environment": {**environment(), "threads": os.environ.get("OMP_NUM_THREADS")}
     }
-    part = "curve" if options.curve else "speed"
-    name = "curve" if options.curve else keras.backend.backend()
+    part = "training" if options.training else "curve" if options.curve else "speed"
+    name = keras.backend.backend() if part == "speed" else part
     path = RESULTS / f"parallel_{name}.json"
-    if options.curve:
+    if options.training:
+        rows = trainings(1, 2) if options.quick else trainings(SEEDS, EPOCHS)
+    elif options.curve:
         rows = curve(CURVE_LENGTHS[: 1 if options.quick else None])
     else:
         rows = speeds(2, 3) if options.quick else speeds(None, 10)
