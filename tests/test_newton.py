@@ -98,6 +98,19 @@ def test_the_jacobian_is_that_of_differences(name, rng):
             np.testing.assert_allclose(entry, slopes[row], atol=tolerance)
 
 
+@pytest.mark.once
+def test_a_leaky_unit_forgets_by_its_time_constant():
+    """Without input or recurrence h decays by exp(-1 / tau), also where that is 1 to rounding."""
+    layer = layers.ParaLeaky(3, tau=1.0, solver="loop")
+    layer.build((None, None, 1))
+    layer.cell.recurrent.assign(0.0 * to_numpy(layer.cell.recurrent))
+    tau = np.float32([0.5, 20.0, 1e5])
+    layer.cell.log_tau.assign(np.log(tau))
+    x = np.zeros((1, 1000, 1), "float32")
+    left = to_numpy(layer(x, initial_state=[np.ones((1, 3), "float32")]))[0]
+    np.testing.assert_allclose(left, np.exp(-1000 / tau.astype("float64")), rtol=1e-4, atol=1e-30)
+
+
 def chaotic(units=12, seed=0):
     cell = keras.layers.SimpleRNNCell(
         units,

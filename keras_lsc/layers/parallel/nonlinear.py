@@ -119,8 +119,8 @@ class NonlinearGatedCell(SequenceCell):
         return self._add_parameter(name, (1, count * self.units), draw)
 
     def _diagonals(self, weight: Any) -> tuple[Tensor, ...]:
-        values = self._value(weight)[0]
-        return tuple(ops.split(values, values.shape[0] // self.units))
+        # Of the weight, because the sizes of a tensor are tensors where a graph is exported.
+        return tuple(ops.split(self._value(weight)[0], weight.shape[-1] // self.units))
 
     def _drive(self, inputs: Tensor) -> Tensor:
         drive = self._product(inputs, self.kernel)

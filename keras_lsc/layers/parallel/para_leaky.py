@@ -72,9 +72,10 @@ class ParaLeakyCell(NonlinearGatedCell):
         self.log_tau = positive_weight(self, "tau", self.tau, self.trainable_tau)
 
     def _vectors(self) -> tuple[Tensor, ...]:
-        # 1 - alpha is what is kept: alpha of a long memory is 1 to rounding.
-        opening = -ops.expm1(-ops.exp(-self._value(self.log_tau)))
-        return (*self._diagonals(self.recurrent), opening)
+        # 1 - alpha is what is kept: alpha of a long memory is 1 to rounding. It is 2 t / (1 + t)
+        # with t = tanh(1 / (2 tau)), as ONNX has no exp(x) - 1.
+        half = ops.tanh(0.5 * ops.exp(-self._value(self.log_tau)))
+        return (*self._diagonals(self.recurrent), 2.0 * half / (1.0 + half))
 
     def advanced(self, parameters: tuple, previous: Vector, drive: Tensor) -> Vector:
         """Returns the new h; see `NonlinearGatedCell`."""
