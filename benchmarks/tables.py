@@ -302,8 +302,8 @@ def parallel() -> str:
         "Milliseconds of `ParaGRU` forward and backward, 64 units, 8 features, one thread of a "
         "shared CPU: median and quartiles. *GRU* is `torch.nn.GRU` on torch and "
         "`keras.layers.GRU` elsewhere, "
-        "another recurrence, with full matrices. What is missing was left out, because a call would "
-        "have taken over two minutes, or not reached. The machine did other work meanwhile: "
+        "another recurrence, with full matrices. What is missing was left out, because a call "
+        "would have taken over two minutes, or not reached. The machine did other work meanwhile: "
         "compare what is in one row. Command: `make bench`."
     )
     return f"{table([*header, '`jax.lax.scan`'], body)}\n\n{note}"
@@ -364,12 +364,12 @@ def trainings() -> str:
             )
     header = ["rate", "penalty", "layer", "first", "last", "most", "loops", "radius at first"]
     note = (
-        "Iterations a batch in the first and the last of 12 epochs and in that with most; the share "
-        "of batches that were left to the loop; radius in time after the first and the last epoch; "
-        "and the last loss (a network that gives the mean has 0.167). The adding problem, 300 steps, "
-        "two layers of `ParaGRU(16)`, 50 batches of 16 an epoch, Adam, JAX, one seed. The penalty is "
-        "`RadiusRegularizer`, every other update. Command: `KERAS_BACKEND=jax python "
-        "benchmarks/parallel.py --training`."
+        "Iterations a batch in the first and the last of 12 epochs and in that with most; the "
+        "share of batches that were left to the loop; radius in time after the first and the last "
+        "epoch; and the last loss (a network that gives the mean has 0.167). The adding problem, "
+        "300 steps, two layers of `ParaGRU(16)`, 50 batches of 16 an epoch, Adam, JAX, one seed. "
+        "The penalty is `RadiusRegularizer`, every other update. Command: `KERAS_BACKEND=jax "
+        "python benchmarks/parallel.py --training`."
     )
     return f"{table([*header, 'at last', 'loss'], body)}\n\n{note}"
 
