@@ -16,7 +16,7 @@ import itertools
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import keras
@@ -93,9 +93,10 @@ def lax_scan(layer: keras.Layer, x: np.ndarray) -> Callable[[], Any]:
     return lambda: jax.block_until_ready(gradient(weights, given))
 
 
-def speeds(most: int | None, repeats: int) -> Iterator[dict[str, Any]]:
-    """All sizes, of each batch from short to long, or the first ones."""
-    for batch, all_lengths in LENGTHS.items():
+def speeds(batches: Iterable[int], most: int | None, repeats: int) -> Iterator[dict[str, Any]]:
+    """All sizes of some batches, of each from short to long, or the first ones."""
+    for batch in batches:
+        all_lengths = LENGTHS[batch]
         lengths = all_lengths[:most]
         seen: dict[str, list[float]] = {}
         for steps in lengths:
@@ -248,6 +249,7 @@ def main() -> None:
     """Runs everything and writes the JSON file of this backend."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small sizes, few repeats; no JSON")
+    parser.add_argument("--batch", type=int, choices=LENGTHS, help="of one size; others are kept")
     parser.add_argument("--curve", action="store_true", help="iterations by start and length")
     parser.add_argument("--training", action="store_true", help="iterations by epoch and penalty")
     options = parser.parse_args()
@@ -265,7 +267,11 @@ def main() -> None:
     elif options.curve:
         rows = curve(CURVE_LENGTHS[: 1 if options.quick else None])
     else:
-        rows = speeds(2, 3) if options.quick else speeds(None, 10)
+        batches = LENGTHS if options.batch is None else (options.batch,)
+        rows = speeds(batches, 2, 3) if options.quick else speeds(batches, None, 10)
+        if options.batch is not None and not options.quick:
+            known = json.loads(path.read_text())["speed"]
+            rows = itertools.chain([row for row in known if row["batch"] != options.batch], rows)
     result[part] = []
     for row in rows:
         result[part].append(row)
