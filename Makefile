@@ -159,6 +159,7 @@ bench: $(TEST)/installed
 		KERAS_BACKEND=$$backend $(TEST)/bin/python -m benchmarks.monitor; \
 	done
 	KERAS_BACKEND=jax $(TEST)/bin/python benchmarks/parallel.py --curve
+	KERAS_BACKEND=jax $(TEST)/bin/python benchmarks/parallel.py --training
 	KERAS_BACKEND=jax $(TEST)/bin/python benchmarks/accuracy.py
 	$(TEST)/bin/python benchmarks/tables.py
 

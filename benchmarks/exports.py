@@ -24,6 +24,18 @@ from keras_lsc.exporting import FORMATS
 
 RESULTS = Path(__file__).parent / "results"
 STEPS, FEATURES, UNITS = 8, 8, 6
+
+
+def over_a_grid(**_: Any) -> keras.Layer:
+    """A layer over grids that takes sequences: a grid of one feature."""
+    return keras.Sequential(
+        [
+            keras.layers.Reshape((STEPS, FEATURES, 1)),
+            layers.PLSTM2D(UNITS, heads=2, seed=1),
+        ]
+    )
+
+
 LAYERS: dict[str, Callable[..., Any]] = {
     "LSTM": lambda **o: keras.layers.LSTM(UNITS, **o),
     "GRU": lambda **o: keras.layers.GRU(UNITS, **o),
@@ -33,6 +45,15 @@ LAYERS: dict[str, Callable[..., Any]] = {
     "LeakyReadout": lambda **o: layers.LeakyReadout(UNITS, **o),
     "LRU": lambda **o: layers.LRU(UNITS, state_units=UNITS, seed=1, **o),
     "LRUBlock": lambda **o: layers.LRUBlock(FEATURES, seed=1, **o),
+    "MinGRU": lambda **o: layers.MinGRU(UNITS, seed=1, **o),
+    "MinLSTM": lambda **o: layers.MinLSTM(UNITS, seed=1, **o),
+    "ParaGRU": lambda **o: layers.ParaGRU(UNITS, seed=1, solver="newton", **o),
+    "ParaLSTM": lambda **o: layers.ParaLSTM(UNITS, seed=1, solver="newton", **o),
+    "ParaLeaky": lambda **o: layers.ParaLeaky(UNITS, seed=1, solver="newton", **o),
+    "SelectiveSSM": lambda **o: layers.SelectiveSSM(UNITS, state_units=4, seed=1, **o),
+    "LinOSS": lambda **o: layers.LinOSS(UNITS, seed=1, **o),
+    "PLSTM1D": lambda **o: layers.PLSTM1D(UNITS, heads=2, seed=1, **o),
+    "PLSTM2D": over_a_grid,
 }
 SPIKING = ("LIF", "ALIF")
 SUFFIXES = {"onnx": "model.onnx", "litert": "model.tflite", "torch": "model.pt2"}

@@ -1,18 +1,22 @@
 """Recurrences without a loop: seconds beside loops, and iterations against radius and length.
 
-    KERAS_BACKEND=torch python benchmarks/parallel.py [--quick] [--curve]
+    KERAS_BACKEND=torch python benchmarks/parallel.py [--quick] [--curve | --training]
 
-Prints tables and writes `benchmarks/results/parallel_<backend>.json` or, with --curve, of Newton's
-iterations, `parallel_curve.json`. The recurrence of `ParaGRU`
+Prints tables and writes `benchmarks/results/parallel_<backend>.json` or, of Newton's iterations,
+`parallel_curve.json` with --curve and, of every epoch of a few trainings with and without a penalty
+on the radii, `parallel_training.json` with --training. The recurrence of `ParaGRU`
 is taken by Newton's method and by the package's own loop, forward and backward; in the same run,
 `keras.layers.GRU` or, on torch, `torch.nn.GRU` of as many units, and on JAX the same recurrence
 written with `jax.lax.scan`. Then Newton's iterations for a GRU at several starts and lengths.
 """
 
 import argparse
+import functools
+import itertools
 import json
 import os
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import keras
@@ -27,15 +31,22 @@ from keras_lsc.layers import parallel
 
 UNITS = 64
 FEATURES = 8
-BATCHES = (1, 16)
-LENGTHS = (256, 1024, 4096, 16_384)
+# By the number of sequences: more of the longest would need many gigabytes.
+LENGTHS = {1: (256, 1024, 4096, 16_384, 65_536), 16: (256, 1024, 4096, 16_384)}
 # Seconds after which a case needs no more than three samples.
 LONGEST = 2.0
 # Seconds of a first call after which one more has to do.
 TOO_LONG = 10.0
+# Seconds of a call, as expected from the length before, from which on a way is left out.
+OUT_OF_BOUNDS = 120.0
 STARTS: tuple[Any, ...] = ("default", "level", 0.5, "variance", 1.0)
 CURVE_LENGTHS = (100, 1000, 10_000)
 CURVE_UNITS = 16
+# The adding problem, at a learning rate at which a memory is learned, and at one that is too high.
+TRAINING_STEPS, TRAINING_UNITS, TRAINING_LAYERS = 300, 16, 2
+UPDATES, EPOCHS, TRAINING_BATCH, RATES = 50, 12, 16, (0.01, 0.05)
+# Targets of the penalty in time and depth, None for none.
+PENALTIES: tuple[Any, ...] = (None, (0.75, 0.5), (0.9, 0.5))
 
 
 def taken(run: Callable[[], Any], repeats: int) -> dict[str, Any]:
@@ -82,23 +93,52 @@ def lax_scan(layer: keras.Layer, x: np.ndarray) -> Callable[[], Any]:
     return lambda: jax.block_until_ready(gradient(weights, given))
 
 
-def speed(batch: int, steps: int, repeats: int) -> dict[str, Any]:
-    """One size: every way to take it."""
+def speeds(batches: Iterable[int], most: int | None, repeats: int) -> Iterator[dict[str, Any]]:
+    """All sizes of some batches, of each from short to long, or the first ones."""
+    for batch in batches:
+        all_lengths = LENGTHS[batch]
+        lengths = all_lengths[:most]
+        seen: dict[str, list[float]] = {}
+        for steps in lengths:
+            out = {name for name, of_way in seen.items() if expected(of_way) > OUT_OF_BOUNDS}
+            yield (row := speed(batch, steps, repeats, out))
+            for name, way in row["ways"].items():
+                seen.setdefault(name, []).append(way["seconds"]["median"])
+
+
+def expected(seen: list[float]) -> float:
+    """Seconds at four times the length, if they grow as before, which may be faster than it."""
+    growth = max(4.0, seen[-1] / seen[-2]) if len(seen) > 1 else 4.0
+    return growth * seen[-1]
+
+
+def speed(batch: int, steps: int, repeats: int, out: set[str]) -> dict[str, Any]:
+    """One size: every way to take it but those that would take too long."""
     x = np.random.default_rng(0).standard_normal((batch, steps, FEATURES)).astype("float32")
-    ways: dict[str, Callable[[], Any]] = {}
-    for solver in ("newton", "loop"):
-        layer = layers.ParaGRU(UNITS, solver=solver, seed=0, return_sequences=True)
-        ways[solver] = forward_and_backward(layer, x)
-    ways["MinGRU"] = forward_and_backward(layers.MinGRU(UNITS, seed=0, return_sequences=True), x)
+    para = {
+        solver: layers.ParaGRU(UNITS, solver=solver, seed=0, return_sequences=True)
+        for solver in ("newton", "loop")
+    }
+    ways: dict[str, Callable[[], Callable[[], Any]]] = {
+        solver: functools.partial(forward_and_backward, layer, x) for solver, layer in para.items()
+    }
+    min_gru = layers.MinGRU(UNITS, seed=0, return_sequences=True)
+    ways["MinGRU"] = lambda: forward_and_backward(min_gru, x)
     if keras.backend.backend() == "torch":
-        ways["torch.nn.GRU"] = torch_gru(x)
+        ways["torch.nn.GRU"] = lambda: torch_gru(x)
     else:
         gru = keras.layers.GRU(UNITS, return_sequences=True)
-        ways["keras.layers.GRU"] = forward_and_backward(gru, x)
+        ways["keras.layers.GRU"] = lambda: forward_and_backward(gru, x)
     if keras.backend.backend() == "jax":
-        ways["jax.lax.scan"] = lax_scan(layer, x)
-    rows = {name: taken(run, repeats) for name, run in ways.items()}
-    result = {"batch": batch, "steps": steps, "units": UNITS, "ways": rows}
+        ways["jax.lax.scan"] = lambda: lax_scan(para["loop"], x)
+    rows = {name: taken(make(), repeats) for name, make in ways.items() if name not in out}
+    result = {
+        "batch": batch,
+        "steps": steps,
+        "units": UNITS,
+        "ways": rows,
+        "left_out": sorted(out & set(ways)),
+    }
     shown = "  ".join(
         f"{name} {1e3 * row['seconds']['median']:.1f} ms" for name, row in rows.items()
     )
@@ -156,23 +196,82 @@ def curve(lengths: tuple[int, ...]) -> Iterator[dict[str, Any]]:
                 yield row
 
 
+def trainings(epochs: int, known: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Newton's iterations, radii and losses of every epoch, for each rate and penalty.
+
+    Those that are known are not trained again.
+    """
+    task = {"limit": UPDATES * TRAINING_BATCH, "length": TRAINING_STEPS}
+    x, _ = keras_lsc.datasets.load("adding", **task)
+    for rate, penalty in itertools.product(RATES, PENALTIES):
+        case = {"rate": rate, "penalty": None if penalty is None else list(penalty)}
+        if any(case.items() <= row.items() for row in known):
+            continue
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential([keras.Input(x.shape[1:])])
+        for k in range(TRAINING_LAYERS):
+            whole = {"return_sequences": k + 1 < TRAINING_LAYERS, "solver": "newton"}
+            name = f"gru_{k}"
+            model.add(layers.ParaGRU(TRAINING_UNITS, seed=k, name=name, **whole))
+        model.add(keras.layers.Dense(1))
+        model.compile(keras.optimizers.Adam(rate, global_clipnorm=1.0), "mse")
+        monitor = keras_lsc.callbacks.StabilityMonitor(x, every=UPDATES, on_alarm=lambda _: None)
+        callbacks = [monitor]
+        if penalty is not None:
+            callbacks.append(keras_lsc.callbacks.RadiusRegularizer(x, penalty, every=2))
+        batches = keras_lsc.datasets.batches("adding", batch_size=TRAINING_BATCH, **task)
+        start = time.perf_counter()
+        seen = model.fit(
+            batches, epochs=epochs, shuffle=False, verbose=0, callbacks=callbacks
+        ).history
+        names = [f"gru_{k}" for k in range(TRAINING_LAYERS)]
+        row = {
+            **case,
+            "seconds": time.perf_counter() - start,
+            "loss": seen["loss"],
+            "iterations": {name: seen[f"iterations/{name}"] for name in names},
+            "loops": {name: seen[f"loops/{name}"] for name in names},
+            "radius": {name: seen[f"radius/{name}.time"] for name in names},
+        }
+        for name in names:
+            taken = row["iterations"][name]
+            print(
+                f"rate {rate}  penalty {penalty!s:12s} {name}  iterations {taken[0]:.1f} to "
+                f"{taken[-1]:.1f}, at most {max(taken):.1f}  loops {max(row['loops'][name]):.2f}  "
+                f"radius {row['radius'][name][0]:.3f} to {row['radius'][name][-1]:.3f}  "
+                f"loss {seen['loss'][-1]:.4f}  {row['seconds']:.0f} s",
+                flush=True,
+            )
+        yield row
+
+
 def main() -> None:
     """Runs everything and writes the JSON file of this backend."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small sizes, few repeats; no JSON")
+    parser.add_argument("--batch", type=int, choices=LENGTHS, help="of one size; others are kept")
     parser.add_argument("--curve", action="store_true", help="iterations by start and length")
+    parser.add_argument("--training", action="store_true", help="iterations by epoch and penalty")
     options = parser.parse_args()
     result: dict[str, Any] = {
         "environment": {**environment(), "threads": os.environ.get("OMP_NUM_THREADS")}
     }
-    part = "curve" if options.curve else "speed"
-    name = "curve" if options.curve else keras.backend.backend()
+    part = "training" if options.training else "curve" if options.curve else "speed"
+    name = keras.backend.backend() if part == "speed" else part
     path = RESULTS / f"parallel_{name}.json"
-    if options.curve:
+    if options.training:
+        known = json.loads(path.read_text())["training"] if path.exists() else []
+        rows = (
+            trainings(2, []) if options.quick else itertools.chain(known, trainings(EPOCHS, known))
+        )
+    elif options.curve:
         rows = curve(CURVE_LENGTHS[: 1 if options.quick else None])
     else:
-        lengths, repeats = (LENGTHS[:2], 3) if options.quick else (LENGTHS, 10)
-        rows = (speed(batch, steps, repeats) for batch in BATCHES for steps in lengths)
+        batches = LENGTHS if options.batch is None else (options.batch,)
+        rows = speeds(batches, 2, 3) if options.quick else speeds(batches, None, 10)
+        if options.batch is not None and not options.quick:
+            known = json.loads(path.read_text())["speed"]
+            rows = itertools.chain([row for row in known if row["batch"] != options.batch], rows)
     result[part] = []
     for row in rows:
         result[part].append(row)

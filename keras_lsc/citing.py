@@ -23,8 +23,11 @@ LAYERS = {
     "LinOSS": ("rusch2024oscillatory",),
     "MinGRU": ("feng2024were",),
     "MinLSTM": ("feng2024were",),
+    "PLSTM1D": ("poppel2025plstm",),
+    "PLSTM2D": ("poppel2025plstm",),
     "ParaGRU": ("danieli2025pararnn",),
     "ParaLSTM": ("danieli2025pararnn",),
+    "ParaLeaky": ("jaeger2007optimization", "danieli2025pararnn"),
     "SelectiveSSM": ("gu2023mamba",),
     "SimpleRNN": ("elman1990finding",),
 }

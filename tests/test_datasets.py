@@ -65,7 +65,8 @@ def truncated_copy(folder: Path, copy: Path) -> None:
 
 def test_names_are_those_of_the_tasks():
     assert datasets.names() == [
-        *("adding", "cifar10", "cifar100", "copy_memory", "delayed_match", "digits", "mnist"),
+        *("adding", "arrow_pointing", "cifar10", "cifar100", "copy_memory", "delayed_match"),
+        *("digits", "mnist"),
         *("parity", "psmnist", "ptb", "scifar10", "shd", "smnist", "smnist_latency"),
         *("spike_patterns", "spoken_digit", "spoken_digit_spikes", "tiny_shakespeare", "uea"),
     ]

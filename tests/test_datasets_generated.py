@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from keras_lsc import datasets
+from keras_lsc.datasets import arrow_pointing
 
 pytestmark = pytest.mark.once
 
@@ -122,6 +123,55 @@ def test_shapes_are_those_of_the_information(name):
         assert y.shape == ((200, info.shape[0]) if info.per_step else (200,))
         assert y.min() >= 0
         assert y.max() == info.classes - 1
+
+
+def test_arrows_point_at_the_disc_or_past_it():
+    """A point that walks along the line from the tip comes into the disc where the label says."""
+    scene = arrow_pointing.draw(np.random.default_rng(0), 500)
+    for middle, direction, length, centre, radius, label in zip(*scene, strict=True):
+        steps = np.linspace(length / 2, 1.5, 3000)[:, np.newaxis]
+        nearest = np.linalg.norm(middle + steps * direction - centre, axis=1).min()
+        assert (nearest <= radius) == bool(label)
+        # Nothing is close enough to be undecided, and nothing touches or is cut off.
+        assert not 0.81 * radius < nearest < 1.19 * radius
+        assert np.linalg.norm(middle - centre) > length / 2 + radius
+        for place, margin in ((middle, length / 2), (centre, radius)):
+            assert (place >= margin).all()
+            assert (place <= 1 - margin).all()
+    assert abs(scene.label.mean() - 0.5) < 5 * 0.5 / np.sqrt(500)
+
+
+def test_pictures_show_the_scene():
+    size = 40
+    scene = arrow_pointing.draw(np.random.default_rng(1), 200)
+    pictures = arrow_pointing.picture(scene, size)[..., 0]
+    assert pictures.min() == 0
+    assert pictures.max() == 1
+    side = (np.arange(size) + 0.5) / size
+    x, y = np.meshgrid(side, side)
+    for shown, middle, direction, length, centre, radius in zip(pictures, *scene[:-1], strict=True):
+        from_centre = np.hypot(x - centre[0], y - centre[1])
+        # The area of the disc to within a pixel along its edge.
+        disc, pixels = shown * (from_centre < radius + 1 / size), size * radius
+        assert disc.sum() == pytest.approx(np.pi * pixels**2, abs=2 * np.pi * pixels)
+        arrow = shown * (from_centre > radius + 1 / size)
+        along = (x - middle[0]) * direction[0] + (y - middle[1]) * direction[1]
+        across = (y - middle[1]) * direction[0] - (x - middle[0]) * direction[1]
+        # Its head is where it points, and it leans to neither side.
+        assert (arrow * along).sum() / arrow.sum() > 0.05 * length
+        assert abs((arrow * across).sum() / arrow.sum()) < 0.02
+        assert not arrow[np.abs(along) > length / 2 + 2 / size].any()
+
+
+def test_the_same_scenes_at_every_size():
+    fine, labels = datasets.load("arrow_pointing", limit=20, size=48)
+    coarse, again = datasets.load("arrow_pointing", limit=20)
+    np.testing.assert_array_equal(labels, again)
+    means = fine.reshape(20, 24, 2, 24, 2).mean(axis=(2, 4))
+    # A line of a pixel's width is half as wide there.
+    assert np.corrcoef(means.ravel(), coarse.ravel())[0, 1] > 0.9
+    with pytest.raises(ValueError, match="size must be an integer of at least 16, got 8"):
+        datasets.load("arrow_pointing", size=8)
 
 
 @pytest.mark.parametrize("length", [2, 7, 100])

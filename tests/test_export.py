@@ -39,6 +39,14 @@ GRADED = {
     "leaky": lambda: layers.LeakyRNN(5, return_sequences=True),
     "lru": lambda: layers.LRU(5, state_units=7, seed=1, return_sequences=True),
     "block": lambda: layers.LRUBlock(FEATURES, seed=1, return_sequences=True),
+    "min-gru": lambda: layers.MinGRU(5, seed=1, return_sequences=True),
+    "min-lstm": lambda: layers.MinLSTM(5, seed=1),
+    "para-gru": lambda: layers.ParaGRU(5, seed=1, solver="newton", return_sequences=True),
+    "para-lstm": lambda: layers.ParaLSTM(5, seed=1, solver="newton"),
+    "para-leaky": lambda: layers.ParaLeaky(5, seed=1, solver="newton", return_sequences=True),
+    "selective": lambda: layers.SelectiveSSM(5, state_units=3, seed=1, return_sequences=True),
+    "oscillators": lambda: layers.LinOSS(5, state_units=3, seed=1, return_sequences=True),
+    "plstm": lambda: layers.PLSTM1D(4, heads=2, key_units=3, seed=1, return_sequences=True),
 }
 
 
@@ -84,6 +92,17 @@ def test_spikes_in_onnx_are_those_of_the_layer(name, rng, tmp_path):
 @pytest.mark.parametrize("name", GRADED)
 def test_outputs_in_onnx_are_those_of_the_layer(name, rng, tmp_path):
     assert max(np.abs(outputs).max() for outputs in check(GRADED[name](), rng, tmp_path)) > 0.1
+
+
+@to_onnx
+@pytest.mark.parametrize("mode", ["P", "D"])
+def test_a_layer_over_a_grid_in_onnx_is_the_layer(mode, rng, tmp_path):
+    layer = layers.PLSTM2D(4, heads=2, key_units=3, mode=mode, seed=1)
+    model = keras.Sequential([keras.Input((5, 6, FEATURES)), layer])
+    session = onnxruntime().InferenceSession(str(export(model, tmp_path / "model.onnx")))
+    x = (2 * rng.standard_normal((3, 5, 6, FEATURES))).astype("float32")
+    (found,) = session.run(None, {session.get_inputs()[0].name: x})
+    np.testing.assert_allclose(found, to_numpy(model(x)), atol=1e-5)
 
 
 @to_onnx

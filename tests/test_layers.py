@@ -28,7 +28,9 @@ LAYERS = {
     "min-lstm": (layers.MinLSTM, {"seed": 1, "use_bias": False}, 4, (1, 0)),
     "para-gru": (layers.ParaGRU, {"seed": 1, "solver": "newton"}, 4, (3, 0)),
     "para-lstm": (layers.ParaLSTM, {"seed": 1, "solver": "loop"}, 4, (4, 0)),
+    "para-leaky": (layers.ParaLeaky, {"seed": 1, "solver": "newton", "tau": 5.0}, 4, (4, 0)),
     "oscillators": (layers.LinOSS, {"seed": 1, "state_units": 3}, 4, (5, 0)),
+    "plstm": (layers.PLSTM1D, {"seed": 1, "key_units": 3}, 4, (5, 0)),
     "selective": (layers.SelectiveSSM, {"seed": 1, "state_units": 3}, 4, (5, 0)),
 }
 
@@ -135,6 +137,7 @@ def test_config_is_json(rng):
             lambda: layers.ParaGRU(3, solver="deer"),
             "solver must be one of 'auto', 'loop', 'newton'",
         ),
+        (lambda: layers.ParaLeaky(3, tau=0.0), "tau must be a positive finite number, got 0.0"),
         (lambda: layers.LinOSS(3, state_units=-1), "state_units must be a positive integer"),
         (lambda: layers.SelectiveSSM(3, state_units=0), "state_units must be a positive integer"),
         (lambda: layers.FiringRateRegularizer(1.5), "target must be .* at most 1, got 1.5"),

@@ -11,7 +11,7 @@ from keras import ops
 from keras_lsc import layers
 from keras_lsc.layers import parallel
 
-LAYERS = {"gru": layers.ParaGRU, "lstm": layers.ParaLSTM}
+LAYERS = {"gru": layers.ParaGRU, "lstm": layers.ParaLSTM, "leaky": layers.ParaLeaky}
 # Of the recurrent weights: as drawn, where the state is soon forgotten, and where it hardly is.
 SCALES = {"contractive": 1.0, "barely": 3.0}
 
@@ -72,7 +72,9 @@ def test_the_jacobian_is_that_of_differences(name, rng):
     """The entries of a cell's Jacobian against central differences of its step."""
     layer, _ = twins(name, 2.0, dtype="float64" if keras.backend.backend() != "jax" else None)
     cell = layer.cell
-    drive = ops.convert_to_tensor(rng.standard_normal((5, 12)), dtype=cell.compute_dtype)
+    drive = ops.convert_to_tensor(
+        rng.standard_normal((5, 4 * cell.gates)), dtype=cell.compute_dtype
+    )
     states = [rng.standard_normal((5, 4)) for _ in cell.state_size]
     # Central differences in float32 are good to a thousandth.
     epsilon, tolerance = (1e-2, 2e-3) if cell.compute_dtype == "float32" else (1e-5, 1e-8)
@@ -94,6 +96,19 @@ def test_the_jacobian_is_that_of_differences(name, rng):
         for row in range(count):
             entry = to_numpy(jacobian[row * count + column])
             np.testing.assert_allclose(entry, slopes[row], atol=tolerance)
+
+
+@pytest.mark.once
+def test_a_leaky_unit_forgets_by_its_time_constant():
+    """Without input or recurrence h decays by exp(-1 / tau), also where that is 1 to rounding."""
+    layer = layers.ParaLeaky(3, tau=1.0, solver="loop")
+    layer.build((None, None, 1))
+    layer.cell.recurrent.assign(0.0 * to_numpy(layer.cell.recurrent))
+    tau = np.float32([0.5, 20.0, 1e5])
+    layer.cell.log_tau.assign(np.log(tau))
+    x = np.zeros((1, 1000, 1), "float32")
+    left = to_numpy(layer(x, initial_state=[np.ones((1, 3), "float32")]))[0]
+    np.testing.assert_allclose(left, np.exp(-1000 / tau.astype("float64")), rtol=1e-4, atol=1e-30)
 
 
 def chaotic(units=12, seed=0):

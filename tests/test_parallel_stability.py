@@ -16,6 +16,7 @@ CELLS = {
     "min-lstm": layers.MinLSTM,
     "para-gru": layers.ParaGRU,
     "para-lstm": layers.ParaLSTM,
+    "para-leaky": layers.ParaLeaky,
     "selective": layers.SelectiveSSM,
     "oscillators": layers.LinOSS,
 }

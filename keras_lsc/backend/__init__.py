@@ -32,6 +32,7 @@ if _NAME == "jax":
         quiet_tracing,
         running_states,
         static_length,
+        tally,
         trace_level,
         vjp,
     )
@@ -58,6 +59,7 @@ elif _NAME == "tensorflow":
         quiet_tracing,
         running_states,
         static_length,
+        tally,
         trace_level,
         vjp,
     )
@@ -84,6 +86,7 @@ elif _NAME == "torch":
         quiet_tracing,
         running_states,
         static_length,
+        tally,
         trace_level,
         vjp,
     )
@@ -116,6 +119,7 @@ __all__ = [
     "quiet_tracing",
     "running_states",
     "static_length",
+    "tally",
     "trace_level",
     "vjp",
 ]

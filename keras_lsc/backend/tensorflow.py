@@ -74,6 +74,31 @@ def is_concrete(x: Tensor) -> bool:
     return not tf.is_symbolic_tensor(x)
 
 
+def tally(count: int) -> Any:
+    """Returns so many sums of what layers come to while they run, compiled or not.
+
+    `add` takes a scalar for each sum, and `read` returns the sums once all that was begun has run.
+    """
+    return _Tally(count)
+
+
+class _Tally:
+    def __init__(self, count: int):
+        # Of the process, also where a layer is made as a function is traced.
+        with tf.init_scope():
+            self._sums = [
+                tf.Variable(0.0, trainable=False, aggregation=tf.VariableAggregation.SUM)
+                for _ in range(count)
+            ]
+
+    def add(self, *values: Tensor) -> None:
+        for total, value in zip(self._sums, values, strict=True):
+            total.assign_add(tf.cast(value, total.dtype))
+
+    def read(self) -> list[float]:
+        return [float(total.numpy()) for total in self._sums]
+
+
 def cos_and_sin(x: Tensor) -> tuple[Tensor, Tensor]:
     """Returns cosine and sine in the dtype of x; those of `keras.ops` make float32 of float64."""
     return tf.cos(x), tf.sin(x)

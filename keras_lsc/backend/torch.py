@@ -72,6 +72,28 @@ def is_concrete(x: Tensor) -> bool:
     return not torch.compiler.is_compiling()
 
 
+def tally(count: int) -> Any:
+    """Returns so many sums of what layers come to while they run, compiled or not.
+
+    `add` takes a scalar for each sum, and `read` returns the sums once all that was begun has run.
+    """
+    return _Tally(count)
+
+
+class _Tally:
+    def __init__(self, count: int):
+        self._sums: list[Any] = [0.0] * count
+
+    def add(self, *values: Tensor) -> None:
+        # Tensors, because reading one waits for the device.
+        self._sums = [
+            total + value.detach() for total, value in zip(self._sums, values, strict=True)
+        ]
+
+    def read(self) -> list[float]:
+        return [float(total) for total in self._sums]
+
+
 def cos_and_sin(x: Tensor) -> tuple[Tensor, Tensor]:
     """Returns cosine and sine in the dtype of x; those of `keras.ops` make float32 of float64."""
     return torch.cos(x), torch.sin(x)

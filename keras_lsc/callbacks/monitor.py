@@ -14,8 +14,10 @@ from keras_lsc.callbacks.weights import bring_weights
 from keras_lsc.diagnosis.checkup import Checkup, CheckupProbe
 from keras_lsc.diagnosis.findings import Finding, in_order
 from keras_lsc.diagnosis.judging import of_activity, of_gradient
+from keras_lsc.layers.parallel import SolverCounts
 from keras_lsc.stability.accuracy import GLANCE
 from keras_lsc.stability.energies import Drawn, check_built, draw_tapped
+from keras_lsc.stability.forecast import solver_counts
 from keras_lsc.stability.measure import Probe
 from keras_lsc.stability.transitions.any_model import transitions_of
 
@@ -39,6 +41,11 @@ class StabilityMonitor(keras.callbacks.Callback):
     firing rates, radii and gains. They become part of `logs`, so that `History` and callbacks that
     follow it, such as `keras.callbacks.TensorBoard`, have them. The training is the same with and
     without it.
+
+    Of layers that Newton's method solves (`keras_lsc.layers.ParaGRU` and others) it tells the mean
+    number of iterations a batch, "iterations/<layer>", and for which share of the batches they did
+    not converge, so that the loop took over, "loops/<layer>": of the batches since the look before,
+    and in the logs of an epoch of all of its batches. After an epoch with such a batch it warns.
 
     An alarm is what `keras_lsc.diagnose` would find and did not before the training, or a loss that
     is ten times the first one or no number. Every kind is told once.
@@ -109,6 +116,9 @@ class StabilityMonitor(keras.callbacks.Callback):
         self._seen, self._summed, self._counted = 0, 0.0, 0
         # The last mean loss of the epoch, and of how many updates, which is not read yet.
         self._unread: tuple[Any, int] | None = None
+        # What Newton's method had done at the last look, and as the epoch began.
+        self._solved: dict[str, SolverCounts] = {}
+        self._solved_before: dict[str, SolverCounts] = {}
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Looks for the first time; what is found now is no alarm."""
@@ -116,6 +126,7 @@ class StabilityMonitor(keras.callbacks.Callback):
         with backend.aside_from_random_draws():
             self._watch = _Watch(self.model, self.x, self.samples, self.radii, self.seed)
         self.unseen = self._watch.unseen
+        self._solved = solver_counts(self.model)
         self._known |= {finding.kind for finding in self._look()}
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -123,6 +134,7 @@ class StabilityMonitor(keras.callbacks.Callback):
         del epoch, logs
         self._seen, self._summed, self._counted = 0, 0.0, 0
         self._unread = None
+        self._solved_before = solver_counts(self.model)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Looks at the loss and, every so often, at the model."""
@@ -139,16 +151,29 @@ class StabilityMonitor(keras.callbacks.Callback):
         logs.update(self._shown())
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Adds what was seen last."""
-        del epoch
+        """Adds what was seen last, and what Newton's method did in the epoch."""
         self._read_loss()
+        solved = _since(solver_counts(self.model), self._solved_before)
         if logs is not None:
-            logs.update(self._shown())
+            logs.update(self._shown() | _of_solvers(solved))
+        for name, counts in solved.items():
+            if counts.loops:
+                warnings.warn(
+                    f"epoch {epoch + 1}: Newton's method has not converged in {counts.loops} of "
+                    f"{counts.solves} batches of {name!r}, whose steps were taken one after "
+                    "another, which is exact and slower. Lower the learning rate, hold the radius "
+                    'with keras_lsc.callbacks.RadiusRegularizer, or use solver="loop".',
+                    StabilityWarning,
+                    stacklevel=2,
+                )
 
     def _look(self) -> list[Finding]:
         bring_weights(self)
         with backend.aside_from_random_draws():
             seen, findings = self._watch.look()
+        solved = solver_counts(self.model)
+        seen |= _of_solvers(_since(solved, self._solved))
+        self._solved = solved
         self.history.append({"update": self.updates, **seen})
         return findings
 
@@ -237,4 +262,20 @@ def _of_layers(checkup: Checkup) -> dict[str, float]:
         value = getattr(checkup, name)
         if value is not None:
             seen[f"gradient/{name}"] = value
+    return seen
+
+
+def _since(
+    now: dict[str, SolverCounts], before: dict[str, SolverCounts]
+) -> dict[str, SolverCounts]:
+    """What was solved since, of the layers of which anything was."""
+    made = {name: counts.since(before.get(name, SolverCounts())) for name, counts in now.items()}
+    return {name: counts for name, counts in made.items() if counts.solves}
+
+
+def _of_solvers(solved: dict[str, SolverCounts]) -> dict[str, float]:
+    seen = {}
+    for name, counts in solved.items():
+        seen[f"iterations/{name}"] = counts.iterations / counts.solves
+        seen[f"loops/{name}"] = counts.loops / counts.solves
     return seen

@@ -17,6 +17,7 @@ import numpy as np
 from keras_lsc.arguments import flag, integer, positive_integer
 from keras_lsc.datasets import (
     adding,
+    arrow_pointing,
     copy_memory,
     delayed_match,
     images,
@@ -71,6 +72,7 @@ __getattr__ = old_names(
 
 _MODULES = (
     adding,
+    arrow_pointing,
     copy_memory,
     delayed_match,
     parity,

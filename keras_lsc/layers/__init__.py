@@ -11,6 +11,8 @@ from keras_lsc.layers.leaky_rnn import LeakyRNN, LeakyRNNCell
 from keras_lsc.layers.lif import LIF, LIFCell
 from keras_lsc.layers.lru import LRU, LRUBlock, LRUBlockCell, LRUCell
 from keras_lsc.layers.parallel import (
+    PLSTM1D,
+    PLSTM2D,
     LinOSS,
     LinOSSCell,
     MinGRU,
@@ -19,8 +21,11 @@ from keras_lsc.layers.parallel import (
     MinLSTMCell,
     ParaGRU,
     ParaGRUCell,
+    ParaLeaky,
+    ParaLeakyCell,
     ParaLSTM,
     ParaLSTMCell,
+    PLSTM1DCell,
     SelectiveSSM,
     SelectiveSSMCell,
 )
@@ -34,6 +39,8 @@ __all__ = [
     "LIF",
     "LRU",
     "LSTM",
+    "PLSTM1D",
+    "PLSTM2D",
     "ALIFCell",
     "ApplyMask",
     "CarriedState",
@@ -53,10 +60,13 @@ __all__ = [
     "MinGRUCell",
     "MinLSTM",
     "MinLSTMCell",
+    "PLSTM1DCell",
     "ParaGRU",
     "ParaGRUCell",
     "ParaLSTM",
     "ParaLSTMCell",
+    "ParaLeaky",
+    "ParaLeakyCell",
     "SelectiveSSM",
     "SelectiveSSMCell",
     "Surrogate",

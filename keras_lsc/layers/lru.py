@@ -10,8 +10,9 @@ from keras import ops
 from keras_lsc import arguments, backend
 from keras_lsc.layers import ring
 from keras_lsc.layers.parameters import glorot_uniform, numpy_generator
+from keras_lsc.layers.precision import project
 from keras_lsc.layers.scan import complex_scan
-from keras_lsc.layers.sequence import SequenceCell, SequenceLayer, project
+from keras_lsc.layers.sequence import SequenceCell, SequenceLayer
 
 Tensor = Any
 

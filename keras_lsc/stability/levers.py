@@ -35,7 +35,7 @@ def read_through(layer: keras.Layer) -> list[Any]:
 
     Returns:
         Its input kernel(s): of both directions of a `Bidirectional`, of the first cell of a stack.
-        A cell of your own names them in `input_weights`, if it has no `kernel`.
+        A layer or cell of your own names them in `input_weights`, if it has no `kernel`.
         Of attention the output projection; of an `LRUBlock` the gate's matrix and the skip, of
         an `LRU` its input matrix and the feedthrough. Empty for layers that have none.
 
@@ -64,7 +64,9 @@ def read_through(layer: keras.Layer) -> list[Any]:
         return [weight for weight in layer.weights if "attention_output/kernel" in weight.path]
     if isinstance(layer, _SEPARABLE):
         return [layer.pointwise_kernel]
-    return _named(layer, "kernel") if isinstance(layer, _OF_A_KERNEL) else []
+    if isinstance(layer, _OF_A_KERNEL):
+        return _named(layer, "kernel")
+    return list(getattr(layer, "input_weights", ()))
 
 
 def heights_of_gradient(layer: keras.Layer) -> list[Any]:

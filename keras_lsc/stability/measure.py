@@ -11,6 +11,7 @@ from keras import ops
 from keras_lsc import arguments
 from keras_lsc.stability import lapack
 from keras_lsc.stability.accuracy import MEASURE, Accuracy
+from keras_lsc.stability.forecast import NewtonForecast, forecasts
 from keras_lsc.stability.jacobians import JacobianProbe
 from keras_lsc.stability.lyapunov import lyapunov
 from keras_lsc.stability.probe import ModelProbe
@@ -336,7 +337,9 @@ def measure(
             "rms" (the RMS gain).
         gradient: whether to measure the energy of the gradient as well.
         exponents: number of leading Lyapunov exponents of every recurrent layer to measure as well,
-            what many steps do where a radius says what one does; see `keras_lsc.lyapunov`.
+            what many steps do where a radius says what one does; see `keras_lsc.lyapunov`. The
+            iterations that are expected of layers solved by Newton's method are predicted from
+            them; from the radius in time without them.
 
     Returns:
         A `StabilityReport`; print it for a table.
@@ -378,12 +381,24 @@ def measure(
         )
     if exponents:
         report = replace(report, exponents=lyapunov(model, x, exponents, seed=seed))
+    report = replace(report, newton=_forecasts(model, report))
     if not has_gradient:
         return report
     few = [array[:ROWS] for array in rows]
     stages = Stages(model, few, structure)
     energies = stages.measure(few, np.random.default_rng(seed), forward=True)
     return replace(report, gradient=energies)
+
+
+def _forecasts(model: keras.Model, report: StabilityReport) -> tuple[NewtonForecast, ...]:
+    measured, radii = {}, {}
+    if report.exponents is not None:
+        of_layers = zip(report.exponents.layers, report.exponents.exponents, strict=True)
+        measured = {name: values[0] for name, values in of_layers}
+    if report.radius_kind == "spectral":
+        rows = [row for row in report.transitions if row.kind == "time"]
+        radii = {row.name.removesuffix(".time"): row.radius for row in rows}
+    return forecasts(model, report.steps, measured, radii)
 
 
 def transitions_or_why(

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from keras_lsc import plot
+from keras_lsc.stability.forecast import NewtonForecast
 from keras_lsc.stability.lyapunov import LYAPUNOV_HEADER, LyapunovExponents
 from keras_lsc.stability.tables import html_table, text_table
 from keras_lsc.stability.targets import Target, resolve
@@ -18,7 +19,7 @@ HEADER = ("transition", "of", "shape", "radius", "std", "gain", "isotropy")
 GRADIENT_HEADER = ("layer", "energy", "reach", "forward")
 # The columns of words; those of numbers stand to the right.
 _TEXTS = 3
-_OPTIONAL = ("gradient", "exponents", "unmeasured", "unseen", "not_levelled", "chosen")
+_OPTIONAL = ("gradient", "exponents", "unmeasured", "unseen", "not_levelled", "chosen", "newton")
 _KEPT = "gradients are kept"
 # What the energy sum says, below its largest value.
 _ENERGY_MEANS = (
@@ -188,6 +189,8 @@ class StabilityReport:
         chosen: what method "auto" did, and why; None of other methods.
         unseen: of a model that was watched, what there may be and could not be looked at, a
             sentence each.
+        newton: a `NewtonForecast` of every layer that Newton's method may solve: how many
+            iterations to expect.
     """
 
     model: str
@@ -204,6 +207,7 @@ class StabilityReport:
     not_levelled: tuple[str, ...] = ()
     chosen: str | None = None
     unseen: tuple[str, ...] = ()
+    newton: tuple[NewtonForecast, ...] = ()
 
     @classmethod
     def without_radii(cls, model: str, why: str, seed: int, samples: int = 0) -> "StabilityReport":
@@ -344,6 +348,7 @@ class StabilityReport:
             "exponents": None if self.exponents is None else self.exponents.to_dict(),
             "not_levelled": list(self.not_levelled),
             "unseen": list(self.unseen),
+            "newton": [asdict(forecast) for forecast in self.newton],
         }
         # Of what was not measured a report says nothing.
         return {name: value for name, value in content.items() if value or name not in _OPTIONAL}
@@ -365,6 +370,7 @@ class StabilityReport:
             "exponents": None if exponents is None else LyapunovExponents.from_dict(exponents),
             "not_levelled": tuple(values.get("not_levelled", ())),
             "unseen": tuple(values.get("unseen", ())),
+            "newton": tuple(NewtonForecast(**row) for row in values.get("newton", ())),
         }
         return cls(**{**values, **parts})
 
@@ -440,6 +446,7 @@ class StabilityReport:
             notes.append(self.gradient.note)
         if self.exponents is not None:
             notes.extend(note for note in self.exponents.notes if note not in notes)
+        notes.extend(forecast.note for forecast in self.newton)
         if self.chosen is not None:
             notes.append(self.chosen)
         if self.not_levelled:

@@ -159,6 +159,7 @@ def states_at_once(
     tolerance: float,
     max_iterations: int,
     name: str,
+    tally: Any = None,
 ) -> Vector:
     """The states of all steps by Newton's method, or by the loop where that does not converge.
 
@@ -170,6 +171,8 @@ def states_at_once(
         tolerance: as in `newton`.
         max_iterations: as in `newton`.
         name: of the layer, for the warning.
+        tally: of `backend.tally`, for solutions, their iterations, and those that were left to
+            the loop; None where they are not counted.
 
     Returns:
         Tuple of `(T, ...)` tensors, with the derivative of the recurrence by `parameters`, `at` and
@@ -178,12 +181,16 @@ def states_at_once(
     fixed = tuple(map(without_gradient, (parameters, at, start)))
 
     # A function of its arguments: what it closed over would be constants of the compiled program.
-    def solve(*fixed: tuple) -> tuple[Vector, Tensor]:
+    def solve(*fixed: tuple) -> tuple[Vector, Tensor, Tensor]:
         found = newton(dynamics, *fixed, tolerance=tolerance, max_iterations=max_iterations)
         states = ops.cond(found.has_converged, lambda: found.states, lambda: loop(dynamics, *fixed))
-        return states, found.has_converged
+        return states, found.iterations, found.has_converged
 
-    states, has_converged = backend.no_gradient(lambda: backend.as_graph(solve)(*fixed))
+    states, iterations, has_converged = backend.no_gradient(lambda: backend.as_graph(solve)(*fixed))
+    if tally is not None:
+        iterations = ops.cast(iterations, "float32")
+        failed = 1.0 - ops.cast(has_converged, "float32")
+        tally.add(ops.ones_like(iterations), iterations, failed)
     if backend.is_concrete(has_converged) and not bool(has_converged):
         warn_of_the_loop(name, max_iterations)
     fixed_parameters, fixed_at, fixed_start = fixed

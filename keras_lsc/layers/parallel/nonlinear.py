@@ -1,6 +1,6 @@
 """Gated cells that are nonlinear in their state, whose steps Newton's method takes all at once."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from keras import ops
@@ -9,7 +9,7 @@ from keras_lsc import arguments, backend
 from keras_lsc.layers.parallel.affine import Algebra, Matrix, Vector
 from keras_lsc.layers.parallel.newton import Dynamics, default_tolerance, loop, states_at_once
 from keras_lsc.layers.parameters import glorot_blocks, numpy_generator
-from keras_lsc.layers.sequence import SequenceCell
+from keras_lsc.layers.sequence import SequenceCell, SequenceLayer
 
 Tensor = Any
 
@@ -20,6 +20,24 @@ _MOST_ITERATIONS = 50
 # in benchmarks/parallel.py. A JAX loop is compiled, and wins on a CPU at any length.
 _LONG = 256
 _WIDE = 1024
+
+
+class SolverCounts(NamedTuple):
+    """What Newton's method has done in the training of a layer, summed over batches.
+
+    Attributes:
+        solves: how many batches of sequences it was given.
+        iterations: how many scans it made for all of them.
+        loops: for how many it did not converge, so that the steps were taken one after another.
+    """
+
+    solves: int = 0
+    iterations: int = 0
+    loops: int = 0
+
+    def since(self, before: "SolverCounts") -> "SolverCounts":
+        """What was done after `before` was read."""
+        return SolverCounts(*(now - then for now, then in zip(self, before, strict=True)))
 
 
 class NonlinearGatedCell(SequenceCell):
@@ -47,6 +65,12 @@ class NonlinearGatedCell(SequenceCell):
         self.seed = None if seed is None else arguments.integer("seed", seed, at_least=0)
         self.state_size = self._state_sizes()
         self.output_size = self.units
+        self._tally = backend.tally(len(SolverCounts._fields))
+
+    @property
+    def solver_counts(self) -> SolverCounts:
+        """What Newton's method has done since the cell was made, in calls with `training=True`."""
+        return SolverCounts(*map(round, self._tally.read()))
 
     def _state_sizes(self) -> list[int]:
         raise NotImplementedError
@@ -95,8 +119,8 @@ class NonlinearGatedCell(SequenceCell):
         return self._add_parameter(name, (1, count * self.units), draw)
 
     def _diagonals(self, weight: Any) -> tuple[Tensor, ...]:
-        values = self._value(weight)[0]
-        return tuple(ops.split(values, values.shape[0] // self.units))
+        # Of the weight, because the sizes of a tensor are tensors where a graph is exported.
+        return tuple(ops.split(self._value(weight)[0], weight.shape[-1] // self.units))
 
     def _drive(self, inputs: Tensor) -> Tensor:
         drive = self._product(inputs, self.kernel)
@@ -123,7 +147,6 @@ class NonlinearGatedCell(SequenceCell):
         self, sequences: Tensor, states: list[Tensor], mask: Tensor | None, training: bool
     ) -> tuple[Tensor, list[Tensor]]:
         """All steps; see `SequenceCell.run`."""
-        del training
         drive = self._drive(ops.swapaxes(sequences, 0, 1))
         at = (drive,) if mask is None else (drive, self._keep(mask))
         start = tuple(self._states(states))
@@ -138,6 +161,8 @@ class NonlinearGatedCell(SequenceCell):
                 tolerance=default_tolerance(self.compute_dtype),
                 max_iterations=_MOST_ITERATIONS,
                 name=self.name,
+                # Inference is exported, measured and taken apart, and leaves no trace.
+                tally=self._tally if training is True else None,
             )
         outputs = ops.swapaxes(self._output(visited[0]), 0, 1)
         return outputs, [state[-1] for state in visited]
@@ -183,3 +208,21 @@ class NonlinearGatedCell(SequenceCell):
 
 def _kept(keep: Tensor, new: tuple, old: tuple) -> tuple:
     return tuple(keep * p + (1.0 - keep) * q for p, q in zip(new, old, strict=True))
+
+
+class NonlinearLayer(SequenceLayer):
+    """A `SequenceLayer` over a `NonlinearGatedCell`."""
+
+    @property
+    def is_solved_at_once(self) -> bool:
+        """Whether Newton's method may take its steps, by the argument `solver`."""
+        return self.cell.solver != "loop"
+
+    @property
+    def solver_counts(self) -> SolverCounts:
+        """What Newton's method has done while the layer was trained, compiled or not.
+
+        Batches that `fit` and `train_on_batch` ran since the layer was made, their iterations, and
+        for how many of them the loop had to take over.
+        """
+        return self.cell.solver_counts

@@ -7,8 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_lsc.layers.parallel.affine import BLOCKS, Matrix, Vector
-from keras_lsc.layers.parallel.nonlinear import NonlinearGatedCell
-from keras_lsc.layers.sequence import SequenceLayer
+from keras_lsc.layers.parallel.nonlinear import NonlinearGatedCell, NonlinearLayer
 
 Tensor = Any
 
@@ -98,7 +97,7 @@ class ParaLSTMCell(NonlinearGatedCell):
 
 
 @keras.saving.register_keras_serializable(package="keras_lsc")
-class ParaLSTM(SequenceLayer):
+class ParaLSTM(NonlinearLayer):
     """Long short-term memories with diagonal recurrent matrices, along a sequence.
 
     All steps are taken at once, or one after another.
@@ -111,7 +110,8 @@ class ParaLSTM(SequenceLayer):
         units: number of features of the output.
         use_bias: whether the gates have a bias.
         solver: "loop" takes the steps one after another; "newton" all at once, or as a loop, with
-            a warning where the layer is not compiled, if 50 iterations do not converge; "auto" is
+            a warning where the layer is not compiled, if 50 iterations do not converge, which
+            `solver_counts` and `keras_lsc.callbacks.StabilityMonitor` tell of a training; "auto" is
             "newton" for 256 steps or more where loops are slow (torch, TensorFlow, GPUs) and less
             than 1,024 numbers change at a step, and "loop" otherwise.
         seed: integer of the initial weights, which NumPy draws, the same on every backend; or None.

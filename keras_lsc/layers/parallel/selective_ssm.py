@@ -9,8 +9,9 @@ from keras import ops
 
 from keras_lsc import arguments
 from keras_lsc.layers.parameters import glorot_blocks, numpy_generator
+from keras_lsc.layers.precision import project
 from keras_lsc.layers.scan import linear_scan
-from keras_lsc.layers.sequence import SequenceCell, SequenceLayer, project
+from keras_lsc.layers.sequence import SequenceCell, SequenceLayer
 
 Tensor = Any
 
