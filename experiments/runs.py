@@ -263,6 +263,8 @@ def _stabilized_or_measured(
         "radius": setting.radius,
         "tolerance": setting.tolerance,
         "max_updates": setting.max_updates,
+        # As the recorded starts were made, by gradients alone.
+        "optimizer": "adam",
     }
     return keras_lsc.stabilize(
         model, x, as_target(setting.target), seed=setting.seed, callbacks=(updates,), **options
