@@ -4,13 +4,14 @@
 
 Prints a table and writes `benchmarks/results/pretraining_<backend>.json`. `benchmarks/tables.py`
 makes the table from the JSON. Every ratio is of two medians of one process, its samples
-taken in turn. Rows of the scaling table run in processes of their own, for their peak memory.
+taken in turn. Rows of the scaling table and times to tolerance are of processes of their own.
 """
 
 import argparse
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +29,33 @@ PARTS = ("time_to_tolerance", "update", "scaling")
 CELLS = {"lstm": (keras.layers.LSTM, 42), "gru": (keras.layers.GRU, 53)}
 
 
-def spikes(rows: int, steps: int, features: int) -> np.ndarray:
-    """Random spikes at rate 0.03, as sparse as latency-coded images."""
-    return (np.random.default_rng(0).random((rows, steps, features)) < 0.03).astype("float32")
+TARGETS = ("variance", 0.5, 1.0)
 
 
-def network(cell: str, units: int, depth: int, steps: int, features: int) -> keras.Model:
+def spikes(rows: int, steps: int, features: int, rate: float = 0.03) -> np.ndarray:
+    """Random spikes, as sparse as latency-coded images."""
+    return (np.random.default_rng(0).random((rows, steps, features)) < rate).astype("float32")
+
+
+def digits(rows: int) -> np.ndarray:
+    """Latency-coded digits, every other step of which is empty."""
+    x = keras_lsc.datasets.load("smnist_latency", limit=rows)[0]
+    result = np.zeros((rows, STEPS, INPUTS), "float32")
+    result[:, ::2] = x
+    return result
+
+
+SEQUENCES = {
+    "random bits": lambda: spikes(512, STEPS, INPUTS, rate=0.05),
+    "digits": lambda: digits(512),
+}
+
+
+def network(
+    cell: str, units: int, depth: int, steps: int, features: int, seed: int = 0
+) -> keras.Model:
     """A stack of recurrent layers with a softmax readout."""
-    keras.utils.set_random_seed(0)
+    keras.utils.set_random_seed(seed)
     layer, _ = CELLS[cell]
     stack = [layer(units, return_sequences=index < depth - 1) for index in range(depth)]
     readout = keras.layers.Dense(10, activation="softmax")
@@ -61,24 +81,47 @@ def update_against_step(cell: str, repeats: int) -> dict[str, Any]:
     return {"cell": cell, "units": units, "depth": 2, **row}
 
 
-def time_to_tolerance(cell: str, tolerance: float = 0.02) -> dict[str, Any]:
-    """Seconds of `stabilize`, with compilation and its check on held-out sequences."""
-    x = spikes(512, STEPS, INPUTS)
-    model = network(cell, CELLS[cell][1], 2, STEPS, INPUTS)
-    count = UpdateCounter()
+def tolerance_row(
+    cell: str, sequences: str, target: str | float, tolerance: float = 0.02
+) -> dict[str, Any]:
+    """Seconds of `stabilize`, with compilation and its check on held-out sequences.
 
-    def stabilize() -> None:
-        keras_lsc.stabilize(model, x[:384], tolerance=tolerance, callbacks=(count,))
+    The second network has the same shapes and other weights.
+    """
+    x = SEQUENCES[sequences]()
+    row: dict[str, Any] = {"cell": cell, "sequences": sequences, "target": target}
+    for which in ("first", "second"):
+        model = network(cell, CELLS[cell][1], 2, STEPS, INPUTS, seed=len(row))
+        count = UpdateCounter()
+        stabilize = partial(
+            keras_lsc.stabilize, model, x[:384], target, tolerance=tolerance, callbacks=(count,)
+        )
+        elapsed = seconds(stabilize)
+        report = keras_lsc.measure(model, x[384:], samples=512, gradient=False)
+        row[which] = {
+            "seconds": elapsed,
+            "updates": count.updates,
+            "deviation_on_unseen": report.max_deviation(target),
+        }
+    return {**row, "tolerance": tolerance}
 
-    elapsed = seconds(stabilize)
-    report = keras_lsc.measure(model, x[384:], samples=512)
-    return {
-        "cell": cell,
-        "seconds": elapsed,
-        "updates": count.updates,
-        "tolerance": tolerance,
-        "deviation_on_unseen": report.max_deviation("variance"),
-    }
+
+def time_to_tolerance(quick: bool) -> list[dict[str, Any]]:
+    """`tolerance_row` over networks, sequences and targets, each in its own process."""
+    rows = [[cell, name, target] for cell in CELLS for name in SEQUENCES for target in TARGETS]
+    return [in_process("tolerance", row) for row in (rows[:1] if quick else rows)]
+
+
+def in_process(part: str, row: list[Any]) -> dict[str, Any]:
+    """A row, made in a process of its own; that of a process that failed says why."""
+    command = [sys.executable, __file__, "--row", json.dumps([part, *row])]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        made = {"row": row, "failed": done.stderr.strip()[-500:]}
+    else:
+        made = json.loads(done.stdout.strip().splitlines()[-1])
+    print(made, flush=True)
+    return made
 
 
 def peak_memory_gb() -> float:
@@ -117,14 +160,8 @@ def scaling(quick: bool) -> list[dict[str, Any]]:
         sizes = [(64, 2), (64, 4)]
     rows = []
     for units, depth in sizes:
-        command = [sys.executable, __file__, "--row", json.dumps([units, depth, 8, 35, 3])]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            row = {"units": units, "depth": depth, "failed": done.stderr.strip()[-500:]}
-        else:
-            row = json.loads(done.stdout.strip().splitlines()[-1])
-        rows.append(row)
-        print(row, flush=True)
+        row = in_process("scaling", [units, depth, 8, 35, 3])
+        rows.append({"units": units, "depth": depth, **row})
     return rows
 
 
@@ -136,7 +173,8 @@ def main() -> None:
     parser.add_argument("--row", type=json.loads, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.row:
-        print(json.dumps(scaling_row(*options.row)))
+        part, *row = options.row
+        print(json.dumps({"tolerance": tolerance_row, "scaling": scaling_row}[part](*row)))
         return
     path = RESULTS / f"pretraining_{keras.backend.backend()}.json"
     result = json.loads(path.read_text()) if path.exists() else {}
@@ -148,7 +186,7 @@ def main() -> None:
         "data": "random spikes",
     }
     make = {
-        "time_to_tolerance": lambda: [time_to_tolerance(cell) for cell in CELLS],
+        "time_to_tolerance": lambda: time_to_tolerance(options.quick),
         "update": lambda: [update_against_step(cell, 3 if options.quick else 15) for cell in CELLS],
         "scaling": lambda: scaling(options.quick),
     }
