@@ -88,9 +88,9 @@ def time_to_tolerance() -> str:
     ]
     note = (
         "`stabilize` to a tolerance of 0.02 of two layers (LSTM of 42 units, GRU of 53; 200 steps "
-        "of 784 inputs), compilation and the check on held-out sequences included: of a first network "
-        "of a process and of a second one of the same shapes, and in brackets the number of "
-        "measurements and updates."
+        "of 784 inputs), compilation and the check on held-out sequences included: of a first "
+        "network of a process and of a second one of the same shapes, and in brackets the number "
+        "of measurements and updates."
     )
     return f"{table(['cell', 'sequences', 'target', *columns], body)}\n\n{note}"
 
