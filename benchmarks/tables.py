@@ -67,7 +67,7 @@ def time_to_tolerance() -> str:
     for backend, name in BACKENDS.items():
         path = RESULTS / f"pretraining_{backend}.json"
         if path.exists():
-            rows = json.loads(path.read_text())["time_to_tolerance"]
+            rows = json.loads(path.read_text()).get("time_to_tolerance", [])
             columns[name] = {
                 (row["cell"], row["sequences"], str(row["target"])): row for row in rows
             }
