@@ -94,7 +94,7 @@ def pretrain(
         isotropy = None
         while True:
             if solving is not None:
-                solving.go_on(max_updates)
+                solving.go_on(max_updates - history.updates)
             else:
                 pretrainer.fit(
                     _Batches(training, batch_size, seed + history.updates),
@@ -187,7 +187,7 @@ class _Solving:
         return self._solver.isotropy
 
     def go_on(self, most: int) -> None:
-        """Solves, by so many measurements at most of all rounds."""
+        """Solves, by so many measurements at most."""
         self._pretrainer.stop_training = False
         self._callbacks.on_train_begin()
         self._callbacks.on_epoch_begin(self._rounds)
@@ -196,6 +196,7 @@ class _Solving:
             needed = math.ceil((error / (_SHARE * self._tolerance)) ** 2)
             self._points = min(max(needed, 2 * self._points), _MOST_SAMPLES)
         close = self._tolerance / 2 if self._rounds else self._tolerance
+        most += self._solver.measurements
         deviation = self._solver.solve(self._points, close, most)
         self._rounds += 1
         is_near = deviation <= max(self._tolerance, self._solver.standard_error)

@@ -113,6 +113,9 @@ class ScaleSolver:
                 break
             if self._solver is None:
                 one_by_one = looks > 0 and len(self._numbers) <= _FEW
+                trials = len(self._numbers if one_by_one else self._scales.together)
+                if self.measurements + trials >= most:
+                    break
                 derivatives = self._derivatives(residuals, points, one_by_one)
                 self._solver = Broyden(derivatives, _LONGEST)
             weights = self._weights()

@@ -353,7 +353,8 @@ def test_the_command_knows_every_method():
 
 @pytest.mark.once
 def test_list_and_info_name_the_checkpoints_of_the_zoo():
-    listed = run("list", "test_gru*", "--hidden")
+    # Where there is room for every column.
+    listed = CliRunner().invoke(app, ["list", "test_gru*", "--hidden"], env={"COLUMNS": "120"})
     assert listed.exit_code == 0
     (row,) = [line for line in listed.stdout.splitlines() if "_rhovar" in line]
     entry = zoo.info("test_gru_parity_d2_rhovar")

@@ -121,7 +121,8 @@ def test_a_build_certifies_the_energies_that_grow_as_asked(tmp_path):
 def test_another_size_is_levelled_on_the_spot():
     model = zoo.load(TINY, units=12, depth=6)
     made = zoo.certificate(model)
-    assert made.keys() == zoo.info(TINY).certificate.keys()
+    # Weights that were trained are of the size that was.
+    assert made.keys() == zoo.info(TINY).certificate.keys() - {"trained"}
     energies = made["stabilized"]["gradient"]["energies"]
     assert len(energies) == 6
     assert made["deviation"] == pytest.approx(distance(energies))
