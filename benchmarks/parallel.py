@@ -96,10 +96,8 @@ def lax_scan(layer: keras.Layer, x: np.ndarray) -> Callable[[], Any]:
 def speeds(batches: Iterable[int], most: int | None, repeats: int) -> Iterator[dict[str, Any]]:
     """All sizes of some batches, of each from short to long, or the first ones."""
     for batch in batches:
-        all_lengths = LENGTHS[batch]
-        lengths = all_lengths[:most]
         seen: dict[str, list[float]] = {}
-        for steps in lengths:
+        for steps in LENGTHS[batch][:most]:
             out = {name for name, of_way in seen.items() if expected(of_way) > OUT_OF_BOUNDS}
             yield (row := speed(batch, steps, repeats, out))
             for name, way in row["ways"].items():

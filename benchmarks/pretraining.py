@@ -90,8 +90,8 @@ def tolerance_row(
     """
     x = SEQUENCES[sequences]()
     row: dict[str, Any] = {"cell": cell, "sequences": sequences, "target": target}
-    for which in ("first", "second"):
-        model = network(cell, CELLS[cell][1], 2, STEPS, INPUTS, seed=len(row))
+    for seed, which in ((3, "first"), (4, "second")):
+        model = network(cell, CELLS[cell][1], 2, STEPS, INPUTS, seed=seed)
         count = UpdateCounter()
         stabilize = partial(
             keras_lsc.stabilize, model, x[:384], target, tolerance=tolerance, callbacks=(count,)
@@ -108,8 +108,12 @@ def tolerance_row(
 
 def time_to_tolerance(quick: bool) -> list[dict[str, Any]]:
     """`tolerance_row` over networks, sequences and targets, each in its own process."""
-    rows = [[cell, name, target] for cell in CELLS for name in SEQUENCES for target in TARGETS]
-    return [in_process("tolerance", row) for row in (rows[:1] if quick else rows)]
+    keys = [(cell, name, target) for cell in CELLS for name in SEQUENCES for target in TARGETS]
+    return [
+        {"cell": cell, "sequences": name, "target": target}
+        | in_process("tolerance", [cell, name, target])
+        for cell, name, target in (keys[:1] if quick else keys)
+    ]
 
 
 def in_process(part: str, row: list[Any]) -> dict[str, Any]:
@@ -117,7 +121,7 @@ def in_process(part: str, row: list[Any]) -> dict[str, Any]:
     command = [sys.executable, __file__, "--row", json.dumps([part, *row])]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        made = {"row": row, "failed": done.stderr.strip()[-500:]}
+        made = {"failed": done.stderr.strip()[-500:]}
     else:
         made = json.loads(done.stdout.strip().splitlines()[-1])
     print(made, flush=True)

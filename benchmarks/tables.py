@@ -76,6 +76,8 @@ def time_to_tolerance() -> str:
     def made(row: dict[str, Any] | None) -> str:
         if row is None:
             return "not measured"
+        if "failed" in row:
+            return "failed"
         one, two = row["first"], row["second"]
         return (
             f"{one['seconds']:.0f} s ({one['updates']}), {two['seconds']:.0f} s ({two['updates']})"

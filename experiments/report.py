@@ -23,6 +23,7 @@ from experiments import (
     findings,
     memory_length,
     methods,
+    missing,
     optimum,
     sparsity,
     storage,
@@ -90,7 +91,7 @@ def read_networks(folder: Path = FOLDER) -> dict[str, list[Network]]:
 
 def read_runs(module: Any, folder: Path = FOLDER) -> list[dict[str, Any]]:
     """The runs of a folder that a module with a runner of its own has made."""
-    return storage.read_rows(folder / "results" / module.FOLDER.name / f"{module.NAME}.jsonl")
+    return storage.read_rows(folder / "results" / module.FOLDER.name / f"{missing.NAME}.jsonl")
 
 
 def _with_summary(readme: str, found: dict[str, list[Network]]) -> str:

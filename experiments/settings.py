@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import tomllib
@@ -11,6 +10,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from experiments import storage
 from keras_lsc import datasets
 from keras_lsc.stability.targets import Target
 from keras_lsc.stability.theory import far_corner_radius
@@ -128,8 +128,7 @@ class Setting:
         """
         defaults = {item.name: item.default for item in fields(self)} | {"options": {}}
         chosen = {k: v for k, v in self.to_dict().items() if v != defaults[k]}
-        text = json.dumps(chosen, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        return storage.identity(chosen)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the setting as JSON types."""

@@ -8,14 +8,10 @@ skipped.
 
 from __future__ import annotations
 
-import argparse
-import hashlib
 import itertools
-import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -25,6 +21,7 @@ import keras_lsc
 from benchmarks.environment import environment
 from experiments import storage
 from experiments.measures import rounded
+from experiments.missing import run_missing
 from experiments.statistics import mean
 from experiments.tables import markdown
 from keras_lsc import datasets
@@ -32,7 +29,6 @@ from keras_lsc.callbacks import SparsitySchedule
 from keras_lsc.layers import LIF, FiringRateRegularizer
 
 FOLDER = storage.FOLDER / "sparsity"
-NAME = "runs"
 TASKS: dict[str, dict[str, Any]] = {
     "digits": {"epochs": 20, "limit": 1397, "options": {}},
     "parity": {"epochs": 20, "limit": 2000, "options": {"n": 2, "delay": 8, "length": 12}},
@@ -76,8 +72,7 @@ class Setting:
     @property
     def id(self) -> str:
         """Twelve hexadecimal digits that only this setting has."""
-        text = json.dumps(asdict(self), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        return storage.identity(asdict(self))
 
 
 def settings(seeds: int = SEEDS) -> list[Setting]:
@@ -172,27 +167,13 @@ def table(rows: Sequence[Row]) -> str:
     return markdown(header, lines)
 
 
-def pending(folder: Path, seeds: int) -> Iterator[Setting]:
-    """Settings without a line in the results."""
-    done = {row["id"] for row in storage.read_rows(folder / f"{NAME}.jsonl")}
-    return (setting for setting in settings(seeds) if setting.id not in done)
+def _told(row: Row) -> str:
+    return f"{row['seconds']} s, {row['test']} {row['firing_rates']}"
 
 
 def main() -> None:
     """Runs what is missing."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=SEEDS, help="only the first so many seeds")
-    parser.add_argument("--hours", type=float, default=1e6, help="begin no run after these")
-    parser.add_argument("--results", type=Path, default=FOLDER, help="folder of results")
-    options = parser.parse_args()
-    end = time.monotonic() + 3600 * options.hours
-    with storage.writer(options.results) as writer:
-        for setting in pending(options.results, options.seeds):
-            if time.monotonic() > end:
-                break
-            row = run(setting)
-            writer.append(NAME, row)
-            print(setting, row["seconds"], row["test"], row["firing_rates"], flush=True)
+    run_missing(__doc__, FOLDER, SEEDS, settings, run, _told)
 
 
 if __name__ == "__main__":

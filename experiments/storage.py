@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -30,6 +31,11 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         return []
     lines = path.read_text(encoding="utf-8").split("\n")[:-1]
     return [{**json.loads(line), "line": number} for number, line in enumerate(lines, start=1)]
+
+
+def identity(values: dict[str, Any]) -> str:
+    """Twelve hexadecimal digits that only a setting of these values has."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
 
 class Writer:

@@ -7,14 +7,10 @@ The experiment of arXiv 2309.12927 at reduced size. A run is one network; finish
 
 from __future__ import annotations
 
-import argparse
-import hashlib
 import itertools
-import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -24,6 +20,7 @@ import keras_lsc
 from benchmarks.environment import environment
 from experiments import storage
 from experiments.measures import rounded
+from experiments.missing import run_missing
 from experiments.statistics import mean
 from experiments.tables import markdown
 from keras_lsc.callbacks import LowestAccuracy, NCurriculum
@@ -31,7 +28,6 @@ from keras_lsc.datasets import GrowingTask
 from keras_lsc.layers import LeakyRNN
 
 FOLDER = storage.FOLDER / "timescales"
-NAME = "runs"
 TASKS = ("parity", "delayed_match")
 HEADS = ("single", "multi")
 SEEDS = 4
@@ -71,8 +67,7 @@ class Setting:
     @property
     def id(self) -> str:
         """Twelve hexadecimal digits that only this setting has."""
-        text = json.dumps(asdict(self), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        return storage.identity(asdict(self))
 
 
 def settings(seeds: int = SEEDS) -> list[Setting]:
@@ -252,28 +247,14 @@ def table(rows: Sequence[Row]) -> str:
     return markdown(header, lines)
 
 
-def pending(folder: Path, seeds: int) -> Iterator[Setting]:
-    """Settings without a line in the results."""
-    done = {row["id"] for row in storage.read_rows(folder / f"{NAME}.jsonl")}
-    return (setting for setting in settings(seeds) if setting.id not in done)
+def _told(row: Row) -> str:
+    taus = [f"{step['n']}: {step['tau']['mean']:.2f}" for step in row["passed"]]
+    return f"{row['seconds']} s, {'; '.join(taus)}"
 
 
 def main() -> None:
     """Runs what is missing."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=SEEDS, help="only the first so many seeds")
-    parser.add_argument("--hours", type=float, default=1e6, help="begin no run after these")
-    parser.add_argument("--results", type=Path, default=FOLDER, help="folder of results")
-    options = parser.parse_args()
-    end = time.monotonic() + 3600 * options.hours
-    with storage.writer(options.results) as writer:
-        for setting in pending(options.results, options.seeds):
-            if time.monotonic() > end:
-                break
-            row = run(setting)
-            writer.append(NAME, row)
-            taus = [f"{step['n']}: {step['tau']['mean']:.2f}" for step in row["passed"]]
-            print(setting, row["seconds"], "s,", "; ".join(taus), flush=True)
+    run_missing(__doc__, FOLDER, SEEDS, settings, run, _told)
 
 
 if __name__ == "__main__":

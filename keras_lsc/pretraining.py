@@ -89,7 +89,6 @@ def pretrain(
         solve = partial(
             _Solving, pretrainer, probe, training, tolerance, [*callbacks, history, progress]
         )
-        origin = State(model.variables)
         solving = solve() if may_solve else None
         isotropy = None
         while True:
@@ -125,11 +124,10 @@ def pretrain(
                 raise NotStabilizedError(_explain(report, pretrainer, tolerance, history), report)
             if solving is None and may_solve:
                 # A round of gradients came near, and the rest may be solved for.
-                origin = State(model.variables)
                 solving = solve(isotropy)
             elif solving is not None and not solving.may_go_on:
                 # Gradients find their own way, from where solving began.
-                origin.restore()
+                solving.take_back()
                 isotropy = solving.isotropy
                 solving = None
     except BaseException:
@@ -166,14 +164,15 @@ class _Solving:
     ):
         self._pretrainer, self._tolerance = pretrainer, tolerance
         self._callbacks = keras.callbacks.CallbackList(list(callbacks), model=pretrainer)
+        self._origin = State(pretrainer.model.variables)
         found = pretrainer.transition_map
         time, depth = resolve(pretrainer.target, found.depth, found.steps(rows))
-        self._wanted = {"time": time, "depth": depth}
+        wanted = {"time": time, "depth": depth}
         if pretrainer.include_input:
-            self._wanted["input"] = depth
+            wanted["input"] = depth
         scales = Scales(pretrainer.movable)
         self._solver = ScaleSolver(
-            probe, scales, self._wanted, rows, pretrainer.seed, self._tell, isotropy
+            probe, scales, wanted, rows, pretrainer.seed, self._tell, isotropy
         )
         self._points, self._rounds = _FIRST_POINTS, 0
         self.may_go_on = True
@@ -185,6 +184,10 @@ class _Solving:
     @property
     def isotropy(self) -> np.ndarray | None:
         return self._solver.isotropy
+
+    def take_back(self) -> None:
+        """Gives the model the weights that it had when this was made."""
+        self._origin.restore()
 
     def go_on(self, most: int) -> None:
         """Solves, by so many measurements at most."""
@@ -207,15 +210,9 @@ class _Solving:
 
     def _tell(self, report: StabilityReport) -> bool:
         logs: dict[str, float] = {}
-        for row in report.transitions:
-            if row.kind in self._wanted:
-                logs |= {f"{row.name}_radius": row.radius, f"{row.name}_gain": row.gain}
-        off = [
-            abs(row.radius - self._wanted[row.kind])
-            for row in report.transitions
-            if row.kind in self._wanted
-        ]
-        logs["max_deviation"] = float(np.max(off))
+        for row in _aimed(report, _wanted(report, self._pretrainer)):
+            logs |= {f"{row.name}_radius": row.radius, f"{row.name}_gain": row.gain}
+        logs["max_deviation"] = _largest_deviation(report, self._pretrainer, 0.0)
         index = self._solver.measurements - 1
         self._callbacks.on_train_batch_begin(index)
         self._callbacks.on_train_batch_end(index, logs)
@@ -288,12 +285,16 @@ def _wanted(report: StabilityReport, pretrainer: LSCPretrainer) -> dict[str, flo
     return {**wanted, "input": wanted["depth"]} if pretrainer.include_input else wanted
 
 
+def _aimed(report: StabilityReport, wanted: dict[str, float]) -> list[TransitionStatistics]:
+    return [row for row in report.transitions if row.kind in wanted]
+
+
 def _largest_deviation(
     report: StabilityReport, pretrainer: LSCPretrainer, standard_errors: float
 ) -> float:
     """Largest |mean radius - target|, so many standard errors of the mean included."""
     wanted = _wanted(report, pretrainer)
-    rows = [row for row in report.transitions if row.kind in wanted]
+    rows = _aimed(report, wanted)
     share = standard_errors / math.sqrt(report.samples)
     # NaN, where a radius is, is the largest.
     return float(np.max([abs(r.radius - wanted[r.kind]) + share * r.radius_std for r in rows]))
@@ -304,8 +305,8 @@ def _explain(
 ) -> str:
     wanted = _wanted(report, pretrainer)
     lines = []
-    for row in report.transitions:
-        if row.kind not in wanted or abs(row.radius - wanted[row.kind]) <= tolerance:
+    for row in _aimed(report, wanted):
+        if abs(row.radius - wanted[row.kind]) <= tolerance:
             continue
         lines.append(
             f"  {row.name}: {row.radius:.3f}, wanted {wanted[row.kind]:.3f}; "

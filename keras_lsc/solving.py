@@ -107,16 +107,17 @@ class ScaleSolver:
         failures, looks = 0, 0
         for _ in range(_STEPS):
             self.is_isotropic = self._is_isotropic(residuals)
-            if (deviation <= tolerance and self.is_isotropic) or self.measurements >= most:
-                break
-            if self.is_over:
+            is_there = deviation <= tolerance and self.is_isotropic
+            if is_there or self.is_over or self.measurements >= most:
                 break
             if self._solver is None:
                 one_by_one = looks > 0 and len(self._numbers) <= _FEW
-                trials = len(self._numbers if one_by_one else self._scales.together)
-                if self.measurements + trials >= most:
+                groups = self._scales.together
+                if one_by_one:
+                    groups = [[number] for number in range(len(self._numbers))]
+                if self.measurements + len(groups) >= most:
                     break
-                derivatives = self._derivatives(residuals, points, one_by_one)
+                derivatives = self._derivatives(residuals, points, groups, one_by_one)
                 self._solver = Broyden(derivatives, _LONGEST)
             weights = self._weights()
             step = self._solver.step(residuals, weights)
@@ -175,15 +176,16 @@ class ScaleSolver:
         counts = (1.0, self._fading, _RATE_COST)
         return np.repeat(counts, self._sizes)
 
-    def _derivatives(self, residuals: np.ndarray, points: int, one_by_one: bool) -> np.ndarray:
+    def _derivatives(
+        self, residuals: np.ndarray, points: int, groups: list[list[int]], one_by_one: bool
+    ) -> np.ndarray:
         """The Jacobian `(residuals, numbers)` by differences.
 
         Where numbers are not tried one by one, a number is held to be without effect on other
         layers; steps will tell.
         """
-        count = len(self._numbers)
-        jacobian = np.zeros((len(residuals), count))
-        for together in [[k] for k in range(count)] if one_by_one else self._scales.together:
+        jacobian = np.zeros((len(residuals), len(self._numbers)))
+        for together in groups:
             numbers = self._numbers.copy()
             numbers[together] += _TRIAL
             change = self._at(numbers, points)[0] - residuals

@@ -229,9 +229,15 @@ def _with_training(entry: dict[str, Any], former: Mapping[str, Any] | None) -> d
     """An entry with the trained weights of the former one, where these are of the same start."""
     if former is None or "trained" not in former or former["sha256"] != entry["sha256"]:
         return entry
-    report = former["certificate"]["trained"]
+    return with_trained(entry, former["trained"], former["certificate"]["trained"])
+
+
+def with_trained(
+    entry: Mapping[str, Any], made: Mapping[str, Any], report: Mapping[str, Any]
+) -> dict[str, Any]:
+    """An entry of the index with what is known of its trained weights, and what was measured."""
     certificate = {**entry["certificate"], "trained": report}
-    return {**entry, "certificate": certificate, "trained": former["trained"]}
+    return {**entry, "certificate": certificate, "trained": made}
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -25,7 +25,7 @@ from keras_lsc.zoo import (
     trained_file,
     training,
 )
-from keras_lsc.zoo.build import start_path, write_json
+from keras_lsc.zoo.build import start_path, with_trained, write_json
 from keras_lsc.zoo.certificate import PACKAGES, certificate_data
 from keras_lsc.zoo.pretraining import Gauge
 from keras_lsc.zoo.recipes import Recipe, RecipeError
@@ -250,8 +250,7 @@ def _put_into_index(
             raise NotTrainedError(
                 f"The start of {name!r} was built anew meanwhile: train it again."
             )
-        certificate = {**entry["certificate"], "trained": report}
-        entries[name] = {**entry, "certificate": certificate, "trained": made}
+        entries[name] = with_trained(entry, made, report)
         check_entry(index, name, entries[name])
         write_json(index, dict(sorted(entries.items())))
 
