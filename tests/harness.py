@@ -420,3 +420,19 @@ def mostly_once(values, everywhere):
         value if value in everywhere else pytest.param(value, marks=pytest.mark.once)
         for value in values
     ]
+
+
+def gradients_of_layer_and_steps(layer, x):
+    """Gradients of sum(sin(outputs)) by x and weights: of the layer, and of its cell's steps."""
+
+    def whole(x):
+        return ops.sum(ops.sin(layer(x)))
+
+    def stepped(x):
+        states, total = layer.cell.get_initial_state(x.shape[0]), 0.0
+        for t in range(x.shape[1]):
+            output, states = layer.cell(x[:, t], states)
+            total = total + ops.sum(ops.sin(output))
+        return total
+
+    return tuple(gradients(f, layer.trainable_variables, x) for f in (whole, stepped))

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from harness import gradients, sequences, to_numpy
+from harness import gradients, gradients_of_layer_and_steps, sequences, to_numpy
 from keras import ops
 
 import keras_lsc
@@ -47,20 +47,8 @@ def test_gradients_are_those_of_the_stepped_cell(rng):
     x = sequences(rng, batch=2, steps=6, features=3)
     layer.build(x.shape)
 
-    def whole(x):
-        return ops.sum(ops.sin(layer(x)))
-
-    def stepped(x):
-        states, total = layer.cell.get_initial_state(2), 0.0
-        for t in range(6):
-            output, states = layer.cell(x[:, t], states)
-            total = total + ops.sum(ops.sin(output))
-        return total
-
     names = ["input", *(w.name for w in layer.trainable_variables)]
-    found, expected = (
-        gradients(function, layer.trainable_variables, x) for function in (whole, stepped)
-    )
+    found, expected = gradients_of_layer_and_steps(layer, x)
     assert "tau" in names
     for name, one, other in zip(names, found, expected, strict=True):
         assert np.abs(other).max() > 1e-3, name

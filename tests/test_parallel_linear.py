@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from harness import gradients, sequences, to_numpy
+from harness import gradients_of_layer_and_steps, sequences, to_numpy
 from keras import ops
 
 from keras_lsc import layers
@@ -59,17 +59,7 @@ def test_gradients_are_those_of_the_stepped_cell(name, rng):
     layer = built(LAYERS[name][0], rng)
     x = sequences(rng, batch=2, steps=20, features=3)
 
-    def whole(x):
-        return ops.sum(ops.sin(layer(x)))
-
-    def stepped(x):
-        states, total = layer.cell.get_initial_state(2), 0.0
-        for t in range(x.shape[1]):
-            output, states = layer.cell(x[:, t], states)
-            total = total + ops.sum(ops.sin(output))
-        return total
-
-    found, expected = (gradients(f, layer.trainable_variables, x) for f in (whole, stepped))
+    found, expected = gradients_of_layer_and_steps(layer, x)
     for one, other in zip(found, expected, strict=True):
         assert np.abs(other).max() > 1e-2
         np.testing.assert_allclose(one, other, atol=2e-5 * max(1.0, np.abs(other).max()))

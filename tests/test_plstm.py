@@ -5,7 +5,7 @@ import math
 import keras
 import numpy as np
 import pytest
-from harness import gradients, sequences, sigmoid, to_numpy
+from harness import gradients, gradients_of_layer_and_steps, sequences, sigmoid, to_numpy
 from keras import ops
 
 import keras_lsc
@@ -138,17 +138,7 @@ def test_gradients_along_a_sequence_are_those_of_the_stepped_cell(rng):
     layer = of_sequences(rng)
     x = sequences(rng, batch=2, steps=8, features=FEATURES)
 
-    def stepped(x):
-        states, total = layer.cell.get_initial_state(2), 0.0
-        for t in range(x.shape[1]):
-            output, states = layer.cell(x[:, t], states)
-            total = total + ops.sum(ops.sin(output))
-        return total
-
-    def whole(x):
-        return ops.sum(ops.sin(layer(x)))
-
-    found, expected = (gradients(f, layer.trainable_variables, x) for f in (whole, stepped))
+    found, expected = gradients_of_layer_and_steps(layer, x)
     for one, other in zip(found, expected, strict=True):
         assert np.abs(other).max() > 1e-2
         np.testing.assert_allclose(one, other, atol=2e-5 * max(1.0, np.abs(other).max()))
