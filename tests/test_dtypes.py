@@ -211,7 +211,12 @@ def quantizable(dtype):
 
 
 @pytest.mark.parametrize(
-    ("mode", "dtype"), [("int8", "float32"), ("int8", "mixed_bfloat16"), ("float8", "float32")]
+    ("mode", "dtype"),
+    [
+        pytest.param("int8", "float32", marks=pytest.mark.once),
+        ("int8", "mixed_bfloat16"),
+        pytest.param("float8", "float32", marks=pytest.mark.once),
+    ],
 )
 def test_quantized_models_load_again(mode, dtype, rng, tmp_path):
     model = quantizable(dtype)

@@ -150,6 +150,7 @@ def assert_says(error, parts):
         assert part in str(error.value), f"{part!r} is not in: {error.value}"
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("entry", ENTRIES)
 @pytest.mark.parametrize("wrong", WRONG_MODELS)
 def test_wrong_model(wrong, entry, x):

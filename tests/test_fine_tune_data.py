@@ -90,6 +90,7 @@ def test_test_scores_are_those_of_the_weights_that_are_kept():
     assert np.isclose(tuning.test["accuracy"], np.mean(guesses == y))
 
 
+@pytest.mark.once
 def test_a_class_of_no_weight_is_not_learned():
     """The head of the third class falls, as if there were none of it."""
     x, y = patterns(60)
@@ -132,6 +133,7 @@ def test_a_checkpoint_is_made_for_the_features_of_the_arrays():
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.once
 def test_a_learning_rate_is_found_that_holds():
     """Training at it lowers the loss more than at the smallest of all that are tried."""
     x, y = patterns(64)

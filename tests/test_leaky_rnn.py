@@ -58,6 +58,7 @@ def test_gradients_are_those_of_the_stepped_cell(rng):
     np.testing.assert_array_equal(np.diag(by_recurrent), 0.0)
 
 
+@pytest.mark.once
 def test_training_takes_tau_to_1_and_back_again():
     """The unit gives 1/tau after one step: of the answers 2 and 1/2 the nearest are at 1 and 2."""
     layer = one_unit(2.0)

@@ -86,6 +86,7 @@ def loss_after(model, step):
     return copy.evaluate(ROWS, LABELS, verbose=0)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(("make", "factor"), [(recurrent, 5.0), (dense, 5.0)])
 def test_a_badly_scaled_net_is_rescued_within_the_bound(make, factor):
     model = make(factor)

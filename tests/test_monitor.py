@@ -91,6 +91,7 @@ def diverging(callback, rate=1.0):
     return losses
 
 
+@pytest.mark.once
 def test_the_alarm_comes_before_the_loss_is_no_number():
     told = []
     monitor = StabilityMonitor(broken.noise(), every=5, radii=False, on_alarm=told.append)

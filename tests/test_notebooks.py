@@ -25,7 +25,7 @@ ONLY_ON = {
     "04_stabilise_your_own.ipynb": "torch",
     "05_spiking.ipynb": "jax",
     "06_state_space.ipynb": "torch",
-    "07_my_rnn_does_not_learn.ipynb": "torch",
+    "07_my_rnn_does_not_learn.ipynb": "jax",
     "08_twenty_layers.ipynb": "torch",
 }
 _LARGEST_PICTURE = 150_000

@@ -35,6 +35,7 @@ def race(model, **options):
     )
 
 
+@pytest.mark.once
 def test_the_winner_is_the_start_that_trained_best():
     model = network()
     before = model.get_weights()

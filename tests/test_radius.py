@@ -246,7 +246,9 @@ def test_rectangular_transitions(kind, dense_limit, rng):
     np.testing.assert_allclose(to_numpy(measured.radius), radius, rtol=2e-3)
 
 
-@pytest.mark.parametrize(("n", "points"), [(64, 8), (256, 4), (1024, 2)])
+@pytest.mark.parametrize(
+    ("n", "points"), [(64, 8), (256, 4), pytest.param(1024, 2, marks=pytest.mark.once)]
+)
 def test_matrix_free_equals_dense_on_the_mean(n, points, rng):
     matrix = rng.standard_normal((n, n)) / np.sqrt(n)
     weights = ops.convert_to_tensor(matrix.T.astype("float32"))

@@ -169,6 +169,7 @@ def test_the_picture_shows_every_shape():
     pyplot.close(figure)
 
 
+@pytest.mark.once
 def test_a_custom_gradient_would_not_do():
     """The trap that the formula avoids: TensorFlow's vectorised map drops custom gradients."""
     program = """

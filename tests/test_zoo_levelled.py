@@ -88,6 +88,7 @@ def test_only_the_input_kernels_above_the_first_layer_are_scaled():
     assert min(abs(np.log(scale)) for scale in scales.values()) > 0.1
 
 
+@pytest.mark.once
 def test_its_gradient_is_level_on_other_sequences():
     x = np.random.default_rng(7).integers(0, 2, (512, 12, 1)).astype("float32")
     spreads = {}
@@ -99,6 +100,7 @@ def test_its_gradient_is_level_on_other_sequences():
     assert spreads["stabilized"] < 0.3 < 2 < spreads["initial"]
 
 
+@pytest.mark.once
 def test_a_build_certifies_the_energies_that_grow_as_asked(tmp_path):
     recipe = replace(RECIPE, growth=1.5, depth=3)
     entry = build(recipe, tmp_path)
@@ -118,6 +120,7 @@ def test_a_build_certifies_the_energies_that_grow_as_asked(tmp_path):
     assert "| layer | energy at first | energy | reach |" in card(info)
 
 
+@pytest.mark.once
 def test_another_size_is_levelled_on_the_spot():
     model = zoo.load(TINY, units=12, depth=6)
     made = zoo.certificate(model)
@@ -129,6 +132,7 @@ def test_another_size_is_levelled_on_the_spot():
     assert made["deviation"] < 0.2 < 2 < distance(made["initial"]["gradient"]["energies"])
 
 
+@pytest.mark.once
 def test_silent_layers_are_woken_before_they_are_levelled():
     """Of no spikes the gradient is that of the surrogate's tail."""
     recipe = Recipe(

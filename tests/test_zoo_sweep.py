@@ -82,6 +82,7 @@ def test_an_interruption_ends_every_process(fake):
             os.kill(process, 0)
 
 
+@pytest.mark.once
 def test_a_sweep_goes_past_data_that_is_not_here(tmp_path):
     output = tmp_path / "found.json"
     absent = ABSENT, ABSENT.replace("rhovar", "rho1")

@@ -356,6 +356,7 @@ def test_an_entry_of_no_use_is_refused_by_its_field(change, match, tmp_path):
 # How they are made
 
 
+@pytest.mark.once
 def test_training_makes_a_file_and_scores_and_is_taken_up(tmp_path, monkeypatch):
     """The start and the twin share all but their weights; what is trained is left alone."""
     monkeypatch.setattr(sources, "folders", lambda: [tmp_path])

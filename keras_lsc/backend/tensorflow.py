@@ -37,7 +37,7 @@ def gradients(function: Callable[[], Tensor], variables: list[Any]) -> list[Tens
     """Returns the gradients of a scalar `function()` by the values of Keras variables."""
     values = [variable.value for variable in variables]
     with tf.GradientTape() as tape:
-        result = tf.function(function)()
+        result = as_graph(function)()
     found = tape.gradient(result, values, unconnected_gradients="zero")
     # The gradient of an embedding is a slice of it.
     return [tf.convert_to_tensor(gradient) for gradient in found]
@@ -51,7 +51,7 @@ def no_gradient(function: Callable[[], Any]) -> Any:
 def dry_run(function: Callable, *args: Any) -> None:
     """Runs `function` on the shapes of its arguments alone, where the backend can."""
     specs = keras.tree.map_structure(lambda x: tf.TensorSpec(x.shape, x.dtype), args)
-    tf.function(function).get_concrete_function(*specs)
+    as_graph(function).get_concrete_function(*specs)
 
 
 def trace_level() -> Any:
@@ -65,7 +65,11 @@ def compiled(function: Callable) -> Callable:
 
 
 def as_graph(function: Callable) -> Callable:
-    """Returns `function` as one graph, so that a loop in it is traced as a whole."""
+    """Returns `function` as one graph, so that a loop in it is traced as a whole.
+
+    AutoGraph would rewrite every function below it, for longer than tracing takes; Keras' own
+    steps are not rewritten either.
+    """
     return tf.function(function, autograph=False)
 
 
