@@ -92,6 +92,25 @@ def number(
     raise ValueError(_message(name, expected, value, advice))
 
 
+def learning_rates(name: str, value: Any) -> tuple[float, ...]:
+    """Returns a list of learning rates as floats.
+
+    Args:
+        name: Name of the argument, for the message.
+        value: What was given.
+
+    Raises:
+        ValueError: `value` is no list, empty, or has what is no positive finite number.
+
+    Example:
+        >>> learning_rates("rates", [0.01, 1])
+        (0.01, 1.0)
+    """
+    if not (isinstance(value, list | tuple) and value):
+        raise ValueError(_message(name, "a list of learning rates", value, ""))
+    return tuple(number(f"{name}[{index}]", rate, above=0) for index, rate in enumerate(value))
+
+
 def is_too_large(value: Any) -> bool:
     """Whether a number is an integer or a fraction that is larger than any float."""
     # NumPy's short floats cannot be compared with the largest float without a warning.

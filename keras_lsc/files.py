@@ -1,6 +1,7 @@
 """Files: written whole or not at all, and known by their sha256."""
 
 import hashlib
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,19 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(new, path)
     finally:
         new.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any, sort_keys: bool = False) -> None:
+    """Writes a file of JSON, whole or not at all.
+
+    Args:
+        path: Path of the file; an older one is replaced.
+        content: what it says.
+        sort_keys: whether keys are sorted, so that equal contents are equal files.
+    """
+    with replacing(path) as new:
+        text = json.dumps(content, indent=1, sort_keys=sort_keys)
+        new.write_text(text + "\n", encoding="utf-8")
 
 
 def to_disk(path: Path) -> None:

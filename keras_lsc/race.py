@@ -495,6 +495,4 @@ def _checked_rates(model: keras.Model, rates: Any) -> list[float]:
     if rates is None:
         own = float(keras.ops.convert_to_numpy(model.optimizer.learning_rate))
         return [factor * own for factor in _RATES]
-    if not isinstance(rates, list | tuple) or not rates:
-        raise ValueError(f"learning_rates must be a list of numbers, got {rates!r:.200}.")
-    return [arguments.number("learning_rates", rate, above=0) for rate in rates]
+    return list(arguments.learning_rates("learning_rates", rates))

@@ -1,7 +1,6 @@
 """Commands on the zoo: list, info, export, push, verify, build, train, pages."""
 
 import fnmatch
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -336,6 +335,7 @@ def verify(
     """
     from keras_lsc import zoo
     from keras_lsc.arguments import one_of
+    from keras_lsc.files import write_json
     from keras_lsc.zoo.loading import STORED
     from keras_lsc.zoo.sweep import NO_DATA, PASSED, verify_all
     from keras_lsc_command.files import check_output
@@ -351,7 +351,7 @@ def verify(
     def finished(row: dict[str, Any]) -> None:
         told.append(row)
         if output is not None:
-            _write_json(output, told)
+            write_json(output, told)
         verdict = "FAILED" if row["passed"] is False else row["verdict"]
         figures = f"{_figure(row['difference'], '.1e'):>10}  {_figure(row['deviation'], '.4f')}"
         typer.echo(f"{row['name']:{width}}  {verdict:7}  {figures}".rstrip())
@@ -361,7 +361,7 @@ def verify(
 
     rows = verify_all(found, jobs, finished, data_dir, cast(Any, weights))
     if output is not None:
-        _write_json(output, rows)
+        write_json(output, rows)
     passed, absent = (
         sum(row["verdict"] == verdict for row in rows) for verdict in (PASSED, NO_DATA)
     )
@@ -382,13 +382,6 @@ def verify(
 
 def _figure(value: float | None, form: str) -> str:
     return "-" if value is None else f"{value:{form}}"
-
-
-def _write_json(path: Path, content: Any) -> None:
-    from keras_lsc.files import replacing
-
-    with replacing(path) as new:
-        new.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def build(

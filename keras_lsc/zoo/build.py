@@ -159,7 +159,7 @@ def leave(name: str, entry: dict[str, Any], folder: Path) -> None:
     path = folder / _BUILDING / f"{name}.json"
     check_entry(path, name, entry)
     with locks.locked(folder):
-        write_json(path, entry)
+        files.write_json(path, entry, sort_keys=True)
 
 
 def waiting_file(folder: Path, digest: str) -> Path:
@@ -199,7 +199,7 @@ def collect(folder: Path) -> None:
             if entry is not None and _put_in_place(folder, path.stem, entry):
                 entries[path.stem] = _with_training(entry, entries.get(path.stem))
         if found:
-            write_json(index, dict(sorted(entries.items())))
+            files.write_json(index, entries, sort_keys=True)
         for path in found:
             path.unlink()
 
@@ -238,12 +238,6 @@ def with_trained(
     """An entry of the index with what is known of its trained weights, and what was measured."""
     certificate = {**entry["certificate"], "trained": report}
     return {**entry, "certificate": certificate, "trained": made}
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Writes JSON in the one way in which an index is written."""
-    with files.replacing(path) as new:
-        new.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 @dataclass

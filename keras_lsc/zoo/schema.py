@@ -6,7 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from keras_lsc.arguments import integer, number, one_of, text
+from keras_lsc.arguments import integer, learning_rates, number, one_of, text
 from keras_lsc.stability.report import GradientEnergies
 from keras_lsc.zoo.damage import DamagedCheckpointError, in_short
 from keras_lsc.zoo.recipes import Recipe
@@ -204,10 +204,7 @@ def _each_of_several(check: Callable[[str, Any], None], most: int) -> Callable[[
 
 
 def _rates(field: str, value: Any) -> None:
-    if not (isinstance(value, list) and value):
-        raise ValueError(f"field {field!r} must be a list of learning rates, got {value!r:.100}.")
-    for index, part in enumerate(value):
-        number(f"field '{field}.{index}'", part, above=0)
+    learning_rates(f"field {field!r}", value)
 
 
 def _natural_or_none(field: str, value: Any) -> None:

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from keras_lsc import datasets, files
-from keras_lsc.arguments import flag, integer, number, positive_integer
+from keras_lsc.arguments import flag, integer, learning_rates, positive_integer
 from keras_lsc.datasets.batching import Batches
 from keras_lsc.version import installed_versions
 from keras_lsc.zoo import (
@@ -25,7 +25,7 @@ from keras_lsc.zoo import (
     trained_file,
     training,
 )
-from keras_lsc.zoo.build import start_path, with_trained, write_json
+from keras_lsc.zoo.build import start_path, with_trained
 from keras_lsc.zoo.certificate import PACKAGES, certificate_data
 from keras_lsc.zoo.pretraining import Gauge
 from keras_lsc.zoo.recipes import Recipe, RecipeError
@@ -110,12 +110,6 @@ def _checked(path: Path, given: dict[str, Any]) -> Plan:
     return Plan(**{**given, **checked})
 
 
-def _rates(key: str, value: Any) -> tuple[float, ...]:
-    if not (isinstance(value, list) and value):
-        raise ValueError(f"{key} must be a list of learning rates, got {value!r:.200}.")
-    return tuple(number(key, rate, above=0) for rate in value)
-
-
 def _seeds(key: str, value: Any) -> int:
     count = integer(key, value, at_least=2)
     if count > MOST_SEEDS:
@@ -127,7 +121,7 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "epochs": positive_integer,
     "limit": positive_integer,
     "batch_size": positive_integer,
-    "learning_rates": _rates,
+    "learning_rates": learning_rates,
     "seeds": _seeds,
     "stored": flag,
 }
@@ -252,7 +246,7 @@ def _put_into_index(
             )
         entries[name] = with_trained(entry, made, report)
         check_entry(index, name, entries[name])
-        write_json(index, dict(sorted(entries.items())))
+        files.write_json(index, entries, sort_keys=True)
 
 
 @dataclass(frozen=True)
