@@ -36,8 +36,9 @@ LAYERS = {
 
 
 EVERY = sorted({layer.__name__ for layer, *_ in LAYERS.values()})
-# Options of a cell, which no backend changes.
-VARIANTS = {"lif-feedforward", "lif-voltage"}
+# Options of a cell, or cells that differ from another by a line of arithmetic: no backend changes
+# what these do.
+VARIANTS = {"lif-feedforward", "lif-refractory", "lif-voltage", "min-lstm", "para-leaky"}
 
 
 @pytest.mark.parametrize("name", harness.mostly_once(LAYERS, LAYERS.keys() - VARIANTS))

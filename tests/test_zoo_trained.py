@@ -276,7 +276,7 @@ def test_a_flipped_bit_is_damage_or_changes_nothing(stored):
 def copy_of_zoo(folder, *names):
     """A zoo of some checkpoints, with their starts, plan and trained weights."""
     index = json.loads((FOLDER / "index.json").read_text())
-    build.write_json(folder / "index.json", {name: index[name] for name in names})
+    files.write_json(folder / "index.json", {name: index[name] for name in names})
     for part in ("starts", "trained"):
         (folder / part).mkdir()
         for name in names:
@@ -298,7 +298,7 @@ def test_a_changed_file_and_one_of_another_start_are_refused(own_zoo):
         zoo.load(TINY, weights="trained")
     index = json.loads((own_zoo / "index.json").read_text())
     index[TINY]["trained"]["start"] = "0" * 64
-    build.write_json(own_zoo / "index.json", index)
+    files.write_json(own_zoo / "index.json", index)
     with pytest.raises(Damaged, match=r"starts.*sha256"):
         zoo.load(TINY, weights="trained")
 
@@ -319,14 +319,14 @@ def test_a_file_that_is_not_in_the_package_is_named_or_fetched(own_zoo, monkeypa
     with https_server.serving({"/a.npz": [https_server.file(content)]}, monkeypatch) as server:
         index = json.loads((own_zoo / "index.json").read_text())
         index[TINY]["trained"]["address"] = f"{server.address}/a.npz"
-        build.write_json(own_zoo / "index.json", index)
+        files.write_json(own_zoo / "index.json", index)
         for _ in range(2):
             model = zoo.load(TINY, weights="trained", cache_dir=own_zoo / "cache")
             for mine, theirs in zip(model.get_weights(), expected, strict=True):
                 np.testing.assert_array_equal(mine, theirs)
         assert server.asked == ["/a.npz"]
         index[TINY]["trained"]["sha256"] = "0" * 64
-        build.write_json(own_zoo / "index.json", index)
+        files.write_json(own_zoo / "index.json", index)
         with pytest.raises(Damaged, match="was expected"):
             zoo.load(TINY, weights="trained", cache_dir=own_zoo / "cache")
 
