@@ -1,5 +1,6 @@
 """Fixtures for every test file."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -50,6 +51,13 @@ def _compiled_once(tmp_path_factory):
         jax.config.update("jax_compilation_cache_max_size", 2**34)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _garbage_is_collected_seldom():
+    """Tracing makes objects without end, and every collection looks at all of a backend's own."""
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
 
 
 @pytest.fixture(scope="session", autouse=True)
