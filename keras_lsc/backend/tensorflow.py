@@ -51,7 +51,7 @@ def no_gradient(function: Callable[[], Any]) -> Any:
 def dry_run(function: Callable, *args: Any) -> None:
     """Runs `function` on the shapes of its arguments alone, where the backend can."""
     specs = keras.tree.map_structure(lambda x: tf.TensorSpec(x.shape, x.dtype), args)
-    as_graph(function).get_concrete_function(*specs)
+    tf.function(function, autograph=False).get_concrete_function(*specs)
 
 
 def trace_level() -> Any:
