@@ -48,6 +48,28 @@ def test_pullback_can_be_used_again(rows, matrix):
     )
 
 
+def test_every_output_has_a_pullback_of_its_own(rows, rng):
+    """And what is not differentiated comes out as it is."""
+    first, second = (rng.standard_normal((3, n)).astype("float32") for n in (2, 4))
+
+    def function(x):
+        return (quadratic(first)(x), ops.sum(quadratic(second)(x))), {"negative": [x < 0]}
+
+    outputs, pullbacks, others = backend.pullbacks(function, ops.convert_to_tensor(rows))
+    np.testing.assert_allclose(to_numpy(outputs[0]), (rows @ first) ** 2, rtol=1e-5)
+    np.testing.assert_allclose(to_numpy(outputs[1]), ((rows @ second) ** 2).sum(), rtol=1e-5)
+    np.testing.assert_array_equal(to_numpy(others["negative"][0]), rows < 0)
+    cotangent = rng.standard_normal((5, 2)).astype("float32")
+    of_first = (2 * cotangent * (rows @ first)) @ first.T
+    of_second = (2 * 0.5 * (rows @ second)) @ second.T
+    found = [
+        pullback(ops.convert_to_tensor(one, dtype="float32"))
+        for pullback, one in zip(pullbacks, (cotangent, 0.5), strict=True)
+    ]
+    np.testing.assert_allclose(to_numpy(found[0]), of_first, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(to_numpy(found[1]), of_second, rtol=1e-4, atol=1e-5)
+
+
 def test_nonlinear_rows_do_not_interact(rows):
     alone = [to_numpy(backend.jacobian(ops.tanh, ops.convert_to_tensor(r[None])))[0] for r in rows]
     together = to_numpy(backend.jacobian(ops.tanh, ops.convert_to_tensor(rows)))

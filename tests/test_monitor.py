@@ -37,12 +37,13 @@ def test_training_is_the_same_with_and_without_it():
         np.testing.assert_array_equal(one, other)
     assert [seen["update"] for seen in monitor.history] == [0, 3, 6]
     assert monitor.updates == 8
-    first, *_, last = monitor.history
+    first, second, last = monitor.history
     assert history.history["energy/gru_0"][-1] == last["energy/gru_0"] != first["energy/gru_0"]
     report = keras_lsc.measure(model, broken.noise(), samples=4)
     for row in report.transitions:
-        assert f"radius/{row.name}" in first
-        assert f"gain/{row.name}" in first
+        for name in (f"radius/{row.name}", f"gain/{row.name}"):
+            assert name not in second
+            assert history.history[name][-1] == last[name] != first[name]
 
 
 def test_radii_are_within_a_percent_of_those_that_measure_finds_at_the_same_points():

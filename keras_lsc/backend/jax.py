@@ -18,6 +18,30 @@ def vjp(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Callab
     return y, lambda cotangent: pullback(cotangent)[0]
 
 
+def pullbacks(
+    function: Callable[[Tensor], tuple[tuple[Tensor, ...], Any]], x: Tensor
+) -> tuple[tuple[Tensor, ...], list[Callable], Any]:
+    """Returns the outputs of a function, their pullbacks, and what else it returns.
+
+    Args:
+        function: Of x, to a tuple of outputs, and a nest of tensors that are not differentiated.
+        x: Tensor.
+
+    Returns:
+        The outputs; of each the map from a cotangent of it to the cotangent of `x`; the nest.
+    """
+    outputs, pullback, others = jax.vjp(function, x, has_aux=True)
+
+    def of(k: int) -> Callable:
+        def pull(cotangent: Tensor) -> Tensor:
+            nothing = [jnp.zeros_like(output) for output in outputs]
+            return pullback((*nothing[:k], cotangent, *nothing[k + 1 :]))[0]
+
+        return pull
+
+    return outputs, [of(k) for k in range(len(outputs))], others
+
+
 def jacobian(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """Returns the Jacobian of every row, `(rows, n_out, n_in)`; rows must not interact."""
     y, pullback = jax.vjp(function, x)

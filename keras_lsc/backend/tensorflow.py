@@ -23,6 +23,31 @@ def vjp(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Callab
     )
 
 
+def pullbacks(
+    function: Callable[[Tensor], tuple[tuple[Tensor, ...], Any]], x: Tensor
+) -> tuple[tuple[Tensor, ...], list[Callable], Any]:
+    """Returns the outputs of a function, their pullbacks, and what else it returns.
+
+    Args:
+        function: Of x, to a tuple of outputs, and a nest of tensors that are not differentiated.
+        x: Tensor.
+
+    Returns:
+        The outputs; of each the map from a cotangent of it to the cotangent of `x`; the nest.
+    """
+    x = tf.stop_gradient(x)
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(x)
+        outputs, others = function(x)
+
+    def of(output: Tensor) -> Callable:
+        return lambda cotangent: tape.gradient(
+            output, x, output_gradients=cotangent, unconnected_gradients="zero"
+        )
+
+    return outputs, [of(output) for output in outputs], others
+
+
 def jacobian(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """Returns the Jacobian of every row, `(rows, n_out, n_in)`; rows must not interact."""
     x = tf.stop_gradient(x)

@@ -18,6 +18,26 @@ def vjp(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Callab
     return y, lambda cotangent: _gradient(y, x, cotangent)
 
 
+def pullbacks(
+    function: Callable[[Tensor], tuple[tuple[Tensor, ...], Any]], x: Tensor
+) -> tuple[tuple[Tensor, ...], list[Callable], Any]:
+    """Returns the outputs of a function, their pullbacks, and what else it returns.
+
+    Args:
+        function: Of x, to a tuple of outputs, and a nest of tensors that are not differentiated.
+        x: Tensor.
+
+    Returns:
+        The outputs; of each the map from a cotangent of it to the cotangent of `x`; the nest.
+    """
+    x, (outputs, others) = _trace(function, x)
+
+    def of(output: Tensor) -> Callable:
+        return lambda cotangent: _gradient(output, x, cotangent)
+
+    return outputs, [of(output) for output in outputs], others
+
+
 def jacobian(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """Returns the Jacobian of every row, `(rows, n_out, n_in)`; rows must not interact."""
     x, y = _trace(function, x)
@@ -248,7 +268,7 @@ def peak_device_memory() -> int | None:
     return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
 
 
-def _trace(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+def _trace(function: Callable[[Tensor], Any], x: Tensor) -> tuple[Tensor, Any]:
     x = x.detach().requires_grad_(True)
     with torch.enable_grad():
         return x, function(x)

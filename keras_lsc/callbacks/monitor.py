@@ -27,6 +27,8 @@ _ACTIONS = ("warn", "stop")
 # Points at which radii are measured, at most: what they cost grows with their number, and the same
 # points at every look show a change long before it is as large as their spread.
 _POINTS = 8
+# Of so many looks one measures radii, the dearest of what is seen, of which no alarm depends.
+_LOOKS_FOR_RADII = 2
 
 
 class StabilityWarning(UserWarning):
@@ -38,9 +40,9 @@ class StabilityMonitor(keras.callbacks.Callback):
 
     Every so many updates it looks at a few sequences: the energy of the gradient and the share of
     saturated and of constant units at every layer, the share of the gradient from early steps,
-    firing rates, radii and gains. They become part of `logs`, so that `History` and callbacks that
-    follow it, such as `keras.callbacks.TensorBoard`, have them. The training is the same with and
-    without it.
+    firing rates, radii and gains. What was seen last becomes part of `logs`, so that `History` and
+    callbacks that follow it, such as `keras.callbacks.TensorBoard`, have it. The training is the
+    same with and without it.
 
     Of layers that Newton's method solves (`keras_lsc.layers.ParaGRU` and others) it tells the mean
     number of iterations a batch, "iterations/<layer>", and for which share of the batches they did
@@ -54,8 +56,9 @@ class StabilityMonitor(keras.callbacks.Callback):
         x: inputs of the model, as `keras_lsc.measure` takes them; some are drawn.
         every: number of updates between two looks; the first is before the first update.
         samples: number of sequences that are looked at.
-        radii: whether radii and gains are measured, where the model has transitions: within 1 %, at
-            a point each of eight of the sequences, the same ones at every look.
+        radii: whether the first look and every second one after it measure radii and gains, where
+            the model has transitions: within 1 %, at a point each of eight of the sequences, the
+            same ones every time.
         on_alarm: "warn", "stop" (which warns, and ends the training) or a function of a
             `keras_lsc.diagnosis.Finding`.
         seed: Integer, seed of what is drawn.
@@ -111,6 +114,8 @@ class StabilityMonitor(keras.callbacks.Callback):
         self.alarms: list[tuple[int, Finding]] = []
         self.unseen: tuple[str, ...] = ()
         self._known: set[str] = set()
+        # Of everything what was seen last.
+        self._shown: dict[str, float] = {}
         self._first_loss: float | None = None
         # Of the epoch: updates whose loss was read, the sum of these, and updates so far.
         self._seen, self._summed, self._counted = 0, 0.0, 0
@@ -126,6 +131,7 @@ class StabilityMonitor(keras.callbacks.Callback):
         with backend.aside_from_random_draws():
             self._watch = _Watch(self.model, self.x, self.samples, self.radii, self.seed)
         self.unseen = self._watch.unseen
+        self._shown = {}
         self._solved = solver_counts(self.model)
         self._known |= {finding.kind for finding in self._look()}
 
@@ -148,14 +154,14 @@ class StabilityMonitor(keras.callbacks.Callback):
         if self.updates // self.every > former // self.every:
             for finding in self._look():
                 self._alarm(finding)
-        logs.update(self._shown())
+        logs.update(self._shown)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Adds what was seen last, and what Newton's method did in the epoch."""
         self._read_loss()
         solved = _since(solver_counts(self.model), self._solved_before)
         if logs is not None:
-            logs.update(self._shown() | _of_solvers(solved))
+            logs.update(self._shown | _of_solvers(solved))
         for name, counts in solved.items():
             if counts.loops:
                 warnings.warn(
@@ -175,10 +181,8 @@ class StabilityMonitor(keras.callbacks.Callback):
         seen |= _of_solvers(_since(solved, self._solved))
         self._solved = solved
         self.history.append({"update": self.updates, **seen})
+        self._shown |= seen
         return findings
-
-    def _shown(self) -> dict[str, float]:
-        return {name: value for name, value in self.history[-1].items() if name != "update"}
 
     def _read_loss(self) -> None:
         if self._unread is None:
@@ -220,16 +224,18 @@ class _Watch:
         self._rows, self._others = drawn.rows, drawn.others
         self._checkup = CheckupProbe(model, drawn.taps, drawn.structure, drawn.functional)
         self._probe, self.unseen = _probe(model, drawn) if radii else (None, ())
+        self._looks = 0
 
     def look(self) -> tuple[dict[str, float], list[Finding]]:
         """What is seen now, and what is wrong with it."""
         checkup = self._checkup.look(self._rows, self._others)
         seen = _of_layers(checkup)
-        if self._probe is not None:
+        if self._probe is not None and self._looks % _LOOKS_FOR_RADII == 0:
             report = self._probe.report(self._rows, min(len(self._rows[0]), _POINTS), 0)
             for row in report.transitions:
                 seen[f"radius/{row.name}"] = row.radius
                 seen[f"gain/{row.name}"] = row.gain
+        self._looks += 1
         broken = [layer.name for layer in checkup.layers if not math.isfinite(layer.rms)]
         if broken:
             what = f"{broken[0]!r} is the first layer to give out NaN or infinity."

@@ -1,7 +1,7 @@
-"""What one forward and two backward passes tell of a network: activity, gradient, memory."""
+"""What a forward and two backward passes tell of a network: activity, gradient, memory."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,16 +114,13 @@ class CheckupProbe(GradientProbe):
     def call(self, inputs: list[Tensor]) -> dict[str, Any]:
         """Returns numbers a sequence, `(rows, ...)`, of the model's inputs and the functional's."""
         given, others = self.parted(inputs)
-        with self.taps.untouched():
-            ran = self.taps.run(given, self.taps.nothing(ops.shape(inputs[0])[0]))
-        activities = [
-            self._activity(call, argument, ops.cast(output, "float32"))
-            for call, argument, output in zip(
-                self.taps.calls, ran.arguments, ran.outputs, strict=True
-            )
+        functionals: list[Callable[[Run], Tensor]] = [
+            lambda ran: self._functional(given, ran, others)
         ]
-        gradients = squared_gradients(
-            self, given, lambda ran: self._functional(given, ran, others), self._inputs
+        if self._stream is not None:
+            functionals.append(_last_output)
+        (gradients, *of_last), (activities, masks) = squared_gradients(
+            self, given, functionals, self._inputs, self._look
         )
         energies = gradients[: len(self.taps.calls)]
         found: dict[str, Any] = {
@@ -134,13 +131,21 @@ class CheckupProbe(GradientProbe):
             steps = gradients[self._stream]
             above = [k for k in self._stages if k in self._with_steps and k != self._stream]
             found["profiles"] = [steps, *(gradients[k] for k in above)]
-            found["last"] = squared_gradients(self, given, _last_output, self._inputs)[self._stream]
-            # Of the first call that is told of padding.
-            masks = [mask for mask in ran.masks if mask is not None]
+            found["last"] = of_last[0][self._stream]
             found["valid"] = [
-                ops.cast(mask, "float32") for mask in masks[:1] if mask.shape[1:] == steps.shape[1:]
+                ops.cast(mask, "float32") for mask in masks if mask.shape[1:] == steps.shape[1:]
             ]
         return found
+
+    def _look(self, ran: Run) -> tuple[list[dict[str, Tensor]], list[Tensor]]:
+        """The activity of every call, and the mask of the first that is told of padding."""
+        activities = [
+            self._activity(call, argument, ops.cast(output, "float32"))
+            for call, argument, output in zip(
+                self.taps.calls, ran.arguments, ran.outputs, strict=True
+            )
+        ]
+        return activities, [mask for mask in ran.masks if mask is not None][:1]
 
     def _activity(self, call: Tap, argument: Tensor, output: Tensor) -> dict[str, Tensor]:
         units = call.shape[-1] if call.shape else 1

@@ -277,7 +277,9 @@ class EnergyProbe(GradientProbe):
         """
         given, others = self.parted(inputs)
         energies, early = [], []
-        gradients = squared_gradients(self, given, lambda ran: self._functional(given, ran, others))
+        (gradients,), _ = squared_gradients(
+            self, given, [lambda ran: self._functional(given, ran, others)]
+        )
         for by_step, call in zip(gradients, self.taps.calls, strict=True):
             energies.append(ops.sum(by_step, axis=-1))
             quarter = ops.sum(by_step[:, : max(1, by_step.shape[1] // 4)], axis=-1)
@@ -303,41 +305,59 @@ class EnergyProbe(GradientProbe):
 
 
 def squared_gradients(
-    probe: TapsProbe, given: Any, functional: Callable[[Run], Tensor], inputs: Sequence[int] = ()
-) -> list[Tensor]:
-    """The squared gradient by what every call gives out, step by step.
+    probe: TapsProbe,
+    given: Any,
+    functionals: Sequence[Callable[[Run], Tensor]],
+    inputs: Sequence[int] = (),
+    look: Callable[[Run], Any] | None = None,
+) -> tuple[list[list[Tensor]], Any]:
+    """The squared gradients by what every call gives out, step by step, of one forward pass.
 
     Args:
         probe: whose taps are used.
         given: a batch of inputs, as the model takes them.
-        functional: of what the model does, to a number a sequence, `(rows, 1)`, or their sum.
-        inputs: index of the inputs by which it is taken as well, which have to be floats.
+        functionals: of what the model does, to a number a sequence, `(rows, 1)`, or their sum.
+        inputs: index of the inputs by which they are taken as well, which have to be floats.
+        look: of what the model does, to a nest of tensors.
 
     Returns:
-        Of every call, then of every one of these inputs, `(rows, steps)`, summed over what one step
-        has; of what has no axis of steps `(rows, 1)`.
+        Of every functional a list: of every call, then of every one of these inputs,
+        `(rows, steps)`, summed over what one step has; of what has no axis of steps `(rows, 1)`.
+        And what `look` saw.
     """
     flat_inputs = tree.flatten(given)
     shapes = [call.shape for call in probe.taps.calls]
     shapes += [tuple(flat_inputs[k].shape[1:]) for k in inputs]
     rows = ops.shape(flat_inputs[0])[0]
 
-    def value_of(added: Tensor) -> Tensor:
+    def values_of(added: Tensor) -> tuple[tuple[Tensor, ...], Any]:
         parts = _unflattened(added, shapes)
         moved = list(flat_inputs)
         for k, part in zip(inputs, parts[len(probe.taps.calls) :], strict=True):
             moved[k] = moved[k] + ops.cast(part, moved[k].dtype)
         with probe.taps.untouched():
             packed = tree.pack_sequence_as(given, moved)
-            return functional(probe.taps.run(packed, parts[: len(probe.taps.calls)]))
+            ran = probe.taps.run(packed, parts[: len(probe.taps.calls)])
+            values = tuple(functional(ran) for functional in functionals)
+            return values, () if look is None else look(ran)
 
     size = sum(math.prod(shape) for shape in shapes)
-    value, pullback = backend.vjp(value_of, ops.zeros((rows, size), dtype="float32"))
-    gradient = _unflattened(pullback(ops.ones_like(value)), shapes)
-    return [
-        ops.sum(ops.square(ops.reshape(part, (rows, shape[0] if shape else 1, -1))), axis=-1)
-        for part, shape in zip(gradient, shapes, strict=True)
+    values, pullbacks, seen = backend.pullbacks(values_of, ops.zeros((rows, size), dtype="float32"))
+
+    def by_step(gradient: Tensor, shape: tuple[int, ...]) -> Tensor:
+        steps = shape[0] if shape else 1
+        return ops.sum(ops.square(ops.reshape(gradient, (rows, steps, -1))), axis=-1)
+
+    found = [
+        [
+            by_step(part, shape)
+            for part, shape in zip(
+                _unflattened(pullback(ops.ones_like(value)), shapes), shapes, strict=True
+            )
+        ]
+        for value, pullback in zip(values, pullbacks, strict=True)
     ]
+    return found, seen
 
 
 def _unflattened(added: Tensor, shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
