@@ -402,7 +402,11 @@ FUNCTIONS = (
         "zoo.verify",
         zoo.verify,
         lambda: {"name": _CELL},
-        {"name": TEXT, "data_dir": FOLDER, "cache_dir": FOLDER},
+        {
+            "name": TEXT,
+            "weights": Sort(("stabilized", "trained"), ("initial", "x", None, 1, True, [], _NAN)),
+            "data_dir": FOLDER,
+        },
         (*_CHECKPOINTS, *_UNAVAILABLE, zoo.CertificateMismatchError),
     ),
     Function(
