@@ -750,8 +750,8 @@ def monitor() -> str:
     note = (
         "Updates of Adam on 64 sequences of 28 steps and features, and the same with "
         "`StabilityMonitor` at its default, which looks every 100 updates, and every 200 at radii. "
-        "Two trainings take turns in one process, 200 updates of one and 200 of the other; medians, "
-        "and in brackets the quartiles, of such pairs. The share of looks is that of an epoch's "
+        "Two trainings take turns in one process, 200 updates of one and 200 of the other; "
+        "medians, and in brackets the quartiles, of such pairs. The share of looks is that of an epoch's "
         "time in which the monitor measures; the first look compiles, and is not in it. By how "
         "much epochs took longer, by the clock and in seconds of the processors, is uncertain by "
         "more than 3 %: others used the machine at the same time. "

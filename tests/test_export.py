@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from harness import to_numpy
+from harness import mostly_once, to_numpy
 
 from keras_lsc import export, layers
 
@@ -89,7 +89,7 @@ def test_spikes_in_onnx_are_those_of_the_layer(name, rng, tmp_path):
 
 
 @to_onnx
-@pytest.mark.parametrize("name", GRADED)
+@pytest.mark.parametrize("name", mostly_once(GRADED, GRADED.keys() - {"min-lstm", "para-leaky"}))
 def test_outputs_in_onnx_are_those_of_the_layer(name, rng, tmp_path):
     assert max(np.abs(outputs).max() for outputs in check(GRADED[name](), rng, tmp_path)) > 0.1
 

@@ -42,7 +42,9 @@ def of(function, scales, virtual, *batches):
     return [to_numpy(part) for part in found]
 
 
-@pytest.mark.parametrize(("make", "is_adam"), [(recurrent, False), (recurrent, True)])
+@pytest.mark.parametrize(
+    ("make", "is_adam"), [pytest.param(recurrent, False, marks=pytest.mark.once), (recurrent, True)]
+)
 def test_derivatives_are_those_of_differences(make, is_adam):
     model = make(1.0)
     weights = model.trainable_variables
