@@ -752,9 +752,9 @@ def monitor() -> str:
         "`StabilityMonitor` at its default, which looks every 100 updates, and every 200 at radii. "
         "Two trainings take turns in one process, 200 updates of one and 200 of the other; "
         "medians, and in brackets the quartiles, of such pairs. The share of looks is that of an "
-        "epoch's time in which the monitor measures; the first look compiles, and is not in it. By how "
-        "much epochs took longer, by the clock and in seconds of the processors, is uncertain by "
-        "more than 3 %: others used the machine at the same time. "
+        "epoch's time in which the monitor measures; the first look compiles, and is not in it. By "
+        "how much epochs took longer, by the clock and in seconds of the processors, is uncertain "
+        "by more than 3 %: others used the machine at the same time. "
         f"{of_goal(costs, lambda cost: cost <= 0.03, 'take at most 3 % of the time for looks')}"
         "Command: `python -m benchmarks.monitor`."
     )
