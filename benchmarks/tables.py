@@ -754,7 +754,8 @@ def monitor() -> str:
         "medians, and in brackets the quartiles, of such pairs. The share of looks is that of an "
         "epoch's time in which the monitor measures; the first look compiles, and is not in it. By "
         "how much epochs took longer, by the clock and in seconds of the processors, is uncertain "
-        "by more than 3 %: others used the machine at the same time. "
+        "by more than 3 %: others used the machine at the same time. JAX and TensorFlow were "
+        "measured when every look measured radii, and from three forward passes. "
         f"{of_goal(costs, lambda cost: cost <= 0.03, 'take at most 3 % of the time for looks')}"
         "Command: `python -m benchmarks.monitor`."
     )
