@@ -26,6 +26,7 @@ from benchmarks.environment import environment
 from benchmarks.levelling import network
 from benchmarks.timing import summary
 from keras_lsc.callbacks import StabilityMonitor
+from keras_lsc.callbacks.monitor import LOOKS_FOR_RADII
 from keras_lsc.diagnosis import Finding
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -33,8 +34,6 @@ RESULTS = ROOT / "benchmarks" / "results"
 BATCH, CLASSES = 64, 10
 # Pairs of epochs, at least and at most, and seconds that they are to take.
 LEAST, MOST, SECONDS = 4, 60, 40
-# Looks in an epoch, of which one measures radii.
-LOOKS = 2
 # Cell, units, depth, steps and features.
 NETWORKS = {
     "LSTM 1x32": ("LSTM", 32, 1, 28, 28),
@@ -111,7 +110,8 @@ def measured(name: str, quick: bool) -> dict[str, Any]:
 
     generator = np.random.default_rng(0)
     monitor = Timed(generator.standard_normal((BATCH, steps, features)))
-    updates = LOOKS * monitor.every
+    # Of an epoch, in which one look measures radii.
+    updates = LOOKS_FOR_RADII * monitor.every
     x = generator.standard_normal((BATCH * updates, steps, features)).astype("float32")
     y = generator.integers(0, CLASSES, len(x))
     running: list[Turns] = []
@@ -134,7 +134,8 @@ def measured(name: str, quick: bool) -> dict[str, Any]:
     found = np.array([without.seconds, with_monitor.seconds])[:, 1:] / updates
     clock, processors = found[..., 0], found[..., 1]
     # The first look, which compiles, is before the first update.
-    looks = np.sum(np.reshape(monitor.looks[1 + LOOKS :], (-1, LOOKS)), axis=1) / updates
+    by_epoch = np.reshape(monitor.looks[1:], (-1, LOOKS_FOR_RADII))[1:]
+    looks = np.sum(by_epoch, axis=1) / updates
     return {
         "network": name,
         "every": monitor.every,

@@ -21,6 +21,8 @@ EVERYWHERE = (
     broken.padding_everywhere,
     broken.dead_relu,
     broken.exploding_linear_recurrence,
+    broken.forty_layers_of_sigmoid,
+    broken.learning_rate_of_sgd,
 )
 
 

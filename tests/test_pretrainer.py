@@ -422,7 +422,7 @@ def test_averages_of_weights_reach_the_target():
     assert report.max_deviation(0.5) <= 0.08
 
 
-@pytest.mark.once
+@pytest.mark.once(on="jax")
 def test_averages_of_weights_that_are_moved_themselves_have_memory_of_their_own():
     """On JAX the bias of a simple layer was one array with its average, given away twice."""
     optimizer = keras.optimizers.Adam(0.05, use_ema=True, ema_momentum=0.9)

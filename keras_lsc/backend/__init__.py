@@ -5,6 +5,9 @@ functions alone; the backend's module is the only one imported, so the other fra
 need not be installed.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import keras
 
 _NAME = keras.backend.backend()
@@ -35,7 +38,6 @@ if _NAME == "jax":
         static_length,
         tally,
         trace_level,
-        vjp,
     )
 elif _NAME == "tensorflow":
     from keras_lsc.backend.tensorflow import (
@@ -63,7 +65,6 @@ elif _NAME == "tensorflow":
         static_length,
         tally,
         trace_level,
-        vjp,
     )
 elif _NAME == "torch":
     from keras_lsc.backend.torch import (
@@ -91,7 +92,6 @@ elif _NAME == "torch":
         static_length,
         tally,
         trace_level,
-        vjp,
     )
 else:
     raise ImportError(
@@ -127,3 +127,9 @@ __all__ = [
     "trace_level",
     "vjp",
 ]
+
+
+def vjp(function: Callable[[Any], Any], x: Any) -> tuple[Any, Callable[[Any], Any]]:
+    """Returns `function(x)` and the map from a cotangent of it to the cotangent of `x`."""
+    (y,), (pullback,), _ = pullbacks(lambda x: ((function(x),), ()), x)
+    return y, pullback

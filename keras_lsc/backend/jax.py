@@ -12,12 +12,6 @@ import keras
 Tensor = Any
 
 
-def vjp(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Callable]:
-    """Returns `function(x)` and the map from a cotangent of it to the cotangent of `x`."""
-    y, pullback = jax.vjp(function, x)
-    return y, lambda cotangent: pullback(cotangent)[0]
-
-
 def pullbacks(
     function: Callable[[Tensor], tuple[tuple[Tensor, ...], Any]], x: Tensor
 ) -> tuple[tuple[Tensor, ...], list[Callable], Any]:

@@ -12,17 +12,6 @@ import tensorflow as tf
 Tensor = Any
 
 
-def vjp(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Callable]:
-    """Returns `function(x)` and the map from a cotangent of it to the cotangent of `x`."""
-    x = tf.stop_gradient(x)
-    with tf.GradientTape(persistent=True) as tape:
-        tape.watch(x)
-        y = function(x)
-    return y, lambda cotangent: tape.gradient(
-        y, x, output_gradients=cotangent, unconnected_gradients="zero"
-    )
-
-
 def pullbacks(
     function: Callable[[Tensor], tuple[tuple[Tensor, ...], Any]], x: Tensor
 ) -> tuple[tuple[Tensor, ...], list[Callable], Any]:

@@ -12,12 +12,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 Tensor = Any
 
 
-def vjp(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Callable]:
-    """Returns `function(x)` and the map from a cotangent of it to the cotangent of `x`."""
-    x, y = _trace(function, x)
-    return y, lambda cotangent: _gradient(y, x, cotangent)
-
-
 def pullbacks(
     function: Callable[[Tensor], tuple[tuple[Tensor, ...], Any]], x: Tensor
 ) -> tuple[tuple[Tensor, ...], list[Callable], Any]:

@@ -28,7 +28,7 @@ _ACTIONS = ("warn", "stop")
 # points at every look show a change long before it is as large as their spread.
 _POINTS = 8
 # Of so many looks one measures radii, the dearest of what is seen, of which no alarm depends.
-_LOOKS_FOR_RADII = 2
+LOOKS_FOR_RADII = 2
 
 
 class StabilityWarning(UserWarning):
@@ -230,7 +230,7 @@ class _Watch:
         """What is seen now, and what is wrong with it."""
         checkup = self._checkup.look(self._rows, self._others)
         seen = _of_layers(checkup)
-        if self._probe is not None and self._looks % _LOOKS_FOR_RADII == 0:
+        if self._probe is not None and self._looks % LOOKS_FOR_RADII == 0:
             report = self._probe.report(self._rows, min(len(self._rows[0]), _POINTS), 0)
             for row in report.transitions:
                 seen[f"radius/{row.name}"] = row.radius
