@@ -45,8 +45,10 @@ CURVE_UNITS = 16
 # The adding problem, at a learning rate at which a memory is learned, and at one that is too high.
 TRAINING_STEPS, TRAINING_UNITS, TRAINING_LAYERS = 300, 16, 2
 UPDATES, EPOCHS, TRAINING_BATCH, RATES = 50, 12, 16, (0.01, 0.05)
-# Targets of the penalty in time and depth, None for none.
+# Radius in time and depth of the start, None for that of the initialisers; and of the penalty.
+TRAINED_STARTS: tuple[Any, ...] = (None, (1.0, 0.5))
 PENALTIES: tuple[Any, ...] = (None, (0.75, 0.5), (0.9, 0.5))
+SEEDS = 2
 
 
 def taken(run: Callable[[], Any], repeats: int) -> dict[str, Any]:
@@ -195,37 +197,45 @@ def curve(lengths: tuple[int, ...]) -> Iterator[dict[str, Any]]:
 
 
 def trainings(epochs: int, known: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Newton's iterations, radii and losses of every epoch, for each rate and penalty.
+    """Newton's iterations, radii and losses of every epoch, for each start, rate and penalty.
 
     Those that are known are not trained again.
     """
     task = {"limit": UPDATES * TRAINING_BATCH, "length": TRAINING_STEPS}
     x, _ = keras_lsc.datasets.load("adding", **task)
-    for rate, penalty in itertools.product(RATES, PENALTIES):
-        case = {"rate": rate, "penalty": None if penalty is None else list(penalty)}
+    cases = itertools.product(TRAINED_STARTS, RATES, PENALTIES, range(SEEDS))
+    for start, rate, penalty, seed in cases:
+        case = {
+            "start": None if start is None else list(start),
+            "rate": rate,
+            "penalty": None if penalty is None else list(penalty),
+            "seed": seed,
+        }
         if any(case.items() <= row.items() for row in known):
             continue
-        keras.utils.set_random_seed(0)
+        keras.utils.set_random_seed(seed)
         model = keras.Sequential([keras.Input(x.shape[1:])])
         for k in range(TRAINING_LAYERS):
             whole = {"return_sequences": k + 1 < TRAINING_LAYERS, "solver": "newton"}
             name = f"gru_{k}"
-            model.add(layers.ParaGRU(TRAINING_UNITS, seed=k, name=name, **whole))
+            model.add(layers.ParaGRU(TRAINING_UNITS, name=name, **whole))
         model.add(keras.layers.Dense(1))
+        if start is not None:
+            keras_lsc.stabilize(model, x, target=start, tolerance=0.05, verbose=0)
         model.compile(keras.optimizers.Adam(rate, global_clipnorm=1.0), "mse")
         monitor = keras_lsc.callbacks.StabilityMonitor(x, every=UPDATES, on_alarm=lambda _: None)
         callbacks = [monitor]
         if penalty is not None:
             callbacks.append(keras_lsc.callbacks.RadiusRegularizer(x, penalty, every=2))
         batches = keras_lsc.datasets.batches("adding", batch_size=TRAINING_BATCH, **task)
-        start = time.perf_counter()
+        began = time.perf_counter()
         seen = model.fit(
             batches, epochs=epochs, shuffle=False, verbose=0, callbacks=callbacks
         ).history
         names = [f"gru_{k}" for k in range(TRAINING_LAYERS)]
         row = {
             **case,
-            "seconds": time.perf_counter() - start,
+            "seconds": time.perf_counter() - began,
             "loss": seen["loss"],
             "iterations": {name: seen[f"iterations/{name}"] for name in names},
             "loops": {name: seen[f"loops/{name}"] for name in names},
@@ -234,7 +244,8 @@ def trainings(epochs: int, known: list[dict[str, Any]]) -> Iterator[dict[str, An
         for name in names:
             taken = row["iterations"][name]
             print(
-                f"rate {rate}  penalty {penalty!s:12s} {name}  iterations {taken[0]:.1f} to "
+                f"{start!s:10s}  rate {rate}  penalty {penalty!s:11s}  seed {seed}  {name}  "
+                f"iterations {taken[0]:.1f} to "
                 f"{taken[-1]:.1f}, at most {max(taken):.1f}  loops {max(row['loops'][name]):.2f}  "
                 f"radius {row['radius'][name][0]:.3f} to {row['radius'][name][-1]:.3f}  "
                 f"loss {seen['loss'][-1]:.4f}  {row['seconds']:.0f} s",

@@ -8,6 +8,7 @@
 import argparse
 import json
 import math
+import statistics
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -378,35 +379,48 @@ def iterations() -> str:
 
 def trainings() -> str:
     """Newton's iterations while networks train, with and without a penalty on the radii."""
-    body = []
-    for row in stored("parallel_training.json").get("training", []):
-        target = "none" if row["penalty"] is None else f"{row['penalty'][0]:g} in time"
+    rows = stored("parallel_training.json").get("training", [])
+    groups: dict[tuple[str, ...], dict[str, list[dict[str, Any]]]] = {}
+    for row in rows:
+        start = "default" if row["start"] is None else f"{row['start'][0]:g}"
+        penalty = "none" if row["penalty"] is None else f"{row['penalty'][0]:g}"
         for layer, taken in row["iterations"].items():
-            radius, loops = row["radius"][layer], row["loops"][layer]
-            body.append(
-                [
-                    f"{row['rate']:g}",
-                    target,
-                    f"`{layer}`",
-                    f"{taken[0]:.1f}",
-                    f"{taken[-1]:.1f}",
-                    f"{max(taken):.1f}",
-                    f"{100 * sum(loops) / len(loops):.0f} %",
-                    f"{radius[0]:.2f}",
-                    f"{radius[-1]:.2f}",
-                    f"{row['loss'][-1]:.4f}",
-                ]
-            )
-    header = ["rate", "penalty", "layer", "first", "last", "most", "loops", "radius at first"]
+            of_layer = {
+                "first": taken[0],
+                "last": taken[-1],
+                "most": max(taken),
+                "loops": 100 * statistics.fmean(row["loops"][layer]),
+                "radius": row["radius"][layer],
+                "loss": row["loss"][-1],
+            }
+            group = groups.setdefault((start, f"{row['rate']:g}", penalty), {})
+            group.setdefault(layer, []).append(of_layer)
+
+    def each(found: list[dict[str, Any]], what: str, digits: int) -> str:
+        return ", ".join(f"{of[what]:.{digits}f}" for of in found)
+
+    body = [
+        [
+            *group,
+            f"`{layer}`",
+            *(each(found, what, 1) for what in ("first", "last", "most")),
+            f"{each(found, 'loops', 0)} %",
+            ", ".join(f"{of['radius'][0]:.2f} to {of['radius'][-1]:.2f}" for of in found),
+            each(found, "loss", 4),
+        ]
+        for group, layers in groups.items()
+        for layer, found in layers.items()
+    ]
+    header = ["start", "rate", "penalty", "layer", "first", "last", "most", "loops", "radius"]
     note = (
         "Iterations a batch in the first and the last of 12 epochs and in that with most; the "
         "share of batches that were left to the loop; radius in time after the first and the last "
-        "epoch; and the last loss (a network that gives the mean has 0.167). The adding problem, "
-        "300 steps, two layers of `ParaGRU(16)`, 50 batches of 16 an epoch, Adam, JAX, one seed. "
-        "The penalty is `RadiusRegularizer`, every other update. Command: `KERAS_BACKEND=jax "
-        "python benchmarks/parallel.py --training`."
+        "epoch; and the last loss (a network that gives the mean has 0.167); of each seed. *start* "
+        "and *penalty* are targets in time, of `stabilize` and of `RadiusRegularizer`, every other "
+        "update. The adding problem, 300 steps, two layers of `ParaGRU(16)`, 50 batches of 16 an "
+        "epoch, Adam, JAX. Command: `KERAS_BACKEND=jax python benchmarks/parallel.py --training`."
     )
-    return f"{table([*header, 'at last', 'loss'], body)}\n\n{note}"
+    return f"{table([*header, 'loss'], body)}\n\n{note}"
 
 
 def fastest(rows: list[dict[str, Any]], library: str) -> float:

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 from keras import ops
+from keras.backend import standardize_dtype
 
 from keras_lsc.layers.lif import LIFCell
 from keras_lsc.layers.sequence import SequenceLayer
@@ -18,6 +19,16 @@ from keras_lsc.stability.taps import Run, Tap, Taps
 Tensor = Any
 
 __all__ = ["LayerOperations", "Operations", "operations"]
+
+
+_TOTALS = (
+    "dense",
+    "synaptic",
+    "updates",
+    "footprint",
+    "connection_sparsity",
+    "activation_sparsity",
+)
 
 
 def __dir__() -> list[str]:
@@ -52,10 +63,14 @@ class Operations:
     Attributes:
         layers: one row a layer that has weights or a state.
         sequences: how many inputs it is the mean of.
+        footprint: bytes of all weights as the model holds them.
+        connection_sparsity: share of the entries of kernels and other matrices that are zero.
     """
 
     layers: tuple[LayerOperations, ...]
     sequences: int
+    footprint: int
+    connection_sparsity: float
 
     @property
     def dense(self) -> float:
@@ -72,11 +87,25 @@ class Operations:
         """Updates of neurons."""
         return sum(layer.updates for layer in self.layers)
 
+    @property
+    def activation_sparsity(self) -> float | None:
+        """Share of neurons and steps without a spike; None where no layer spikes."""
+        spiking = [
+            (row.firing_rate, row.updates) for row in self.layers if row.firing_rate is not None
+        ]
+        if not spiking:
+            return None
+        spikes = sum(rate * updates for rate, updates in spiking)
+        return 1 - spikes / sum(updates for _, updates in spiking)
+
     def to_dict(self) -> dict[str, Any]:
         """Returns everything as JSON types."""
         rows = [asdict(layer) for layer in self.layers]
-        totals = {name: getattr(self, name) for name in ("dense", "synaptic", "updates")}
-        return {"sequences": self.sequences, "layers": rows, **totals}
+        return {
+            "sequences": self.sequences,
+            "layers": rows,
+            **{name: getattr(self, name) for name in _TOTALS},
+        }
 
     def _table(self) -> tuple[list[str], list[list[str]]]:
         header = ["layer", "dense", "synaptic", "of them", "only added", "updates", "rate"]
@@ -97,7 +126,12 @@ class Operations:
         return header, [*rows, total]
 
     def __str__(self) -> str:
-        return text_table(*self._table(), texts=1)
+        below = (
+            f"{self.footprint:,} bytes, {100 * self.connection_sparsity:.1f} % of connections zero"
+        )
+        if self.activation_sparsity is not None:
+            below += f", {100 * self.activation_sparsity:.1f} % of activations"
+        return f"{text_table(*self._table(), texts=1)}\n{below}"
 
     def _repr_html_(self) -> str:
         return html_table("Operations for one input", *self._table(), texts=1)
@@ -126,7 +160,8 @@ def operations(model: keras.Model, x: Any, *, samples: int = 64, seed: int = 0) 
     Raises:
         ValueError: the model is not built, or the inputs do not fit.
 
-    Source: Yik et al. 2025, NeuroBench, arXiv 2304.04640 (effective and dense operations).
+    Source: Yik et al. 2025, NeuroBench, arXiv 2304.04640 (effective and dense operations,
+    footprint, connection and activation sparsity).
 
     Example:
         >>> import keras_lsc
@@ -146,7 +181,18 @@ def operations(model: keras.Model, x: Any, *, samples: int = 64, seed: int = 0) 
         ran = taps.run(given, taps.nothing(len(rows[0])))
         found = [_counted(call, k, ran) for k, call in enumerate(taps.calls)]
     layers = tuple(row for row in found if row.dense or row.updates)
-    return Operations(layers, len(rows[0]))
+    matrices = [ops.convert_to_numpy(weight) for weight in model.weights if len(weight.shape) > 1]
+    entries = sum(matrix.size for matrix in matrices)
+    zeros = entries - sum(int(np.count_nonzero(matrix)) for matrix in matrices)
+    return Operations(
+        layers,
+        len(rows[0]),
+        footprint=sum(
+            int(np.prod(weight.shape)) * np.dtype(standardize_dtype(weight.dtype)).itemsize
+            for weight in model.weights
+        ),
+        connection_sparsity=zeros / entries if entries else 0.0,
+    )
 
 
 def _counted(call: Tap, k: int, ran: Run) -> LayerOperations:

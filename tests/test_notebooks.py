@@ -4,12 +4,16 @@ import ast
 import base64
 import importlib.util
 import re
+import shlex
 import struct
 
 import keras
 import nbformat
 import pytest
 from harness import ROOT
+from IPython.core.interactiveshell import InteractiveShell
+
+import keras_lsc
 
 _SPEC = importlib.util.spec_from_file_location("execute", ROOT / "colab" / "execute.py")
 assert _SPEC is not None
@@ -84,12 +88,29 @@ def test_the_backend_is_chosen_before_anything_else_and_one_in_the_environment_i
         assert scope["os"].environ["KERAS_BACKEND"] == expected
 
 
-def test_one_cell_installs_and_only_what_is_absent(code):
-    installing = [cell for cell in code if "pip install" in cell.source]
-    assert installing == [code[1]]
-    condition, install = installing[0].source.splitlines()[-2:]
-    assert condition == 'if importlib.util.find_spec("keras_lsc") is None:'
-    assert install.startswith('    %pip install --quiet "keras-lsc[datasets,plot')
+def test_only_one_cell_installs(code):
+    assert [cell for cell in code if "pip install" in cell.source] == [code[1]]
+
+
+@pytest.mark.parametrize("fails", [0, 1, 2])
+def test_it_installs_its_own_version_from_the_index_and_failing_that_the_archive(
+    code, fails, monkeypatch
+):
+    asked = []
+    shell = InteractiveShell()
+    shell.register_magic_function(lambda line: asked.append(shlex.split(line)), magic_name="pip")
+    find = importlib.util.find_spec
+
+    def found(name, *rest):
+        return None if name == "keras_lsc" and len(asked) < fails else find(name, *rest)
+
+    monkeypatch.setattr(importlib.util, "find_spec", found)
+    shell.run_cell(code[1].source).raise_error()
+    version = keras_lsc.__version__
+    archive = f"https://github.com/keras-lsc/keras-lsc/archive/refs/tags/v{version}.tar.gz"
+    package = "keras-lsc[datasets,plot]"
+    commands = [f"{package}=={version}", f"{package} @ {archive}"]
+    assert asked == [["install", "--quiet", command] for command in commands[:fails]]
 
 
 def test_its_code_is_python_without_shell_commands(code):

@@ -1,6 +1,7 @@
 """Operations of spiking networks: counted event by event, in loops."""
 
 import keras
+import numpy as np
 import pytest
 from harness import to_numpy
 from keras import layers
@@ -40,6 +41,7 @@ def test_every_event_is_counted_once_for_each_neuron_that_it_reaches(x):
     assert (one.additions_only, two.additions_only) == (True, True)
     assert found.synaptic == pytest.approx((first + second) / ROWS)
     assert "in all" in str(found)
+    assert found.activation_sparsity == pytest.approx((spikes == 0).mean())
     assert found.to_dict()["dense"] == found.dense
     # Whichever steps the layer returns, it computes them all.
     last = LIF.from_config({**hidden.get_config(), "return_sequences": False})
@@ -68,6 +70,19 @@ def test_layers_without_spikes_compute_what_their_inputs_leave(x):
     assert dense.dense == outputs * 3
     assert [row.firing_rate for row in (gru, conv, dense)] == [None] * 3
     assert [row.additions_only for row in (gru, conv, dense)] == [False] * 3
+
+
+def test_zeros_are_counted_among_the_connections_and_bytes_as_they_are_held():
+    model = keras.Sequential([keras.Input((2,)), layers.Dense(4, dtype="bfloat16")])
+    kernel = np.ones((2, 4), "float32")
+    kernel[0, :3] = 0.0
+    model.set_weights([kernel, np.zeros(4, "float32")])
+    found = spiking.operations(model, np.ones((3, 2), "float32"))
+    assert found.connection_sparsity == 3 / 8
+    assert found.footprint == 2 * (8 + 4)
+    assert found.activation_sparsity is None
+    assert found.to_dict()["footprint"] == 24
+    assert "24 bytes, 37.5 % of connections zero" in str(found)
 
 
 def test_silence_costs_updates_alone(x):
