@@ -40,7 +40,7 @@ TOO_LONG = 10.0
 # Seconds of a call, as expected from the length before, from which on a way is left out.
 OUT_OF_BOUNDS = 120.0
 STARTS: tuple[Any, ...] = ("default", "level", 0.5, "variance", 1.0)
-CURVE_LENGTHS = (100, 1000, 10_000)
+CURVE_LENGTHS = (100, 1000, 10_000, 100_000)
 CURVE_UNITS = 16
 # The adding problem, at a learning rate at which a memory is learned, and at one that is too high.
 TRAINING_STEPS, TRAINING_UNITS, TRAINING_LAYERS = 300, 16, 2
@@ -172,6 +172,7 @@ def curve(lengths: tuple[int, ...]) -> Iterator[dict[str, Any]]:
         for steps in lengths:
             x = generator.standard_normal((1, steps, FEATURES)).astype("float32")
             for solver in ("newton", "quasi"):
+                began = time.perf_counter()
                 found = parallel.solve(
                     model.layers[0].cell, x, solver=solver, max_iterations=100, fallback=False
                 )
@@ -179,6 +180,7 @@ def curve(lengths: tuple[int, ...]) -> Iterator[dict[str, Any]]:
                     "start": start,
                     "steps": steps,
                     "solver": solver,
+                    "seconds": time.perf_counter() - began,
                     "radius": radius,
                     "exponent": exponent,
                     "iterations": found.iterations,
@@ -189,7 +191,7 @@ def curve(lengths: tuple[int, ...]) -> Iterator[dict[str, Any]]:
                 }
                 print(
                     f"{start!s:9s} radius {radius:.2f}  exponent {exponent:+.3f}  T {steps:6d}  "
-                    f"{solver:6s} {row['iterations']:3d} iterations "
+                    f"{solver:6s} {row['iterations']:3d} iterations {row['seconds']:6.2f} s "
                     f"{'' if row['has_converged'] else 'not converged'}",
                     flush=True,
                 )

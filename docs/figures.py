@@ -1,11 +1,14 @@
-"""Draws the pictures of the handbook, from a small network and the digits, and from random nets.
+"""Draws the pictures of the handbook, from a small network and the digits, from random nets, and
+from what the benchmarks of the parallel layers found.
 
 KERAS_BACKEND=jax python docs/figures.py
 """
 
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -15,6 +18,7 @@ import keras_lsc
 from keras_lsc.stability.critical import critical, residual_growth
 
 FOLDER = Path(__file__).parent / "figures"
+RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 DPI = 110
 WIDTH, DEPTH = 500, 50
 ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -29,8 +33,44 @@ FACTORS = {1.0: "-", 0.7: ":", 1.4: "--"}
 
 def main() -> None:
     """Writes the pictures."""
+    newton()
     pretraining()
     criticality()
+
+
+def newton() -> None:
+    """Newton's iterations by the length and the start, and while a network trains."""
+    figure, (left, right) = pyplot.subplots(
+        1, 2, figsize=(keras_lsc.plot.WIDTH, 3.0), layout="constrained"
+    )
+    found = json.loads((RESULTS / "parallel_curve.json").read_text())["curve"]
+    starts = list(dict.fromkeys(row["start"] for row in found))
+    for index, start in enumerate(starts):
+        for solver, line in (("newton", "-"), ("quasi", "--")):
+            rows = [row for row in found if (row["start"], row["solver"]) == (start, solver)]
+            label = f"{start}, radius {rows[0]['radius']:.2f}" if solver == "newton" else None
+            steps, iterations = ([row[of] for row in rows] for of in ("steps", "iterations"))
+            left.semilogx(steps, iterations, f"C{index}{line}", label=label)
+    left.set(xlabel="steps", ylabel="iterations", ylim=(0, 50))
+    left.set_title("GRU, whole Jacobians (-) and diagonals (--)", fontsize=8, loc="left")
+    left.legend(title="start", fontsize=6, title_fontsize=6, loc="upper left")
+    trained = json.loads((RESULTS / "parallel_training.json").read_text())["training"]
+    cases: dict[str, dict[str, Any]] = {
+        "default": {"start": None, "penalty": None},
+        "radius 1": {"start": [1.0, 0.5], "penalty": None},
+        "radius 1, penalty to 0.75": {"start": [1.0, 0.5], "penalty": [0.75, 0.5]},
+    }
+    for index, (name, case) in enumerate(cases.items()):
+        for row in trained:
+            if row["rate"] == min(row["rate"] for row in trained) and case.items() <= row.items():
+                most = np.max(list(row["iterations"].values()), axis=0)
+                label = name if row["seed"] == 0 else None
+                right.plot(np.arange(1, len(most) + 1), most, f"C{index}-", label=label)
+    right.set(xlabel="epoch of training", ylabel="iterations a batch", ylim=(0, 78))
+    right.set_xticks(range(2, len(most) + 1, 2))
+    right.set_title("ParaGRU, adding problem, a line a seed", fontsize=8, loc="left")
+    right.legend(title="start", fontsize=6, title_fontsize=6, loc="upper left")
+    figure.savefig(FOLDER / "newton.png", dpi=DPI, metadata={"Software": None})
 
 
 def criticality() -> None:

@@ -4,6 +4,7 @@ import broken
 import keras
 import numpy as np
 import pytest
+from harness import to_numpy
 from keras import layers
 
 import keras_lsc
@@ -61,3 +62,17 @@ def test_nothing_that_is_not_asked_for():
 def test_refused_before_a_training_begins(options, match):
     with pytest.raises(ValueError, match=match):
         RadiusRegularizer(broken.noise(), **options)
+
+
+def test_a_training_that_diverges_is_told_from_a_penalty_that_does():
+    class Diverges(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if batch == 3:
+                weight = self.model.trainable_variables[0]
+                weight.assign(np.nan * to_numpy(weight))
+
+    with pytest.warns(keras_lsc.callbacks.StabilityWarning, match="training has made") as warned:
+        trained(Diverges(), RadiusRegularizer(broken.noise(), 0.7))
+    assert len([w for w in warned if w.category is keras_lsc.callbacks.StabilityWarning]) == 1
+    with pytest.raises(FloatingPointError, match="step of the penalty"):
+        trained(RadiusRegularizer(broken.noise(), 0.7, strength=1e38))

@@ -1,5 +1,6 @@
 """Keeps radii at their target while a network is trained on its task."""
 
+import warnings
 from typing import Any
 
 import keras
@@ -7,9 +8,11 @@ import numpy as np
 
 from keras_lsc import backend
 from keras_lsc.arguments import integer, number, one_of, positive_integer
+from keras_lsc.callbacks.monitor import StabilityWarning
 from keras_lsc.callbacks.weights import bring_weights
 from keras_lsc.pretrainer import LSCPretrainer
 from keras_lsc.stability.data import draw_rows, input_structure, rows_to_draw
+from keras_lsc.stability.finite import non_finite_weights
 from keras_lsc.stability.parametrization import Mode
 from keras_lsc.stability.radius import RadiusKind, check_radius_kind
 from keras_lsc.stability.targets import Target, checked
@@ -35,7 +38,10 @@ class RadiusRegularizer(keras.callbacks.Callback):
         batch_size: sequences in a step.
         seed: Integer, seed of the choice of sequences and points.
 
+    Where the training itself makes weights NaN, the penalty warns (`StabilityWarning`) and rests.
+
     Raises:
+        FloatingPointError: a step of the penalty would make weights NaN; they are not changed.
         TypeError: as training begins, the model is not a Sequential or functional Keras model.
         ValueError: an argument is of no use, or x does not fit.
 
@@ -90,13 +96,13 @@ class RadiusRegularizer(keras.callbacks.Callback):
             self._pretrainer.compile("adam", learning_rate=rate, decay_updates=None)
             self._rows = draw_rows(self.x, rows_to_draw(structure), self.seed, structure)
         self._generator = np.random.default_rng([self.seed, 9])
+        self._is_over = False
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Takes a step."""
         del batch
         self._updates += 1
-        if self._updates % self.every == 0:
-            bring_weights(self)
+        if self._updates % self.every == 0 and not self._has_diverged():
             size = min(self.batch_size, len(self._rows[0]))
             chosen = self._generator.choice(len(self._rows[0]), size, replace=False)
             with backend.aside_from_random_draws():
@@ -104,10 +110,33 @@ class RadiusRegularizer(keras.callbacks.Callback):
                 seen = self._pretrainer.train_on_batch(
                     [array[chosen] for array in self._rows], return_dict=True
                 )
-                self._pretrainer.fold_scales()
+                self._fold()
             self._deviation = float(seen["max_deviation"])
         if logs is not None:
             logs["radius_deviation"] = self._deviation
+
+    def _has_diverged(self) -> bool:
+        """Whether the training has made weights NaN or infinite; the first time it warns."""
+        found = non_finite_weights(bring_weights(self))
+        if found and not self._is_over:
+            self._is_over, self._deviation = True, float("nan")
+            warnings.warn(
+                f"update {self._updates}: the training has made {len(found)} weight(s) NaN or "
+                f"infinite, {found[0][0]!r} first, so there is no radius left to hold. Lower the "
+                "learning rate of the task or clip its gradient.",
+                StabilityWarning,
+                stacklevel=2,
+            )
+        return bool(found)
+
+    def _fold(self) -> None:
+        try:
+            self._pretrainer.fold_scales()
+        except FloatingPointError as error:
+            raise FloatingPointError(
+                f"update {self._updates}: a step of the penalty on the radii would make weights "
+                "NaN or infinite; they are as the training left them. Use a smaller `strength`."
+            ) from error
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Adds the largest deviation that was seen last."""
