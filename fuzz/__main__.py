@@ -19,7 +19,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m fuzz", description=__doc__)
     parser.add_argument("--count", type=int, help="inputs altogether; default: of a whole run")
     parser.add_argument("--seed", type=int, default=0, help="of all inputs")
-    parser.add_argument("--kinds", help=f"of {','.join(KINDS)}; default: all of the backend")
+    parser.add_argument(
+        "--kinds",
+        help=f"of {','.join(KINDS)}; default: all of the backend. Those of the stored run, of the "
+        "same seed, are then replaced",
+    )
     parser.add_argument("--replay", metavar="KIND:INDEX", help="one input, with its traceback")
     parser.add_argument("--output", type=Path, help="JSON; default: benchmarks/results")
     options = parser.parse_args()
@@ -39,10 +43,16 @@ def main() -> None:
     tally = Tally(options.seed)
     run(jobs, options.seed, tally.add)
     print(tally.table())
-    default = RESULTS / f"fuzz_{backend}.json" if share == 1 and not options.kinds else None
-    output = options.output or default
+    found = tally.to_dict(backend)
+    default = RESULTS / f"fuzz_{backend}.json"
+    if options.kinds and not options.output and default.exists():
+        stored = json.loads(default.read_text())
+        if stored["seed"] == options.seed:
+            found["kinds"] = stored["kinds"] | found["kinds"]
+            found["seconds"] += stored["seconds"]
+    output = options.output or (default if share == 1 else None)
     if output is not None:
-        output.write_text(json.dumps(tally.to_dict(backend), indent=1) + "\n")
+        output.write_text(json.dumps(found, indent=1) + "\n")
     sys.exit(1 if tally.failed else 0)
 
 

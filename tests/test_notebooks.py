@@ -31,6 +31,7 @@ ONLY_ON = {
     "06_state_space.ipynb": "torch",
     "07_my_rnn_does_not_learn.ipynb": "jax",
     "08_twenty_layers.ipynb": "torch",
+    "09_long_sequences.ipynb": "jax",
 }
 _LARGEST_PICTURE = 150_000
 # Widest that fits beside a table of contents, twice as dense as in print.

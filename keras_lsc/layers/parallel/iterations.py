@@ -13,7 +13,10 @@ def predicted_iterations(exponent: float, steps: int) -> int:
     From within 1/a of the solution each iteration squares the error; until then each wins about as
     much: two iterations more for each factor e of a, and never more than there are steps. So a
     recurrence that forgets takes the same number at any length, one at the edge O(log T), and a
-    chaotic one does not converge before it has gone through the sequence.
+    chaotic one does not converge before it has gone through the sequence. Above an exponent of
+    about -0.1 that is a lower bound: long sequences have stretches in which distances grow, and a
+    GRU of exponent -0.07 took 7 iterations for 200 steps, 73 for 1,000, and did not converge in
+    100 for 8,192.
 
     Args:
         exponent: largest Lyapunov exponent per step: `keras_lsc.lyapunov(model, x).stack[0]`, or
