@@ -64,6 +64,7 @@ def test_refused_before_a_training_begins(options, match):
         RadiusRegularizer(broken.noise(), **options)
 
 
+@pytest.mark.once(on="jax")
 def test_a_training_that_diverges_is_told_from_a_penalty_that_does():
     class Diverges(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
