@@ -51,7 +51,7 @@ def newton() -> None:
             label = f"{start}, radius {rows[0]['radius']:.2f}" if solver == "newton" else None
             steps, iterations = ([row[of] for row in rows] for of in ("steps", "iterations"))
             left.semilogx(steps, iterations, f"C{index}{line}", label=label)
-    left.set(xlabel="steps", ylabel="iterations", ylim=(0, 50))
+    left.set(xlabel="steps", ylabel="iterations, 100 at most", ylim=(0, 165))
     left.set_title("GRU, whole Jacobians (-) and diagonals (--)", fontsize=8, loc="left")
     left.legend(title="start", fontsize=6, title_fontsize=6, loc="upper left")
     trained = json.loads((RESULTS / "parallel_training.json").read_text())["training"]
