@@ -180,7 +180,7 @@ def curve(lengths: tuple[int, ...]) -> Iterator[dict[str, Any]]:
                     "start": start,
                     "steps": steps,
                     "solver": solver,
-                    "seconds": time.perf_counter() - began,
+                    "first_call": time.perf_counter() - began,
                     "radius": radius,
                     "exponent": exponent,
                     "iterations": found.iterations,
@@ -191,7 +191,7 @@ def curve(lengths: tuple[int, ...]) -> Iterator[dict[str, Any]]:
                 }
                 print(
                     f"{start!s:9s} radius {radius:.2f}  exponent {exponent:+.3f}  T {steps:6d}  "
-                    f"{solver:6s} {row['iterations']:3d} iterations {row['seconds']:6.2f} s "
+                    f"{solver:6s} {row['iterations']:3d} iterations {row['first_call']:6.2f} s "
                     f"{'' if row['has_converged'] else 'not converged'}",
                     flush=True,
                 )

@@ -379,22 +379,22 @@ def iterations() -> str:
 
 def trainings() -> str:
     """Newton's iterations while networks train, with and without a penalty on the radii."""
-    rows = stored("parallel_training.json").get("training", [])
-    groups: dict[tuple[str, ...], dict[str, list[dict[str, Any]]]] = {}
-    for row in rows:
+    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for row in stored("parallel_training.json").get("training", []):
         start = "default" if row["start"] is None else f"{row['start'][0]:g}"
         penalty = "none" if row["penalty"] is None else f"{row['penalty'][0]:g}"
         for layer, taken in row["iterations"].items():
-            of_layer = {
-                "first": taken[0],
-                "last": taken[-1],
-                "most": max(taken),
-                "loops": 100 * statistics.fmean(row["loops"][layer]),
-                "radius": row["radius"][layer],
-                "loss": row["loss"][-1],
-            }
-            group = groups.setdefault((start, f"{row['rate']:g}", penalty), {})
-            group.setdefault(layer, []).append(of_layer)
+            group = groups.setdefault((start, f"{row['rate']:g}", penalty, f"`{layer}`"), [])
+            group.append(
+                {
+                    "first": taken[0],
+                    "last": taken[-1],
+                    "most": max(taken),
+                    "loops": 100 * statistics.fmean(row["loops"][layer]),
+                    "radius": row["radius"][layer],
+                    "loss": row["loss"][-1],
+                }
+            )
 
     def each(found: list[dict[str, Any]], what: str, digits: int) -> str:
         return ", ".join(f"{of[what]:.{digits}f}" for of in found)
@@ -402,14 +402,12 @@ def trainings() -> str:
     body = [
         [
             *group,
-            f"`{layer}`",
             *(each(found, what, 1) for what in ("first", "last", "most")),
             f"{each(found, 'loops', 0)} %",
             ", ".join(f"{of['radius'][0]:.2f} to {of['radius'][-1]:.2f}" for of in found),
             each(found, "loss", 4),
         ]
-        for group, layers in groups.items()
-        for layer, found in layers.items()
+        for group, found in groups.items()
     ]
     header = ["start", "rate", "penalty", "layer", "first", "last", "most", "loops", "radius"]
     note = (

@@ -60,9 +60,10 @@ def newton() -> None:
         "radius 1": {"start": [1.0, 0.5], "penalty": None},
         "radius 1, penalty to 0.75": {"start": [1.0, 0.5], "penalty": [0.75, 0.5]},
     }
+    slowest = min(row["rate"] for row in trained)
     for index, (name, case) in enumerate(cases.items()):
         for row in trained:
-            if row["rate"] == min(row["rate"] for row in trained) and case.items() <= row.items():
+            if row["rate"] == slowest and case.items() <= row.items():
                 most = np.max(list(row["iterations"].values()), axis=0)
                 label = name if row["seed"] == 0 else None
                 right.plot(np.arange(1, len(most) + 1), most, f"C{index}-", label=label)

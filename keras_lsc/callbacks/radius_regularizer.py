@@ -102,7 +102,8 @@ class RadiusRegularizer(keras.callbacks.Callback):
         """Takes a step."""
         del batch
         self._updates += 1
-        if self._updates % self.every == 0 and not self._has_diverged():
+        if self._updates % self.every == 0 and not self._is_over:
+            bring_weights(self)
             size = min(self.batch_size, len(self._rows[0]))
             chosen = self._generator.choice(len(self._rows[0]), size, replace=False)
             with backend.aside_from_random_draws():
@@ -110,15 +111,23 @@ class RadiusRegularizer(keras.callbacks.Callback):
                 seen = self._pretrainer.train_on_batch(
                     [array[chosen] for array in self._rows], return_dict=True
                 )
-                self._fold()
-            self._deviation = float(seen["max_deviation"])
+            self._fold(float(seen["max_deviation"]))
         if logs is not None:
             logs["radius_deviation"] = self._deviation
 
-    def _has_diverged(self) -> bool:
-        """Whether the training has made weights NaN or infinite; the first time it warns."""
-        found = non_finite_weights(bring_weights(self))
-        if found and not self._is_over:
+    def _fold(self, deviation: float) -> None:
+        """Puts a step into the weights, if the training has left any that are numbers."""
+        try:
+            self._pretrainer.fold_scales()
+            self._deviation = deviation
+        except FloatingPointError as error:
+            found = non_finite_weights(self.model)
+            if not found:
+                raise FloatingPointError(
+                    f"update {self._updates}: a step of the penalty on the radii would make "
+                    "weights NaN or infinite; they are as the training left them. Use a smaller "
+                    "`strength`."
+                ) from error
             self._is_over, self._deviation = True, float("nan")
             warnings.warn(
                 f"update {self._updates}: the training has made {len(found)} weight(s) NaN or "
@@ -127,16 +136,6 @@ class RadiusRegularizer(keras.callbacks.Callback):
                 StabilityWarning,
                 stacklevel=2,
             )
-        return bool(found)
-
-    def _fold(self) -> None:
-        try:
-            self._pretrainer.fold_scales()
-        except FloatingPointError as error:
-            raise FloatingPointError(
-                f"update {self._updates}: a step of the penalty on the radii would make weights "
-                "NaN or infinite; they are as the training left them. Use a smaller `strength`."
-            ) from error
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Adds the largest deviation that was seen last."""
