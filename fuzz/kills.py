@@ -8,7 +8,7 @@ server), `collect` (entries of finished builds into an index), `build`
 taken up again). Of each is written how often it was tried, and how often what was left was right
 or wrong; the exit code is 1 where anything was wrong. Processes are copies of this one, which
 imports everything and computes nothing, so that most of a killed one's life is spent with what it
-is killed at; builds are copies as well.
+is killed at; a build is started as `build_all` starts it.
 """
 
 import argparse
@@ -280,49 +280,17 @@ def kill_collects(count: int, chance: random.Random, folder: Path) -> Iterator[s
 # build
 
 
-class Build:
-    """The process of `keras_lsc.zoo.build.start_build` as a copy of this one: nothing to import."""
-
-    def __init__(self, recipe: Recipe, folder: Path, output: int):
-        begin, end = os.pipe()
-        self.stdin = os.fdopen(end, "wb")
-        self.returncode: int | None = None
-        self.pid = os.fork()
-        if self.pid:
-            os.close(begin)
-            return
-        code = 1
-        try:
-            os.close(end)
-            os.dup2(begin, 0)
-            os.dup2(output, 1)
-            os.dup2(output, 2)
-            sys.argv[1:] = [json.dumps(recipe.to_dict()), str(folder)]
-            exec(building._PROGRAM, {})
-            code = 0
-        except BaseException:  # noqa: BLE001, all of it is told to the parent, which reads it
-            os.write(2, traceback.format_exc().encode())
-        finally:
-            os._exit(code)
-
-    def poll(self) -> int | None:
-        if self.returncode is None:
-            ended, status = os.waitpid(self.pid, os.WNOHANG)
-            if ended:
-                self.returncode = os.waitstatus_to_exitcode(status)
-        return self.returncode
-
-
 def builds(tell: Callable[[Any], Any], folder: Path) -> None:
     recipe = Recipe.from_dict(
         registry.read_index(ROOT / "zoo" / registry.INDEX)[TINY]["certificate"]["recipe"]
     )
 
+    start_build = building.start_build
+
     def start(recipe: Recipe, folder: Path) -> Any:
-        output = tempfile.TemporaryFile()  # noqa: SIM115, it is closed with the process
-        process = Build(recipe, folder, output.fileno())
-        tell({"child": process.pid})
-        return building._Running(process, output, recipe)
+        running = start_build(recipe, folder)
+        tell({"child": running.process.pid})
+        return running
 
     building.start_build = start
     problems: list[str | None] = []
@@ -349,13 +317,14 @@ def kill_builds(count: int, chance: random.Random, folder: Path) -> Iterator[str
         zoo_folder.mkdir()
         process = Process(builds, zoo_folder)
         child = process.wait_for("child")
-        process.tells(chance.uniform(0.0, 15.0))
-        process.kill()
+        process.tells(chance.uniform(0.0, 30.0))
+        told = process.kill()
         until = time.monotonic() + 20
         while is_running(child) and time.monotonic() < until:
             time.sleep(0.05)
         again = Process(builds, zoo_folder)
         try:
+            require("failed" not in str(told), str(told))
             require(not is_running(child), "a build outlives its parent")
             again.wait_for("built")
             left = list((zoo_folder / "building").glob("*"))
