@@ -745,6 +745,32 @@ def exported(row: dict[str, Any]) -> str:
     return f"{largest:.0e}" if largest else "0"
 
 
+COUNTED = {
+    "dense": "products with weights, of one input",
+    "synaptic": "those of two factors that are not zero",
+    "activation_sparsity": "share of neurons and steps without a spike",
+    "connection_sparsity": "share of weights that are zero",
+    "footprint": "bytes",
+}
+
+
+def operations() -> str:
+    """Operations of a spiking network beside those that NeuroBench counts."""
+    found = stored("operations.json")
+    rows = [
+        [what, *(f"{found['rows'][name][of]:,.8g}" for of in ("keras_lsc", "neurobench"))]
+        for name, what in COUNTED.items()
+    ]
+    note = (
+        "Two layers of LIF neurons, a third of whose connections are pruned, and their copy in "
+        f"snnTorch by way of NIR, of whose spikes {found['differing_spikes']} differ. Of "
+        "snnTorch, NeuroBench counts thresholds, decays and the voltages of the last batch among "
+        "the bytes. Command: `KERAS_BACKEND=torch python -m benchmarks.operations`."
+    )
+    header = ["", "`keras_lsc.spiking.operations`", f"NeuroBench {found['neurobench']}"]
+    return f"{table(header, rows)}\n\n{note}"
+
+
 def monitor() -> str:
     """What the monitor adds to a training."""
     body, costs = [], []
@@ -804,6 +830,7 @@ def results() -> str:
         "What the monitor costs": monitor(),
         "Accuracy of the two starts": accuracy(),
         "Which layer goes into which format?": exports(),
+        "What a spiking network computes": operations(),
         "Loading data": loader(),
         "Every number true": truth(),
     }

@@ -42,7 +42,8 @@ class LayerOperations:
     Attributes:
         name: name of the layer; of one that is called again also "name[2]", ...
         dense: products with weights, if every input counts: multiplications and additions.
-        synaptic: those whose input is not zero, which is all that event-driven hardware computes.
+        synaptic: those whose input and weight are not zero, which is all that event-driven
+            hardware computes.
         additions_only: whether all of its inputs were 0 or 1, so that nothing is multiplied.
         updates: of neurons: units times steps; 0 of a layer without a state.
         firing_rate: spikes a neuron and step; None where the outputs are no spikes.
@@ -79,7 +80,7 @@ class Operations:
 
     @property
     def synaptic(self) -> float:
-        """Products whose input is not zero."""
+        """Products whose input and weight are not zero."""
         return sum(layer.synaptic for layer in self.layers)
 
     @property
@@ -140,13 +141,13 @@ class Operations:
 def operations(model: keras.Model, x: Any, *, samples: int = 64, seed: int = 0) -> Operations:
     """Counts the operations of a network for one input, by layer.
 
-    A synaptic operation is a product of a weight with an input that is not zero. The counts are
-    proxies and no energy: what is spent depends on memory traffic, which they leave out, and on
+    A synaptic operation is a product of a weight with an input, neither of them zero. The counts
+    are proxies and no energy: what is spent depends on memory traffic, which they leave out, and on
     hardware, where an update of a neuron may cost more than many synaptic operations. Compare
     networks for one and the same machine with them, and never report them as joules. Padded steps
-    count as others do. Of a convolution the share of inputs that are not zero is taken of all its
-    products, borders included. Of recurrent layers that do not spike, whose state is not zero, all
-    products of the state count.
+    count as others do. Of a convolution the inputs that are not zero are counted by channel, as if
+    every one met the whole kernel, borders included. Of recurrent layers that do not spike, whose
+    state is not zero, all products of the state count whose weight is not zero.
 
     Args:
         model: a built `keras.Model`.
@@ -201,50 +202,69 @@ def _counted(call: Tap, k: int, ran: Run) -> LayerOperations:
     if isinstance(inner, keras.layers.TimeDistributed):
         inner = inner.layer
     numbers = np.asarray(ops.convert_to_numpy(x), "float64") if hasattr(x, "shape") else np.ones(1)
-    share = float((numbers != 0).mean())
+    # Of every feature: how often it is not zero.
+    shares = (numbers != 0).mean(axis=tuple(range(numbers.ndim - 1)))
     is_binary = bool(np.isin(numbers, (0, 1)).all())
     if not is_recurrent(call.layer):
-        dense = _products(inner, output)
-        return LayerOperations(call.name, dense, dense * share, is_binary, 0.0, None)
+        dense, synaptic = _products(inner, output, shares)
+        return LayerOperations(call.name, dense, synaptic, is_binary, 0.0, None)
     steps = int(x.shape[1])
-    by_input, by_state = _recurrent_products(call.layer, steps)
-    synaptic, rate = by_state, None
-    if isinstance(getattr(inner, "cell", None), LIFCell) and inner.cell.is_spiking:
-        spikes = _spikes(inner, x, ran.masks[k])
-        rate = float(spikes.mean())
-        # The last spikes reach no step after them.
-        synaptic = by_state / steps * float(spikes[:, :-1].mean(axis=(0, 2)).sum())
+    of_input, of_state = _recurrent_kernels(call.layer)
+    dense = steps * float(sum(kernel.size for kernel in (*of_input, *of_state)))
+    by_state, rate = steps * float(sum(_fan_out(kernel).sum() for kernel in of_state)), None
+    if isinstance(getattr(inner, "cell", None), LIFCell):
+        # Neurons are not connected with themselves.
+        dense -= steps * float(sum(len(kernel) for kernel in of_state))
+        if inner.cell.is_spiking:
+            spikes = _spikes(inner, x, ran.masks[k])
+            rate = float(spikes.mean())
+            # The last spikes reach no step after them.
+            events = spikes[:, :-1].mean(axis=0).sum(axis=0)
+            by_state = float(sum(events @ _fan_out(_others(kernel)) for kernel in of_state))
+    by_input = steps * sum(float(shares @ _fan_out(kernel)) for kernel in of_input)
     return LayerOperations(
         call.name,
-        dense=by_input + by_state,
-        synaptic=by_input * share + synaptic,
+        dense=dense,
+        synaptic=by_input + by_state,
         # What a state that is not of spikes is multiplied with is multiplied.
-        additions_only=is_binary and (rate is not None or not by_state),
+        additions_only=is_binary and (rate is not None or not of_state),
         updates=float(steps * int(output.shape[-1])),
         firing_rate=rate,
     )
 
 
-def _products(layer: Any, output: Tensor) -> float:
-    """Products of a layer without a state: of every output with what it is made of."""
-    kernel = getattr(layer, "kernel", None)
-    if kernel is None:
-        return 0.0
-    each = float(np.prod(output.shape[1:]))
-    return each * float(np.prod(kernel.shape[:-1]))
+def _products(layer: Any, output: Tensor, shares: np.ndarray) -> tuple[float, float]:
+    """Products of a layer without a state: all, and those of which neither factor is zero."""
+    if getattr(layer, "kernel", None) is None:
+        return 0.0, 0.0
+    kernel = np.asarray(ops.convert_to_numpy(layer.kernel), "float64")
+    # Every output is made of a whole kernel but its last axis, which the outputs have.
+    places = float(np.prod(output.shape[1:])) / kernel.shape[-1]
+    if kernel.ndim < 2 or kernel.shape[-2] != len(shares):
+        shares, nonzero = shares.mean(), (kernel != 0).sum()
+    else:
+        nonzero = (kernel != 0).sum(axis=(*range(kernel.ndim - 2), -1))
+    return places * kernel.size, places * float(np.sum(shares * nonzero))
 
 
-def _recurrent_products(layer: Any, steps: int) -> tuple[float, float]:
-    """Products with the inputs, and with the state, over all steps."""
+def _recurrent_kernels(layer: Any) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """The matrices that read the inputs, and those that read the state."""
     matrices = [w for w in layer.weights if len(w.shape) == 2 and not is_bias(w)]
-    of_state = [weight for weight in matrices if weight.path.endswith("recurrent_kernel")]
-    by_state = sum(float(np.prod(weight.shape)) for weight in of_state)
-    if isinstance(getattr(layer, "cell", None), LIFCell):
-        # Neurons are not connected with themselves.
-        by_state -= float(sum(weight.shape[0] for weight in of_state))
-    everything = sum(float(np.prod(weight.shape)) for weight in matrices)
-    by_input = everything - sum(float(np.prod(weight.shape)) for weight in of_state)
-    return steps * by_input, steps * by_state
+    kernels: tuple[list[np.ndarray], list[np.ndarray]] = [], []
+    for weight in matrices:
+        of_state = weight.path.endswith("recurrent_kernel")
+        kernels[of_state].append(np.asarray(ops.convert_to_numpy(weight), "float64"))
+    return kernels
+
+
+def _fan_out(kernel: np.ndarray) -> np.ndarray:
+    """To how many outputs every input goes by a weight that is not zero."""
+    return (kernel != 0).sum(axis=1)
+
+
+def _others(kernel: np.ndarray) -> np.ndarray:
+    """A square matrix without its diagonal."""
+    return kernel * (1 - np.eye(len(kernel)))
 
 
 def _spikes(layer: SequenceLayer, x: Tensor, mask: Tensor | None) -> np.ndarray:

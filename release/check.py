@@ -1,6 +1,6 @@
 """Whether what is committed could be released today: `make release-check`.
 
-    python release/check.py [--backend jax] [--python python3.12] [--keras 3.14.0] [--dated]
+    python release/check.py [--backend jax] [--python python3.12] [--keras 3.14.0]
 
 Wheel and sdist are built twice, in two folders, from the commit; then the wheel is tried as a new
 user would, in an empty environment, without a network. What was built and found is in
@@ -110,7 +110,7 @@ def contents(wheel: Path, sdist: Path) -> str:
     return f"{len(names)} files, {' and '.join(sizes)}"
 
 
-def version(wheel: Path, dated: bool) -> str:
+def version(wheel: Path) -> str:
     """Returns the version, which the wheel, the citation and the changelog have from one place."""
     said = re.findall(r'^__version__ = "(.*)"$', (ROOT / "keras_lsc/version.py").read_text(), re.M)
     (here,) = said
@@ -118,11 +118,10 @@ def version(wheel: Path, dated: bool) -> str:
     if f"-{here}-" not in wheel.name or citation != [here]:
         raise NotReadyError(f"version.py has {here}, CITATION.cff {citation}, and {wheel.name}.")
     changelog = (ROOT / "CHANGELOG.md").read_text()
-    if re.search(rf"^## \[{re.escape(here)}\] - \d{{4}}-\d\d-\d\d$", changelog, re.M):
-        return f"{here}, dated in the changelog"
-    if dated or f"To become {here}" not in changelog:
-        raise NotReadyError(f"CHANGELOG.md has no line `## [{here}] - YYYY-MM-DD`.")
-    return f"{here}, which the changelog has still to date"
+    dates = re.findall(rf"^## \[{re.escape(here)}\] - (\d{{4}}-\d\d-\d\d)$", changelog, re.M)
+    if len(dates) != 1:
+        raise NotReadyError(f"CHANGELOG.md has no line `## [{here}] - YYYY-MM-DD`, or several.")
+    return f"{here} of {dates[0]}"
 
 
 def bill_of_materials(tools: Path, python: Path) -> str:
@@ -167,7 +166,6 @@ def main() -> None:
     parser.add_argument("--backend", default="jax", choices=("jax", "tensorflow", "torch"))
     parser.add_argument("--python", default=sys.executable, help="that of the empty environment")
     parser.add_argument("--keras", help="version of Keras; the newest without it")
-    parser.add_argument("--dated", action="store_true", help="the changelog has to have the date")
     options = parser.parse_args()
     shutil.rmtree(OUT, ignore_errors=True)
     OUT.mkdir(parents=True)
@@ -193,7 +191,7 @@ def main() -> None:
         sys.exit(1)
     wheel, sdist = files
     check("contents", lambda: contents(wheel, sdist))
-    check("version", lambda: version(wheel, options.dated))
+    check("version", lambda: version(wheel))
     check("metadata", lambda: run(tools / "twine", "check", "--strict", wheel, sdist).split()[-1])
     check(
         "CITATION.cff",

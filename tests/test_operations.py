@@ -85,6 +85,32 @@ def test_zeros_are_counted_among_the_connections_and_bytes_as_they_are_held():
     assert "24 bytes, 37.5 % of connections zero" in str(found)
 
 
+def test_a_connection_of_weight_zero_costs_nothing(rng, x):
+    model = keras.Sequential(
+        [
+            keras.Input((STEPS, FEATURES)),
+            layers.Dense(UNITS),
+            LIF(UNITS, return_sequences=True),
+            layers.Reshape((STEPS, UNITS, 1)),
+            layers.Conv2D(2, 2, padding="same"),
+        ]
+    )
+    model.set_weights([w * (rng.random(w.shape) < 0.5) for w in model.get_weights()])
+    dense, hidden, conv = spiking.operations(model, x).layers
+    kernel = to_numpy(model.layers[0].kernel)
+    assert dense.synaptic == pytest.approx(((x != 0).mean(axis=0) @ (kernel != 0)).sum())
+    before = to_numpy(model.layers[0](x))
+    spikes = to_numpy(model.layers[1](before))
+    cell = model.layers[1].cell
+    others = to_numpy(cell.recurrent_kernel) * (1 - np.eye(UNITS))
+    events = ((before != 0).astype(float) @ (to_numpy(cell.kernel) != 0)).sum()
+    events += (spikes[:, :-1] @ (others != 0)).sum()
+    assert hidden.synaptic == pytest.approx(events / ROWS)
+    nonzero = np.count_nonzero(to_numpy(model.layers[3].kernel))
+    assert conv.synaptic == pytest.approx(STEPS * UNITS * nonzero * (spikes != 0).mean())
+    assert dense.dense == STEPS * FEATURES * UNITS
+
+
 def test_silence_costs_updates_alone(x):
     model = keras.Sequential([keras.Input((STEPS, FEATURES)), LIF(UNITS)])
     found = spiking.operations(model, 0 * x)

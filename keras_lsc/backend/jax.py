@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import keras
+from jax.extend.core import get_opaque_trace_state
 
 Tensor = Any
 
@@ -68,7 +69,7 @@ def dry_run(function: Callable, *args: Any) -> None:
 
 def trace_level() -> Any:
     """Returns what differs between a function and the body of a loop that is traced in it."""
-    return jax.core.get_opaque_trace_state(convention="nnx")
+    return get_opaque_trace_state(convention="nnx")
 
 
 def compiled(function: Callable) -> Callable:
