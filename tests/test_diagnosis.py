@@ -169,6 +169,20 @@ def test_a_page_says_all_of_it():
 
 
 @pytest.mark.once
+@pytest.mark.parametrize(("activation", "is_left_alone"), [("tanh", True), ("sigmoid", False)])
+def test_a_healthy_start_is_left_alone_unless_its_steps_keep_little(activation, is_left_alone):
+    keras.utils.set_random_seed(0)
+    stack = [layers.SimpleRNN(16, activation, return_sequences=True) for _ in range(2)]
+    model = keras.Sequential([keras.Input((8, 3)), *stack])
+    found = keras_lsc.diagnose(model, np.random.default_rng(0).standard_normal((64, 8, 3)))
+    assert found.is_healthy
+    assert (found.report.energy_sum > 0.25) == is_left_alone
+    assert ("Leave this start alone" in found.verdict) == is_left_alone
+    assert ("keras_lsc.stabilize" in found.verdict) != is_left_alone
+    assert ("helped all of such networks" in str(found)) != is_left_alone
+
+
+@pytest.mark.once
 def test_what_was_not_looked_at_is_said():
     model, x, y, _ = broken.healthy_subclassed()
     unseen = keras_lsc.diagnose(model, x, y).unseen

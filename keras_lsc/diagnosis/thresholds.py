@@ -17,6 +17,10 @@ FORGOTTEN_SHARE = 1e-14
 # Energy of the gradient at the first steps over that at the last ones, of one layer. Default starts
 # have at most 25, up to forty layers of LSTM; networks that learned to read digits at most 15.
 TIME_GROWTH = 100.0
+# gain_t^2 + gain_l^2 of a start, and on what share of such networks stabilizing helped in the
+# experiments ("In short" of experiments/RESULTS.md).
+WEAK_STEPS = 0.25
+HELPED = ((WEAK_STEPS, "all"), (0.5, "a third"), (float("inf"), "one in sixteen"))
 # What share of a layer's units has to be the same whatever the input, for the layer to be dead.
 # With Keras' default start and inputs of unit variance it is less than a tenth, also of relu.
 DEAD_SHARE = 0.5
