@@ -110,11 +110,13 @@ def test_collecting_goes_on_where_a_killed_process_stopped(tmp_path):
 
 # A recipe that cannot be built at once, by a process that prints all it can first.
 _TALKING = """
-import json
+import json, sys
 from pathlib import Path
 from keras_lsc.zoo import Recipe, build
-talk = "print('x' * 300_000 + ' last words', flush=True)\\n" + arguments[1] + "\\n"
-build._PROGRAM = build._PROGRAM.replace("from keras_lsc", talk + "from keras_lsc")
+talk = "import os, sys, time\\nprint('x' * 300_000 + ' last words', flush=True)\\n" + arguments[1]
+Path(arguments[0], "talking.py").write_text(talk)
+sys.path.insert(0, arguments[0])
+build._BUILDER = "talking:builder"
 told = []
 recipes = [Recipe.from_dict(json.loads(arguments[2]))]
 failures = build.build_all(recipes, Path(arguments[0]), 1, lambda *row: told.append(row))
@@ -141,7 +143,7 @@ def test_a_build_that_prints_much_and_fails_is_told_by_its_last_words(prepared, 
 @pytest.mark.parametrize("way", ["SIGKILL", "SIGINT"])
 def test_no_build_outlives_its_parent(way, prepared, tmp_path):
     note = tmp_path / "child"
-    then = f"open({str(note)!r}, 'w').write(str(os.getpid())); import time; time.sleep(300)"
+    then = f"open({str(note)!r}, 'w').write(str(os.getpid())); time.sleep(300)"
     copy = build_by(prepared, tmp_path, then)
     wait_for(lambda: note.exists() and note.read_text())
     child = int(note.read_text())
