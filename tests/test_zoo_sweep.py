@@ -66,7 +66,7 @@ def test_a_process_that_dies_takes_one_checkpoint_with_it(fake):
     assert [row["name"] for row in rows] == names
     failed = rows[1]
     assert (failed["verdict"], failed["passed"]) == ("failed", False)
-    assert failed["problems"] == ["its process ended with exit code 3: the last words"]
+    assert failed["problems"] == ["the worker ended with exit code 3: the last words"]
 
 
 @pytest.mark.once

@@ -55,7 +55,7 @@ class WorkerFailedError(RuntimeError):
 
     def __init__(self, end: str, words: str):
         lines = words.splitlines()
-        super().__init__(f"its process ended with {end}" + (f": {lines[-1]}" if lines else ""))
+        super().__init__(f"the worker ended with {end}" + (f": {lines[-1]}" if lines else ""))
         self.end, self.words = end, words
 
 
