@@ -254,7 +254,7 @@ def build_all(
 
     def tell(answer: Answer) -> None:
         recipe, failure = pending[answer.job], answer.failure
-        problem = (failure.words or failure.end) if failure else answer.value["problem"]
+        problem = f"{failure.words}\n{failure.end}".strip() if failure else answer.value["problem"]
         if problem is None:
             leave(recipe.name, answer.value["entry"], answer.value["content"], folder)
             collect(folder)
