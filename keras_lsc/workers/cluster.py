@@ -17,8 +17,6 @@ from keras_lsc.workers.threads import thread_limits
 from keras_lsc.workers.work import Work, WorkerDiedError, WorkerFailedError
 
 _Answering = Callable[[list[Any]], Iterable[Any]]
-# What this process, one of Ray's, made last, and of which object; making it compiles a network.
-_made: dict[str, _Answering] = {}
 
 
 def import_ray() -> Any:
@@ -58,7 +56,7 @@ class RayWorkers(Workers):
             max_retries=0,
             max_calls=1 if work.is_fresh else 0,
             runtime_env={"env_vars": {**thread_limits(1), **work.environment, **backend}},
-        )(answers_of_task)
+        )(_task())
         self._packed = self._ray.put(work.packed())
         self._running: set[Any] = set()
         self._lock = threading.Lock()
@@ -93,18 +91,25 @@ class RayWorkers(Workers):
             self._ray.shutdown()
 
 
-def answers_of_task(packed: list[Any], items: bytes) -> Iterator[Any]:
-    """What a task of Ray does.
+def _task() -> Callable[[list[Any], bytes], Iterator[Any]]:
+    """What Ray runs in its processes.
 
-    Args:
-        packed: List of the object that `Work.packed` returns.
-        items: The pickled items of a job.
+    Ray sends a function within another as it is, and those of a module by their names: so a
+    process imports this package only where the work does.
     """
-    key = packed[0].hex()
-    if key not in _made:
-        module, name, given = pickle.loads(import_ray().get(packed[0]))
-        _made.clear()
-        _made[key] = getattr(importlib.import_module(module), name)(*pickle.loads(given))
-    asked = pickle.loads(items)
-    for _, found in zip(asked, _made[key](asked), strict=True):
-        yield found
+    # What a process made last, and of which object; making it compiles a network.
+    made: dict[str, _Answering] = {}
+
+    def answers_of_task(packed: list[Any], items: bytes) -> Iterator[Any]:
+        import ray
+
+        key = packed[0].hex()
+        if key not in made:
+            module, name, given = pickle.loads(ray.get(packed[0]))
+            made.clear()
+            made[key] = getattr(importlib.import_module(module), name)(*pickle.loads(given))
+        asked = pickle.loads(items)
+        for _, found in zip(asked, made[key](asked), strict=True):
+            yield found
+
+    return answers_of_task
