@@ -42,7 +42,7 @@ QUICK_TO_COMPILE := XLA_FLAGS="$$XLA_FLAGS --xla_backend_optimization_level=0 \
 PYTEST := $(if $(filter-out 1,$(JOBS)),$(ONE_THREAD)) $(TEST)/bin/python -m pytest --durations=20 --durations-min=5 \
 	$(if $(filter-out 1,$(JOBS)),--numprocesses=$(JOBS) --dist=worksteal)
 
-.PHONY: help demo install test oldest lint typecheck grid zoo fuzz bench gpu layers compare notebooks docs docs-check experiments report test-experiments release-check clean $(BACKENDS:%=pytest-%) $(BACKENDS:%=oldest-%)
+.PHONY: help demo install test ray oldest lint typecheck grid zoo fuzz bench gpu layers compare notebooks docs docs-check experiments report test-experiments release-check clean $(BACKENDS:%=pytest-%) $(BACKENDS:%=oldest-%)
 
 help:
 	@echo "make demo       install with JAX into $(DEMO) and run the demonstration"
@@ -50,6 +50,7 @@ help:
 	@echo "                BACKEND=jax|tensorflow|torch tests on one, JOBS=1 one test at a time"
 	@echo "make oldest     radius, transitions and layers on the oldest Keras that is supported, which"
 	@echo "                make test does on its first backend"
+	@echo "make ray        jobs on a Ray cluster of two machines, some of them killed, on JAX"
 	@echo "make lint       ruff, and the generated tables;  make typecheck  mypy alone"
 	@echo "make grid       stabilise every cell, depth, target and mode on JAX"
 	@echo "make zoo        measure the certificate of every checkpoint again on every backend"
@@ -104,6 +105,15 @@ oldest:
 
 $(TEST)/keras-$(OLDEST): $(TEST)/installed
 	$(TEST)/bin/python -m pip install --quiet --no-deps --target $@ keras==$(OLDEST)
+
+# What else Ray needs is among what the tests do.
+$(TEST)/ray: $(TEST)/installed
+	$(TEST)/bin/python -m pip install --quiet --no-deps --target $@ "ray==2.60.*"
+
+# Apart from the others: Ray is 80 MB, and every process of a cluster imports a backend.
+ray: $(TEST)/ray
+	KERAS_BACKEND=jax PYTHONPATH=$(TEST)/ray $(ONE_THREAD) $(TEST)/bin/python -m pytest \
+		tests/test_ray.py --ray $(PYTEST_ARGS)
 
 $(BACKENDS:%=oldest-%): oldest-%: $(TEST)/keras-$(OLDEST)
 	@echo "==== tests on $* with Keras $(OLDEST) ===="

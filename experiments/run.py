@@ -3,6 +3,7 @@
     python -m experiments.run                 # every experiment of reduced size
     python -m experiments.run recurrent --jobs 2 --budget 0.5
     python -m experiments.run --paper recurrent    # the paper's sizes
+    python -m experiments.run --ray           # on the machines of a Ray cluster
     python -m experiments.run --repeat 1f00c0ffee12
 
 Finished runs are skipped, so an interrupted command goes on where it stopped. Each worker is a
@@ -14,14 +15,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import queue
-import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Sequence
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -30,23 +28,23 @@ from experiments.settings import (
     FOLDER,
     Setting,
     experiment_names,
+    in_order,
     read_experiment,
 )
+from keras_lsc.workers import RAY, Answer, Jobs, Work, checked_jobs, start_workers
+from keras_lsc.workers.threads import thread_limits
 
 PAPER = FOLDER / "paper"
 # Small networks gain nothing from a second thread, and two that wait for one another lose much.
-_ONE_THREAD = {
-    "OMP_NUM_THREADS": "1",
-    "NPROC": "1",
-    "TF_NUM_INTRAOP_THREADS": "1",
-    "TF_NUM_INTEROP_THREADS": "1",
-}
+_ONE_THREAD = thread_limits(1)
 # glibc gives buffers of some megabytes back to the system and faults every page in anew at the
 # next step: of three state-space blocks that was more than half of the time.
 _KEEP_MEMORY = {
     "MALLOC_MMAP_THRESHOLD_": str(4 << 30),
     "MALLOC_TRIM_THRESHOLD_": str(8 << 30),
 }
+# What a worker is for.
+_RUNNER = "experiments.worker:runner"
 # Runs of one worker: it ends after these, so that what it compiled is freed.
 _LARGEST_JOB = 200
 
@@ -86,68 +84,55 @@ def pending_jobs(
         for settings in groups.values():
             rest = iter(settings)
             while part := list(islice(rest, _LARGEST_JOB)):
-                jobs.append((name, part))
+                jobs.append((name, in_order(part)))
     return jobs
 
 
-def run_jobs(jobs: list[Job], result_folder: Path, workers: int, seconds: float) -> int:
+def run_jobs(jobs: list[Job], result_folder: Path, workers: Jobs, seconds: float) -> int:
     """Runs jobs in worker processes and appends what they make.
+
+    What a worker leaves that is killed is taken up by another.
 
     Args:
         jobs: of `pending_jobs`.
         result_folder: to append to.
-        workers: processes at a time.
+        workers: processes at a time; "ray" for the cores of a Ray cluster.
         seconds: after which no further job is begun.
 
     Returns:
         How many jobs failed.
     """
-    finished: queue.Queue[tuple[Job, dict[str, Any] | int]] = queue.Queue()
-    waiting, running, failures = list(jobs), 0, 0
+    workers = checked_jobs(workers)
     end = time.monotonic() + seconds
-    with storage.writer(result_folder) as writer:
-        while running or (waiting and time.monotonic() < end):
-            while waiting and running < workers and time.monotonic() < end:
-                job = waiting.pop(0)
-                threading.Thread(target=_follow, args=(job, finished), daemon=True).start()
-                running += 1
-            job, outcome = finished.get()
-            if isinstance(outcome, dict):
-                writer.append(job[0], outcome)
-                print(_summary(job[0], outcome), flush=True)
-                continue
-            running -= 1
-            if outcome:
-                failures += 1
-                print(f"{job[0]}: a worker ended with exit code {outcome}", file=sys.stderr)
+    failures = 0
+    in_time = takewhile(lambda _: time.monotonic() < end, jobs)
+    work = Work(_RUNNER, environment=_environment(), is_fresh=True)
+
+    with storage.writer(result_folder) as writer, start_workers(work, workers) as running:
+
+        def tell(answer: Answer) -> None:
+            nonlocal failures
+            name = jobs[answer.job][0]
+            if answer.failure is None:
+                writer.append(name, answer.value)
+                print(_summary(name, answer.value), flush=True)
+                return
+            failures += 1
+            print(answer.failure.words, file=sys.stderr)
+            print(f"{name}: a worker ended with {answer.failure.end}", file=sys.stderr)
+
+        running.run(([setting.to_dict() for setting in job[1]] for job in in_time), tell)
     return failures
 
 
-def _follow(job: Job, finished: queue.Queue[tuple[Job, dict[str, Any] | int]]) -> None:
-    """Starts the worker of a job and hands on its rows, and at last its exit code."""
+def _environment() -> dict[str, str]:
     cache = Path(tempfile.gettempdir()) / f"keras_lsc_experiments_{os.getuid()}"
-    environment = {
+    return {
         "JAX_COMPILATION_CACHE_DIR": str(cache),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
         **_ONE_THREAD,
         **_KEEP_MEMORY,
-        **os.environ,
     }
-    process = subprocess.Popen(
-        [sys.executable, "-m", "experiments.worker"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env=environment,
-        cwd=FOLDER.parent,
-        text=True,
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    json.dump([setting.to_dict() for setting in job[1]], process.stdin)
-    process.stdin.close()
-    for line in process.stdout:
-        finished.put((job, json.loads(line)))
-    finished.put((job, process.wait()))
 
 
 def _summary(experiment: str, row: dict[str, Any]) -> str:
@@ -202,6 +187,9 @@ def main() -> None:
     parser.add_argument("--budget", type=float, default=1.0, help="factor of epochs and seeds")
     parser.add_argument("--jobs", type=int, default=1, help="worker processes at a time")
     parser.add_argument(
+        "--ray", action="store_true", help="on the machines of a Ray cluster, a core a worker"
+    )
+    parser.add_argument(
         "--only", action="append", default=[], help="only settings whose JSON has this text"
     )
     parser.add_argument(
@@ -233,7 +221,8 @@ def main() -> None:
             first = settings[0]
             print(f"{name}: {first.cell} {first.depth}x{first.units}, {len(settings)} runs")
         return
-    sys.exit(1 if run_jobs(jobs, folder, options.jobs, 3600 * options.hours) else 0)
+    workers = RAY if options.ray else options.jobs
+    sys.exit(1 if run_jobs(jobs, folder, workers, 3600 * options.hours) else 0)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from experiments.measures import (
     signal,
 )
 from experiments.networks import Split, load_split, make_network, set_initial_weights
-from experiments.settings import START_FIELDS, Setting
+from experiments.settings import Setting, in_order, start_key
 from keras_lsc import datasets, methods
 from keras_lsc.callbacks import UpdateCounter
 
@@ -55,12 +55,8 @@ class Workplace:
         self._compiled_for: tuple[float | None] | None = None
 
     def runs(self, settings: Sequence[Setting]) -> Iterator[Row]:
-        """Makes the runs of these settings; each start is pre-trained once."""
-        ordered = sorted(
-            enumerate(settings),
-            key=lambda pair: (_first_with_its_start(settings, pair[1]), str(pair[1].clip_norm)),
-        )
-        for _, group in groupby((setting for _, setting in ordered), key=_start_key):
+        """Makes the runs of these settings, `in_order`; each start is pre-trained once."""
+        for _, group in groupby(in_order(settings), key=start_key):
             chosen = list(group)
             start = self._start(chosen[0])
             weights = self.model.get_weights()
@@ -269,12 +265,3 @@ def _stabilized_or_measured(
     return keras_lsc.stabilize(
         model, x, as_target(setting.target), seed=setting.seed, callbacks=(updates,), **options
     )
-
-
-def _start_key(setting: Setting) -> tuple[Any, ...]:
-    values = setting.to_dict()
-    return (setting.seed, *(str(values[name]) for name in START_FIELDS), setting.epochs == 0)
-
-
-def _first_with_its_start(settings: Sequence[Setting], setting: Setting) -> int:
-    return [_start_key(other) for other in settings].index(_start_key(setting))

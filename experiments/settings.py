@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -290,3 +290,20 @@ def _setting(values: dict[str, Any], path: Path) -> Setting:
     if setting.target == _FAR_CORNER:
         return replace(setting, target=setting.far_corner_target)
     return setting
+
+
+def start_key(setting: Setting) -> tuple[Any, ...]:
+    """What only settings have in common that train from the same start."""
+    values = setting.to_dict()
+    return (setting.seed, *(str(values[name]) for name in START_FIELDS), setting.epochs == 0)
+
+
+def in_order(settings: Sequence[Setting]) -> list[Setting]:
+    """Settings in the order in which they are run: those of a start together.
+
+    The rest of what is so ordered is in the same order, from whichever on.
+    """
+    keys = [start_key(setting) for setting in settings]
+    firsts = {key: keys.index(key) for key in dict.fromkeys(keys)}
+    order = sorted(range(len(keys)), key=lambda k: (firsts[keys[k]], str(settings[k].clip_norm)))
+    return [settings[k] for k in order]

@@ -31,6 +31,15 @@ StoredWeights = Annotated[
     ),
 ]
 Samples = Annotated[int, typer.Option(help="Points (sequence, time step) at which to measure.")]
+ProcessCount = Annotated[int, typer.Option("--jobs", min=1, help="Processes at a time.")]
+OnRay = Annotated[
+    bool,
+    typer.Option(
+        "--ray",
+        help="On the machines of a Ray cluster, a core a process, instead of --jobs: that of "
+        "RAY_ADDRESS, or one that runs here, or a new one of this computer's cores.",
+    ),
+]
 Seed = Annotated[int, typer.Option(help="Seed of all that is drawn at random.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and all else to stderr.")]
 Backend = Annotated[

@@ -9,11 +9,18 @@ import typer
 
 from keras_lsc_command import completion
 from keras_lsc_command.answer import Answer
-from keras_lsc_command.options import DataDir, StoredWeights, parse_target
+from keras_lsc_command.options import (
+    DataDir,
+    OnRay,
+    ProcessCount,
+    StoredWeights,
+    parse_target,
+)
 
 if TYPE_CHECKING:
     from keras_lsc.zoo import CheckpointInfo
     from keras_lsc.zoo.recipes import Recipe
+    from keras_lsc.zoo.trainer import Plan
 
 Pattern = Annotated[
     str,
@@ -319,7 +326,8 @@ def verify(
     names: Patterns = None,
     everything: Annotated[bool, typer.Option("--all", help="All checkpoints.")] = False,
     weights: StoredWeights = "stabilized",
-    jobs: Annotated[int, typer.Option(min=1, help="Processes at a time.")] = 1,
+    jobs: ProcessCount = 1,
+    ray: OnRay = False,
     output: Annotated[
         Path | None,
         typer.Option(metavar="OUT.json", help="Where what was found is written, after each."),
@@ -359,7 +367,7 @@ def verify(
             for problem in row["problems"]:
                 typer.echo(f"  {problem}")
 
-    rows = verify_all(found, jobs, finished, data_dir, cast(Any, weights))
+    rows = verify_all(found, "ray" if ray else jobs, finished, data_dir, cast(Any, weights))
     if output is not None:
         write_json(output, rows)
     passed, absent = (
@@ -389,12 +397,14 @@ def build(
         list[str] | None, typer.Argument(metavar="[NAME]...", help="Recipes, with wildcards.")
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="All recipes.")] = False,
-    jobs: Annotated[int, typer.Option(min=1, help="Processes at a time.")] = 1,
+    jobs: ProcessCount = 1,
+    ray: OnRay = False,
     folder: ZooFolder = Path("zoo"),
 ) -> Answer:
     """Make checkpoints from the recipes in the folder of the zoo; those it has are left alone.
 
-    It can be interrupted and called again. The exit code is 1 where a build failed.
+    It can be interrupted and called again. The exit code is 1 where a build failed; one that is
+    killed is begun anew.
     """
     from keras_lsc.zoo.build import build_all, is_built
     from keras_lsc.zoo.recipes import read_recipes
@@ -413,7 +423,7 @@ def build(
             typer.echo(f"{recipe.name}: {problem or 'built'}")
             advance(recipe.name)
 
-        failures = build_all(chosen, folder, jobs, finished)
+        failures = build_all(chosen, folder, "ray" if ray else jobs, finished)
 
     def show() -> None:
         built = sum(outcome["built"] for outcome in outcomes)
@@ -425,6 +435,8 @@ def build(
 def train(
     names: Patterns = None,
     everything: Annotated[bool, typer.Option("--all", help="All that the plan names.")] = False,
+    jobs: ProcessCount = 1,
+    ray: OnRay = False,
     folder: ZooFolder = Path("zoo"),
 ) -> Answer:
     """Train checkpoints, and their twins from the default start, as trained/plan.toml says.
@@ -439,14 +451,27 @@ def train(
     plans = trainer.read_plans(folder)
     chosen = [plans[name] for name in _chosen(names, everything, list(plans))]
     outcomes: list[dict[str, Any]] = []
+    missing = []
     for plan in chosen:
         if trainer.is_trained(plan, folder):
             typer.echo(f"{plan.name}: trained before")
-            continue
-        typer.echo(plan.name)
-        made = trainer.train(plan, folder, lambda line: typer.echo(f"  {line}"))
+        else:
+            missing.append(plan)
+
+    def finished(plan: "Plan", lines: list[str], made: dict[str, Any]) -> None:
+        if lines:
+            typer.echo("\n  ".join([plan.name, *lines]))
         outcomes.append({"name": plan.name, **made})
         typer.echo(f"  test {made['metric']} {figure(made['metric'], made['test'])}")
+
+    if ray or jobs > 1:
+        trainer.train_all(missing, folder, "ray" if ray else jobs, finished)
+    else:
+        for plan in missing:
+            typer.echo(plan.name)
+            # Told one by one, as they are made.
+            made = trainer.train(plan, folder, lambda line: typer.echo(f"  {line}"))
+            finished(plan, [], made)
 
     def show() -> None:
         before = len(chosen) - len(outcomes)

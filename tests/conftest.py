@@ -19,14 +19,22 @@ def prepared_data():
     return Path(os.environ.get("TFDS_DATA_DIR") or SHARED / "tfds")
 
 
+def pytest_addoption(parser):
+    parser.addoption("--ray", action="store_true", help="run the tests on a Ray cluster as well")
+
+
 def pytest_collection_modifyitems(config, items):
     """Leaves tests marked `once` to one of the backends that make runs; by hand all are run.
 
     It is the first of them, or that of `once(on=...)`: what takes many steps runs fastest on JAX.
+    Those marked `ray` are run where they are asked for.
     """
     tested = os.environ.get("KERAS_LSC_TESTED", keras.backend.backend()).split()
     elsewhere = []
     for item in items:
+        if item.get_closest_marker("ray") and not config.getoption("--ray"):
+            elsewhere.append(item)
+            continue
         once = item.get_closest_marker("once")
         if once is not None:
             home = once.kwargs.get("on", tested[0])

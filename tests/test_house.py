@@ -16,7 +16,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # A room imports from the rooms above it in this list, never from one below.
 ROOMS = (
     "version arguments files renamed progress",
-    "backend",
+    "backend workers",
     "plot",
     "layers datasets optimizers",
     "convert",

@@ -9,6 +9,9 @@ from harness import to_numpy
 from keras import layers
 
 import keras_lsc
+from keras_lsc.race import legs
+from keras_lsc.race.course import Course
+from keras_lsc.workers import WorkerFailedError, start_workers
 
 STEPS, ROWS = 12, 96
 
@@ -104,15 +107,119 @@ def test_an_interrupted_race_goes_on(tmp_path, monkeypatch):
         np.testing.assert_array_equal(one, other)
     monkeypatch.setattr(keras.Sequential, "fit", fit)
     again = race(model, folder=tmp_path)
-    for one, other in zip(again.entrants, whole.entrants, strict=True):
-        assert (one.start, one.learning_rate, one.steps) == (
-            other.start,
-            other.learning_rate,
-            other.steps,
-        )
-        assert one.score == pytest.approx(other.score, rel=1e-5)
+    same_race(again, whole)
     with pytest.raises(ValueError, match="other arguments"):
         race(network(), folder=tmp_path, epochs=5)
+
+
+def same_race(one, other):
+    for a, b in zip(one.entrants, other.entrants, strict=True):
+        assert (a.start, a.learning_rate, a.steps) == (b.start, b.learning_rate, b.steps)
+        assert a.score == pytest.approx(b.score, rel=1e-5)
+        assert a.ahead == (b.ahead if b.ahead is None else pytest.approx(b.ahead, rel=1e-3))
+
+
+def dropping():
+    """A network whose training draws at random, of a layer of this module's own."""
+    keras.utils.set_random_seed(0)
+    stack = [layers.SimpleRNN(8), OwnDropout(0.3, seed=3), layers.Dense(1)]
+    model = keras.Sequential([keras.Input((STEPS, 3)), *stack])
+    model.compile(keras.optimizers.Adam(0.01), own_loss)
+    return model
+
+
+@keras.saving.register_keras_serializable("test_race")
+class OwnDropout(layers.Dropout):
+    pass
+
+
+@keras.saving.register_keras_serializable("test_race")
+def own_loss(y, found):
+    return keras.ops.mean(keras.ops.square(y - found))
+
+
+# A worker that is killed as it begins, whichever comes first, or every one.
+_KILLED = """
+import os, signal
+from pathlib import Path
+note = Path(__file__).with_name("killed")
+def runner(*given):
+    try:
+        note.touch(exist_ok=EVERY)
+        os.kill(os.getpid(), signal.SIGKILL)
+    except FileExistsError:
+        from keras_lsc.race import legs
+        return legs.runner(*given)
+"""
+
+
+def let_workers_be_killed(patch, folder, every):
+    (folder / "killed_runner.py").write_text(_KILLED.replace("EVERY", str(every)))
+    patch.syspath_prepend(folder)
+    patch.setattr(legs, "_RUNNER", "killed_runner:runner")
+
+
+@pytest.mark.once(on="jax")
+def test_processes_come_to_the_same_race_and_one_that_is_killed_loses_nothing(
+    tmp_path, monkeypatch
+):
+    alone, model = dropping(), dropping()
+    whole = race(alone, starts=[1.0], epochs=2)
+    let_workers_be_killed(monkeypatch, tmp_path, every=False)
+    # One at a time: each of them imports a backend, which takes longer than the race.
+    monkeypatch.setattr(legs, "start_workers", lambda work, jobs: start_workers(work, jobs - 1))
+    same_race(race(model, starts=[1.0], epochs=2, jobs=2), whole)
+    assert (tmp_path / "killed").exists()
+    for one, other in zip(model.get_weights(), alone.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.once
+def test_a_race_whose_workers_are_killed_is_taken_up(tmp_path, monkeypatch):
+    whole = race(network())
+    stop_at_the_third_leg(monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        race(network(), folder=tmp_path)
+    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        let_workers_be_killed(patch, tmp_path, every=True)
+        model = network()
+        before = model.get_weights()
+        with pytest.raises(WorkerFailedError, match="signal 9"):
+            race(model, folder=tmp_path, jobs=2)
+        for one, other in zip(model.get_weights(), before, strict=True):
+            np.testing.assert_array_equal(one, other)
+    same_race(race(network(), folder=tmp_path), whole)
+
+
+def stop_at_the_third_leg(patch):
+    run, calls = Course.run, []
+
+    def stopped(self, leg):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return run(self, leg)
+
+    patch.setattr(Course, "run", stopped)
+
+
+@pytest.mark.once
+def test_models_that_cannot_be_made_again_are_refused_before_anything_runs(monkeypatch):
+    model = network()
+    before = model.get_weights()
+    model.compile("adam", unregistered_loss)
+    with pytest.raises(ValueError, match="register_keras_serializable"):
+        race(model, jobs=2)
+    monkeypatch.setattr(own_loss, "__module__", "__main__")
+    with pytest.raises(ValueError, match=r"own_loss.*module of its own"):
+        race(dropping(), jobs=2)
+    for one, other in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def unregistered_loss(y, found):
+    return own_loss(y, found)
 
 
 @pytest.mark.once
@@ -140,6 +247,8 @@ def test_a_metric_decides_and_the_table_says_so():
         ({"batch_size": 0}, "batch_size"),
         ({"budget": 0}, "budget"),
         ({"seed": -1}, "seed"),
+        ({"jobs": 0}, "jobs"),
+        ({"jobs": "two"}, "jobs"),
         ({"monitor": 3}, "monitor"),
         ({"higher_is_better": "yes"}, "higher_is_better"),
     ],

@@ -110,15 +110,17 @@ def test_collecting_goes_on_where_a_killed_process_stopped(tmp_path):
 
 # A recipe that cannot be built at once, by a process that prints all it can first.
 _TALKING = """
-import json
+import json, sys
 from pathlib import Path
 from keras_lsc.zoo import Recipe, build
-talk = "print('x' * 300_000 + ' last words', flush=True)\\n" + arguments[1] + "\\n"
-build._PROGRAM = build._PROGRAM.replace("from keras_lsc", talk + "from keras_lsc")
+talk = "import os, sys, time\\nprint('x' * 300_000 + ' last words', flush=True)\\n" + arguments[1]
+Path(arguments[0], "talking.py").write_text(talk)
+sys.path.insert(0, arguments[0])
+build._BUILDER = "talking:builder"
 told = []
 recipes = [Recipe.from_dict(json.loads(arguments[2]))]
 failures = build.build_all(recipes, Path(arguments[0]), 1, lambda *row: told.append(row))
-print(failures, told[0][1][-len("last words"):], len(told[0][1]) > 60_000)
+print(failures, told[0][1].endswith(" last words\\nexit code 3"), len(told[0][1]) > 60_000)
 """
 
 
@@ -132,7 +134,7 @@ def build_by(prepared, folder, then):
 def test_a_build_that_prints_much_and_fails_is_told_by_its_last_words(prepared, tmp_path):
     copy = build_by(prepared, tmp_path, "sys.exit(3)")
     assert copy.wait() == 0, copy.printed
-    assert copy.printed.split("\n")[-2] == "1 last words True"
+    assert copy.printed.split("\n")[-2] == "1 True True"
     assert not (tmp_path / "index.json").exists()
 
 
@@ -141,7 +143,7 @@ def test_a_build_that_prints_much_and_fails_is_told_by_its_last_words(prepared, 
 @pytest.mark.parametrize("way", ["SIGKILL", "SIGINT"])
 def test_no_build_outlives_its_parent(way, prepared, tmp_path):
     note = tmp_path / "child"
-    then = f"open({str(note)!r}, 'w').write(str(os.getpid())); import time; time.sleep(300)"
+    then = f"open({str(note)!r}, 'w').write(str(os.getpid())); time.sleep(300)"
     copy = build_by(prepared, tmp_path, then)
     wait_for(lambda: note.exists() and note.read_text())
     child = int(note.read_text())

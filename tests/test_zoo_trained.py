@@ -1,8 +1,10 @@
 """Trained weights: files, scores that hold on every backend, and how they are made."""
 
+import importlib
 import io
 import json
 import os
+import pickle
 import shutil
 import zipfile
 from dataclasses import asdict, replace
@@ -17,6 +19,7 @@ from typer.testing import CliRunner
 
 import keras_lsc
 from keras_lsc import datasets, files, zoo
+from keras_lsc.workers import Workers
 from keras_lsc.zoo import build, networks, registry, scores, sources, trainer
 from keras_lsc.zoo.keras_file import KerasFile
 from keras_lsc.zoo.pages import card, results
@@ -414,6 +417,39 @@ def test_the_first_run_is_that_of_fine_tune(tmp_path, monkeypatch):
                 verbose=0,
             )
             assert tuning.test["accuracy"] == pytest.approx(figure, abs=1.01 / 256)
+
+
+class Here(Workers):
+    """A worker that is a thread of this process, in place of one that imports a backend."""
+
+    def _answers(self, items):
+        module, name, given = pickle.loads(self._work.packed())
+        make = getattr(importlib.import_module(module), name)
+        for answer in make(*pickle.loads(given))(pickle.loads(pickle.dumps(items))):
+            yield pickle.loads(pickle.dumps(answer))
+
+    def _stop(self):
+        pass
+
+
+@pytest.mark.once
+def test_training_elsewhere_makes_the_same_and_what_fails_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer, "start_workers", Here)
+    plan = trainer.Plan(TINY, epochs=1, limit=64, learning_rates=(0.01,), seeds=2)
+    one, other = tmp_path / "one", tmp_path / "other"
+    for folder in (one, other):
+        folder.mkdir()
+        copy_of_zoo(folder, TINY)
+    made, told = trainer.train(plan, one), []
+    trainer.train_all([plan], other, 2, lambda *row: told.append(row))
+    ((of, lines, again),) = told
+    assert (of, len(lines)) == (plan, 2 * 2)
+    assert {**made, "seconds": 0} == {**again, "seconds": 0}
+    assert trainer.is_trained(plan, other)
+    with pytest.raises(trainer.NotTrainedError, match=TINY):
+        trainer.train_all([replace(plan, learning_rates=(1e38,))], other, 2, print)
+    with pytest.raises(ValueError, match="jobs"):
+        trainer.train_all([plan], other, 0, print)
 
 
 @pytest.mark.once

@@ -4,6 +4,8 @@ import json
 import math
 import re
 from dataclasses import replace
+from functools import partial
+from itertools import groupby
 
 import keras
 import numpy as np
@@ -19,6 +21,7 @@ from experiments import (
     methods,
     optimum,
     report,
+    run,
     sparsity,
     statistics,
     storage,
@@ -29,17 +32,20 @@ from experiments.lsuv import level_forward
 from experiments.measures import signal
 from experiments.networks import make_network, set_initial_weights
 from experiments.report import write_report
-from experiments.run import PAPER, figures_of, pending_jobs
+from experiments.run import PAPER, figures_of, pending_jobs, run_jobs
 from experiments.runs import Workplace
 from experiments.settings import (
     FOLDER,
     Setting,
     SettingsError,
     experiment_names,
+    in_order,
     read_experiment,
+    start_key,
 )
 from experiments.summary import networks, start_label, tally
 from keras_lsc.stability import theory
+from keras_lsc.workers import Work
 
 TOML = """
 title = "A small one"
@@ -126,6 +132,55 @@ def test_a_run_repeated_from_its_own_line_gives_the_same_figures(folder, setting
     assert figures_of(json.loads(json.dumps(again))) == figures_of(last)
     # Starts of one seed begin from the same weights; only the pre-trained one was moved.
     assert rows[0]["start"]["updates"] == 0 < last["start"]["updates"]
+
+
+# In place of the runner: the first worker of every job is killed after two rows.
+KILLED = """
+import os, signal
+from pathlib import Path
+def runner(rows):
+    def answer(settings):
+        note = Path(__file__).with_name(str(settings[0]["seed"]) + str(settings[0]["target"]))
+        done = 0
+        for setting in settings:
+            if done == 2 and not note.exists():
+                note.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield next(row for row in rows if row["setting"] == setting)
+            done += 1
+    return answer
+"""
+
+
+def test_what_a_killed_worker_leaves_is_run_once_by_another(
+    folder, settings, rng, monkeypatch, capsys
+):
+    rows = [made_up_row(setting, *rng.random(2).round(3)) for setting in settings]
+    (folder / "killed_runs.py").write_text(KILLED)
+    monkeypatch.syspath_prepend(folder)
+    work = partial(Work, given=(rows,))
+    monkeypatch.setattr(run, "_RUNNER", "killed_runs:runner")
+    monkeypatch.setattr(run, "Work", work)
+    results = folder / "results"
+    jobs = pending_jobs(["small"], folder, results, 1.0)
+    jobs = [(name, part[k : k + 6]) for name, part in jobs for k in range(0, len(part), 6)]
+    assert run_jobs(jobs, results, 2, 100.0) == 0
+    done = [row["id"] for row in storage.read_rows(results / "small.jsonl")]
+    assert sorted(done) == sorted(setting.id for setting in settings)
+    assert pending_jobs(["small"], folder, results, 1.0) == []
+    assert capsys.readouterr().out.count("validation") == len(settings)
+    # With no time left nothing is begun.
+    assert run_jobs(jobs, folder / "none", 2, 0.0) == 0
+    assert not list((folder / "none").glob("*.jsonl"))
+
+
+def test_settings_are_in_the_order_in_which_they_are_run(settings):
+    """From whichever on, so that the rest of a job is what is left of it."""
+    ordered = in_order(settings[::-1])
+    keys = [start_key(setting) for setting in ordered]
+    assert len([key for key, _ in groupby(keys)]) == len(set(keys)) == 12
+    for k in range(len(ordered)):
+        assert in_order(ordered[k:]) == ordered[k:]
 
 
 def test_the_test_split_has_no_part_in_training(settings):

@@ -2,12 +2,8 @@
 
 import json
 import os
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +11,22 @@ import keras
 import numpy as np
 
 from keras_lsc import files
-from keras_lsc.arguments import positive_integer
 from keras_lsc.callbacks import UpdateCounter
 from keras_lsc.datasets import DatasetUnavailableError
 from keras_lsc.stability.measure import at_enough_points
 from keras_lsc.stability.report import StabilityReport
+from keras_lsc.workers import Answer, Jobs, Work, checked_jobs, start_workers
 from keras_lsc.zoo import locks, networks, registry, sources, start_file
 from keras_lsc.zoo.certificate import certificate_data, make_certificate, training_data
 from keras_lsc.zoo.damage import DamagedCheckpointError, as_damage
 from keras_lsc.zoo.pretraining import NOT_REACHED, Gauge, deviation, pretrain
-from keras_lsc.zoo.processes import Child
 from keras_lsc.zoo.recipes import Recipe
 from keras_lsc.zoo.schema import check_entry
 
 LICENCE = "Apache-2.0"
 _BUILDING = "building"
+# What a worker is for.
+_BUILDER = f"{__name__}:builder"
 _ATTEMPTS, _CLOSER = 6, 0.6
 
 
@@ -51,7 +48,9 @@ def build(recipe: Recipe, folder: Path) -> dict[str, Any]:
         NotBuiltError: It did not get within the recipe's tolerance on the certificate's data.
         DatasetUnavailableError: The data is not on this computer.
     """
-    return _build(recipe, lambda _: start_path(folder, recipe.name))
+    entry, content = _build(recipe)
+    _write(start_path(folder, recipe.name), content)
+    return entry
 
 
 def start_path(folder: Path, name: str) -> Path:
@@ -59,8 +58,8 @@ def start_path(folder: Path, name: str) -> Path:
     return folder / sources.STARTS / f"{name}{start_file.SUFFIX}"
 
 
-def _build(recipe: Recipe, place: Callable[[str], Path]) -> dict[str, Any]:
-    """`build`, to a file that is named by its sha256."""
+def _build(recipe: Recipe) -> tuple[dict[str, Any], bytes]:
+    """The entry of the index for a recipe, and the content of its file."""
     began = time.perf_counter()
     keras.utils.set_random_seed(recipe.seed)
     training, validation = training_data(recipe), certificate_data(recipe)
@@ -72,21 +71,23 @@ def _build(recipe: Recipe, place: Callable[[str], Path]) -> dict[str, Any]:
     networks.set_weights(model, drawn)
     initial = gauge.with_energies(gauge.radii(stabilized.samples))
     certificate = make_certificate(recipe, initial, stabilized, training, validation)
-    digest = files.sha256_of(content)
-    path = place(digest)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with files.replacing(path) as new:
-        new.write_bytes(content)
-    return {
+    entry = {
         "parameters": model.count_params(),
         "bytes": len(content),
-        "sha256": digest,
+        "sha256": files.sha256_of(content),
         "licence": LICENCE,
         "updates": updates.updates,
         "seconds": round(time.perf_counter() - began, 1),
         "firing_rates": stabilized.firing_rates,
         "certificate": certificate,
     }
+    return entry, content
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with files.replacing(path) as new:
+        new.write_bytes(content)
 
 
 def _stabilize(
@@ -148,14 +149,9 @@ def is_built(recipe: Recipe, folder: Path) -> bool:
     )
 
 
-def build_one(recipe: Recipe, folder: Path) -> None:
-    """Builds one checkpoint and leaves it, with its entry, for `collect` to put into the index."""
-    entry = _build(recipe, lambda digest: waiting_file(folder, digest))
-    leave(recipe.name, entry, folder)
-
-
-def leave(name: str, entry: dict[str, Any], folder: Path) -> None:
-    """Leaves the entry of a finished build, whose file waits already, for `collect`."""
+def leave(name: str, entry: dict[str, Any], content: bytes, folder: Path) -> None:
+    """Leaves a finished build, its file first, for `collect`."""
+    _write(waiting_file(folder, entry["sha256"]), content)
     path = folder / _BUILDING / f"{name}.json"
     check_entry(path, name, entry)
     with locks.locked(folder):
@@ -166,19 +162,6 @@ def waiting_file(folder: Path, digest: str) -> Path:
     """Where the file of a finished build waits for `collect`."""
     # Another process may build the same recipe, and its file be another one.
     return folder / _BUILDING / f"{digest}{start_file.SUFFIX}"
-
-
-def build_in_process(recipe: str, folder: str) -> None:
-    """`build_one` as the whole of a process; says in its last words why a build is not to be had.
-
-    Args:
-        recipe: JSON of `Recipe.to_dict`.
-        folder: Folder of the zoo.
-    """
-    try:
-        build_one(Recipe.from_dict(json.loads(recipe)), Path(folder))
-    except (NotBuiltError, DatasetUnavailableError) as error:
-        sys.exit(str(error))
 
 
 def collect(folder: Path) -> None:
@@ -240,83 +223,59 @@ def with_trained(
     return {**entry, "certificate": certificate, "trained": made}
 
 
-@dataclass
-class _Running(Child):
-    """A build in a process of its own."""
-
-    recipe: Recipe
-
-
 def build_all(
     recipes: Iterable[Recipe],
     folder: Path,
-    jobs: int,
+    jobs: Jobs,
     finished: Callable[[Recipe, str | None], None],
 ) -> int:
     """Builds checkpoints in processes of their own, `jobs` at a time.
 
-    Several processes may do so in one folder. The builds end with this process, however it ends.
+    Several processes may do so in one folder, which those that build need not have: this one alone
+    writes. The builds end with this process, however it ends. One that is killed is begun anew.
 
     Args:
         recipes: Recipes of the checkpoints; those that are built already are left out.
         folder: Folder of the zoo.
-        jobs: Number of processes at a time.
+        jobs: Number of processes at a time; "ray" for the cores of a Ray cluster.
         finished: Called after each with its recipe and, if it failed, what it printed.
 
     Returns:
         How many failed.
 
     Raises:
-        ValueError: `jobs` is no positive integer.
+        ValueError: `jobs` is neither a positive integer nor "ray".
+        ModuleNotFoundError: `jobs` is "ray", which is not installed.
     """
-    jobs = positive_integer("jobs", jobs)
+    jobs = checked_jobs(jobs)
     collect(folder)
     pending = [recipe for recipe in recipes if not is_built(recipe, folder)]
-    running: list[_Running] = []
-    failures = 0
+    problems: list[str] = []
+
+    def tell(answer: Answer) -> None:
+        recipe, failure = pending[answer.job], answer.failure
+        problem = f"{failure.words}\n{failure.end}".strip() if failure else answer.value["problem"]
+        if problem is None:
+            leave(recipe.name, answer.value["entry"], answer.value["content"], folder)
+            collect(folder)
+        else:
+            problems.append(problem)
+        finished(recipe, problem)
+
+    if pending:
+        with start_workers(Work(_BUILDER, is_fresh=True), jobs) as workers:
+            workers.run([[recipe.to_dict()] for recipe in pending], tell)
+    return len(problems)
+
+
+def builder() -> Callable[[list[dict[str, Any]]], Iterator[dict[str, Any]]]:
+    """What a worker of `build_all` does: recipes in, their entries and files out."""
+    return lambda recipes: map(_built, recipes)
+
+
+def _built(recipe: dict[str, Any]) -> dict[str, Any]:
     try:
-        while pending or running:
-            while pending and len(running) < jobs:
-                running.append(start_build(pending.pop(0), folder))
-            time.sleep(0.2)
-            for one in [one for one in running if one.process.poll() is not None]:
-                running.remove(one)
-                problem = None
-                if one.process.returncode:
-                    failures += 1
-                    problem = one.last_words() or f"exit code {one.process.returncode}"
-                one.close()
-                collect(folder)
-                finished(one.recipe, problem)
-    finally:
-        for one in running:
-            one.process.terminate()
-        for one in running:
-            one.end()
-    return failures
-
-
-# Before anything slow is imported, a thread waits for the end of the parent, which has the other
-# end of the pipe: nothing is ever written to it.
-_PROGRAM = """
-import os, sys, threading
-def wait():
-    os.read(0, 1)
-    os._exit(1)
-threading.Thread(target=wait, daemon=True).start()
-from keras_lsc.zoo.build import build_in_process
-build_in_process(*sys.argv[1:])
-"""
-
-
-def start_build(recipe: Recipe, folder: Path) -> _Running:
-    """Starts `build_one` in a process of its own."""
-    output = tempfile.TemporaryFile()  # noqa: SIM115, it is closed with the process
-    process = subprocess.Popen(
-        [sys.executable, "-c", _PROGRAM, json.dumps(recipe.to_dict()), str(folder)],
-        env={**os.environ, "KERAS_BACKEND": keras.backend.backend()},
-        stdin=subprocess.PIPE,
-        stdout=output,
-        stderr=subprocess.STDOUT,
-    )
-    return _Running(process, output, recipe)
+        entry, content = _build(Recipe.from_dict(recipe))
+    except (NotBuiltError, DatasetUnavailableError) as error:
+        return {"problem": str(error)}
+    return {"problem": None, "entry": entry, "content": content}

@@ -2,7 +2,7 @@
 
 import time
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from keras_lsc import datasets, files
 from keras_lsc.arguments import flag, integer, learning_rates, positive_integer
 from keras_lsc.datasets.batching import Batches
 from keras_lsc.version import installed_versions
+from keras_lsc.workers import Answer, Jobs, Work, checked_jobs, start_workers
 from keras_lsc.zoo import (
     heads,
     inputs,
@@ -27,6 +28,7 @@ from keras_lsc.zoo import (
 )
 from keras_lsc.zoo.build import start_path, with_trained
 from keras_lsc.zoo.certificate import PACKAGES, certificate_data
+from keras_lsc.zoo.damage import DamagedCheckpointError
 from keras_lsc.zoo.pretraining import Gauge
 from keras_lsc.zoo.recipes import Recipe, RecipeError
 from keras_lsc.zoo.schema import check_entry
@@ -36,6 +38,8 @@ from keras_lsc.zoo.task_data import TaskData, read_task
 
 # Beside the files of trained weights, what is trained and how.
 PLAN = "plan.toml"
+# What a worker is for.
+_TRAINER = f"{__name__}:trainer"
 
 
 class NotTrainedError(RuntimeError):
@@ -175,13 +179,81 @@ def train(plan: Plan, folder: Path, tell: Callable[[str], None] = lambda _: None
         DatasetUnavailableError: The data is not on this computer.
         DamagedCheckpointError: The file of the start is another one than the index says.
     """
-    began = time.perf_counter()
+    start = _start(plan, folder)
+    return _put_into_zoo(plan, folder, start, _trained(plan, start, tell))
+
+
+def train_all(
+    plans: Sequence[Plan],
+    folder: Path,
+    jobs: Jobs,
+    finished: Callable[[Plan, list[str], dict[str, Any]], None],
+) -> None:
+    """Trains checkpoints as `train` does, in processes of their own, `jobs` at a time.
+
+    The first that fails ends it; the others are in the zoo, and what is killed is begun anew.
+
+    Args:
+        plans: How they are trained.
+        folder: Folder of the zoo, which the processes need not have: this one alone writes.
+        jobs: Number of processes at a time; "ray" for the cores of a Ray cluster.
+        finished: Called after each with its plan, a line for every training, and what `train`
+            returns.
+
+    Raises:
+        NotTrainedError: One failed; it says why.
+        WorkerFailedError: A process did.
+    """
+    jobs = checked_jobs(jobs)
+    starts = [_start(plan, folder) for plan in plans]
+
+    def tell(answer: Answer) -> None:
+        if answer.failure is not None:
+            raise answer.failure
+        plan, outcome = plans[answer.job], answer.value
+        if isinstance(outcome, str):
+            raise NotTrainedError(outcome)
+        lines, made = outcome
+        finished(plan, lines, _put_into_zoo(plan, folder, starts[answer.job], made))
+
+    with start_workers(Work(_TRAINER, is_fresh=True), jobs) as workers:
+        workers.run([[job] for job in zip(plans, starts, strict=True)], tell)
+
+
+def trainer() -> Callable[[list[tuple[Plan, StartFile]]], Iterator[Any]]:
+    """What a worker of `train_all` does: plans and starts in; lines and outcomes, or why not."""
+    return lambda jobs: (_told(plan, start) for plan, start in jobs)
+
+
+def _told(plan: Plan, start: StartFile) -> "tuple[list[str], _Outcome] | str":
+    lines: list[str] = []
+    try:
+        return lines, _trained(plan, start, lines.append)
+    except (NotTrainedError, datasets.DatasetUnavailableError, DamagedCheckpointError) as error:
+        return str(error)
+
+
+def _start(plan: Plan, folder: Path) -> StartFile:
+    """The start that is trained."""
     entries = registry.read_index(folder / registry.INDEX)
     if plan.name not in entries:
         raise registry.refuse(plan.name, list(entries))
     entry = entries[plan.name]
     recipe = Recipe.from_dict(entry["certificate"]["recipe"])
-    start = StartFile.read(start_path(folder, plan.name), recipe).checked(entry["sha256"])
+    return StartFile.read(start_path(folder, plan.name), recipe).checked(entry["sha256"])
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """The content of a file of trained weights, its entry, and what was measured of them."""
+
+    content: bytes
+    made: dict[str, Any]
+    report: dict[str, Any]
+
+
+def _trained(plan: Plan, start: StartFile, tell: Callable[[str], None]) -> _Outcome:
+    began = time.perf_counter()
     school = _School(plan, start)
     trained, twin = (
         school.graduates(networks.weights_of(start.model(is_initial=is_initial)), tell)
@@ -216,13 +288,16 @@ def train(plan: Plan, folder: Path, tell: Callable[[str], None] = lambda _: None
         "bytes": len(content),
         "address": None,
     }
-    report = _report(start, rounded)
+    return _Outcome(content, made, _report(start, rounded))
+
+
+def _put_into_zoo(plan: Plan, folder: Path, start: StartFile, outcome: _Outcome) -> dict[str, Any]:
     path = trained_path(folder, plan)
     path.parent.mkdir(parents=True, exist_ok=True)
     with files.replacing(path) as new:
-        new.write_bytes(content)
-    _put_into_index(folder, plan.name, start.sha256, made, report)
-    return made
+        new.write_bytes(outcome.content)
+    _put_into_index(folder, plan.name, start.sha256, outcome.made, outcome.report)
+    return outcome.made
 
 
 def _report(start: StartFile, values: Mapping[str, np.ndarray]) -> dict[str, Any]:
