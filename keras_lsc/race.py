@@ -25,6 +25,7 @@ from keras_lsc.flossing import NotFlossedError
 from keras_lsc.levelling import NotLevelledError
 from keras_lsc.pretrainer import State
 from keras_lsc.pretraining import NotStabilizedError
+from keras_lsc.stability.devices import whole_batches
 from keras_lsc.stability.tables import html_table, text_table
 from keras_lsc.stability.targets import checked
 from keras_lsc.stabilization import stabilize
@@ -316,7 +317,8 @@ class _Course:
             chosen = self._rows_from(entrant.steps + done, steps - done)
             done += len(chosen) // self._size
             x, y = (_taken(part, chosen) for part in (self._x, self._y))
-            model.fit(x, y, batch_size=self._size, shuffle=False, verbose=0)
+            with whole_batches(self._size):
+                model.fit(x, y, batch_size=self._size, shuffle=False, verbose=0)
         parts = self._scores()
         record.keep(model, entrant)
         moved = replace(entrant, steps=entrant.steps + steps, score=float(parts.mean()))
@@ -336,7 +338,10 @@ class _Course:
         found = []
         for rows in np.array_split(np.arange(count), min(_PARTS, count)):
             part = [_taken(data, rows) for data in (x, y)]
-            logs = self._model.evaluate(*part, batch_size=len(rows), verbose=0, return_dict=True)
+            with whole_batches(len(rows)):
+                logs = self._model.evaluate(
+                    *part, batch_size=len(rows), verbose=0, return_dict=True
+                )
             if self.monitor not in logs:
                 raise ValueError(
                     f"monitor={self.monitor!r} is not among what the model measures, "
