@@ -170,7 +170,10 @@ class TapsProbe(ModelProbe):
         model: the model.
         taps: its layer calls.
         structure: the nest.
+        rows_interact: whether what is computed of a row depends on the others beside it.
     """
+
+    rows_interact = False
 
     def __init__(self, model: keras.Model, taps: Taps, structure: Any, what: str):
         # In float32: it reads weights itself, which a mixed policy of its own would round.
@@ -186,8 +189,10 @@ class TapsProbe(ModelProbe):
     def by_batches(self, arrays: list[np.ndarray]) -> Any:
         """What `call` returns of all rows, in its nest, in float64, a few rows at a time."""
         count = len(arrays[0])
-        row = _COPIES * sum(4 * math.prod(call.shape) for call in self.taps.calls)
-        size = min(count, ROWS, max(1, _BYTES // max(1, row)))
+        size = min(count, ROWS)
+        if not self.rows_interact:
+            row = _COPIES * sum(4 * math.prod(call.shape) for call in self.taps.calls)
+            size = min(size, max(1, _BYTES // max(1, row)))
         found = []
         for start in range(0, count, size):
             # Functions are compiled for a number of rows, so the last batch is filled up.
