@@ -217,6 +217,55 @@ def deviation(row: dict[str, Any]) -> str:
     return f"not reached ({row['deviation']:.3f})"
 
 
+def scaled() -> str:
+    """What large networks cost, and by which powers of their sizes that grows."""
+    chapters = []
+    for backend, name in BACKENDS.items():
+        result = stored(f"scaling_{backend}.json")
+        if not result:
+            continue
+        by_size: dict[tuple[Any, ...], dict[str, str]] = {}
+        for row in result["rows"]:
+            key = tuple(row[of] for of in ("cell", "units", "depth", "steps", "points"))
+            by_size.setdefault(key, {})[row["work"]] = (
+                "not done"
+                if "failed" in row
+                else f"{row['seconds']['median']:.2g} s, {row['memory_gb']:.1f} GB"
+            )
+        works = ("update", "pass", "measure")
+        header = ["cell", "units", "layers", "steps", "points", *works]
+        body = [
+            [*map(str, key), *(found.get(work, "not measured") for work in works)]
+            for key, found in by_size.items()
+        ]
+        powers = [
+            [
+                of["sweep"],
+                of["cell"],
+                of["work"],
+                f"{of['sizes'][0]:g} to {of['sizes'][-1]:g}",
+                f"{of['seconds']:.2f}",
+                f"{of['memory']:.2f}",
+            ]
+            for of in result["exponents"]
+        ]
+        grown = ["grows", "cell", "work", "from", "seconds", "memory"]
+        parts = [f"{name}:", table(header, body)]
+        if powers:
+            parts += ["By which power of a size they grow:", table(grown, powers)]
+        chapters.append("\n\n".join(parts))
+    if not chapters:
+        return "Large networks were not timed."
+    note = (
+        "An update of pre-training, a pass of levelling and a measurement of stacks of recurrent "
+        "layers on 64 random features, medians of later calls, and the peak memory of a process of "
+        "its own, libraries and compilation included. What is not done took more than 14 GB, or "
+        "longer than its limit; the JSON says which. Memory grows beyond that of the libraries. "
+        "Command: `python -m benchmarks.scaling`."
+    )
+    return "\n\n".join([*chapters, note])
+
+
 def layers() -> str:
     """One layer beside other libraries."""
     found = {
@@ -818,6 +867,7 @@ def results() -> str:
         "An update beside a training step": pretraining(),
         "Time to the targets": time_to_tolerance(),
         "An update, by width and depth": scaling(),
+        "Large networks": scaled(),
         "Spiking and state-space layers beside other libraries": layers(),
         "Recurrences without a loop": parallel(),
         "Newton's iterations, by start and length": iterations(),

@@ -376,6 +376,7 @@ class LSCPretrainer(TrainsChosen):
         epochs = integer("epochs", epochs, at_least=0)
         if not self.compiled:
             raise ValueError("The pretrainer is not compiled. Call its compile() before fit().")
+        self.refuse_mirrored()
         refuse_non_finite_weights(self.model)
         self._refuse_frozen_later()
         state = State(self.variables, self.metrics_variables)

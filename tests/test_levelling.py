@@ -12,6 +12,7 @@ import keras_lsc
 from keras_lsc.choosing import choose
 from keras_lsc.layers import ALIF, LIF, LRUBlock
 from keras_lsc.levelling import Leveller
+from keras_lsc.stability import taps
 from keras_lsc.stability.energies import draw
 from keras_lsc.stability.levers import bias_beside, has_flat_activation, read_through
 
@@ -627,3 +628,27 @@ def test_the_same_start_on_every_backend(tmp_path):
             printed = run_python(_LEVELLED, *given, backend=backend)
             there = json.loads(printed.splitlines()[-1])
             np.testing.assert_allclose(there, here, rtol=1e-3)
+
+
+def test_a_few_sequences_at_once_have_the_energies_of_all(monkeypatch):
+    model = keras.Sequential([keras.Input((5, 3)), layers.GRU(4, return_sequences=True)])
+    model.add(layers.SimpleRNN(4))
+    x = np.random.default_rng(0).standard_normal((8, 5, 3))
+    sizes = []
+
+    def counted(self, arrays):
+        sizes.append(len(arrays[0]))
+        return predict_on_batch(self, arrays)
+
+    predict_on_batch = taps.TapsProbe.predict_on_batch
+    monkeypatch.setattr(taps.TapsProbe, "predict_on_batch", counted)
+    whole = keras_lsc.gradient_energies(model, x)
+    assert set(sizes) == {8}
+    # A sequence of the two layers is 24 floats, in six copies.
+    monkeypatch.setattr(taps, "_BYTES", 3 * 6 * 4 * 24)
+    sizes.clear()
+    parts = keras_lsc.gradient_energies(model, x)
+    # The differences are of a noise that is as large as all sequences say.
+    assert sizes == [3, 3, 3, 8]
+    np.testing.assert_allclose(parts.energy, whole.energy, rtol=1e-5)
+    np.testing.assert_allclose(parts.forward, whole.forward, rtol=1e-5)

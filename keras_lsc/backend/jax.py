@@ -225,6 +225,12 @@ def quiet_tracing() -> contextlib.AbstractContextManager[None]:
     return contextlib.nullcontext()
 
 
+def is_mirrored(variable: Any) -> bool:
+    """Returns whether a Keras variable stands for copies of it that one process trains: never."""
+    del variable
+    return False
+
+
 def device_name() -> str:
     """Returns the kind of device that tensors are on by default."""
     return jax.devices()[0].device_kind

@@ -260,6 +260,11 @@ def _is_no_advice(record: logging.LogRecord) -> bool:
     return "triggered tf.function retracing" not in str(record.msg)
 
 
+def is_mirrored(variable: Any) -> bool:
+    """Returns whether a Keras variable stands for copies of it, as `tf.distribute` makes them."""
+    return isinstance(variable.value, tf.distribute.DistributedValues)
+
+
 def device_name() -> str:
     """Returns the kind of device that tensors are on by default."""
     devices = tf.config.list_physical_devices("GPU")

@@ -12,6 +12,7 @@ from keras import tree
 
 from keras_lsc.diagnosis import thresholds
 from keras_lsc.pretrainer import State
+from keras_lsc.stability.devices import whole_batches
 
 Array = np.ndarray
 # Learning rates are tried in steps of 10, at most so many up or down.
@@ -129,7 +130,8 @@ def _losses(
         optimizer.learning_rate = rate
         losses = []
         for _ in range(thresholds.TRIAL_STEPS):
-            logs = trainee.train_on_batch(rows, targets, return_dict=True)
+            with whole_batches(len(targets)):
+                logs = trainee.train_on_batch(rows, targets, return_dict=True)
             losses.append(float(logs["loss"]))
             trainee.reset_metrics()
             if not math.isfinite(losses[-1]):

@@ -7,6 +7,8 @@ import keras
 import numpy as np
 from keras import tree
 
+from keras_lsc.stability.devices import whole_batches
+
 Array = np.ndarray
 # Parts of the validation data, from whose differences the intervals come.
 PARTS = 8
@@ -102,7 +104,8 @@ class Course:
             chosen = self._rows_from(leg.first + done, leg.steps - done)
             done += len(chosen) // self._size
             x, y = (_taken(part, chosen) for part in (self._x, self._y))
-            model.fit(x, y, batch_size=self._size, shuffle=False, verbose=0)
+            with whole_batches(self._size):
+                model.fit(x, y, batch_size=self._size, shuffle=False, verbose=0)
         place = Place.of(model)
         return place, self._logs()
 
@@ -120,7 +123,10 @@ class Course:
         found = []
         for rows in np.array_split(np.arange(count), min(PARTS, count)):
             part = [_taken(data, rows) for data in (x, y)]
-            logs = self._model.evaluate(*part, batch_size=len(rows), verbose=0, return_dict=True)
+            with whole_batches(len(rows)):
+                logs = self._model.evaluate(
+                    *part, batch_size=len(rows), verbose=0, return_dict=True
+                )
             found.append({name: float(value) for name, value in logs.items()})
         return found
 

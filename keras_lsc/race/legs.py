@@ -94,13 +94,7 @@ def _serialized(model: keras.Model) -> tuple[list[str], bytes]:
         content = pickle.dumps(model)
         again = pickle.loads(content)
     # What is wrong with a model's own classes shows in any of them.
-    except (
-        AttributeError,
-        NotImplementedError,
-        TypeError,
-        ValueError,
-        pickle.PickleError,
-    ) as error:
+    except _OF_OWN_CLASSES as error:
         reason = " ".join(str(error).split())
         raise ValueError(
             f"Model {model.name!r} cannot be made again in another process: {reason:.300}. {advice}"

@@ -31,6 +31,9 @@ class DifferenceProbe(TapsProbe):
         sources: index of the calls that it is added to.
     """
 
+    # The size of the noise is by the deviation over all of them.
+    rows_interact = True
+
     def __init__(self, model: keras.Model, taps: Taps, structure: Any, sources: Sequence[int]):
         super().__init__(model, taps, structure, "difference")
         self._sources = tuple(sources)

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 
 from keras_lsc import backend
+from keras_lsc.stability.devices import over_devices
 
 
 class ModelProbe(keras.Model):
@@ -26,6 +27,10 @@ class ModelProbe(keras.Model):
         self.built = True
         if keras.backend.backend() == "tensorflow":
             self.jit_compile = False  # XLA takes minutes to compile what runs for seconds
+
+    def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """As of Keras, on rows that are split over the devices of a distribution."""
+        return super().__call__(over_devices(inputs), *args, **kwargs)
 
     def predict_on_batch(self, x: Any) -> Any:
         """As of Keras, without advice on how often it is traced: once for every model."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -14,8 +15,11 @@ from keras_lsc.stability.layers import call_in_inference, is_recurrent
 from keras_lsc.stability.probe import ModelProbe
 
 Tensor = Any
-# Sequences of one pass.
+# Sequences of one pass, and of those that are computed at once as many as take so many bytes, by
+# what every call gives out, of which there are so many copies: added to it, the output itself, and
+# their gradients.
 ROWS = 64
+_BYTES, _COPIES = 2**31, 6
 # A layer, its first argument, its mask and what it gives out, and what is passed on in its place.
 Visit = Callable[[keras.Layer, Any, Any, Tensor], Tensor]
 # A layer's own method and the arguments of a call, and what the call returns.
@@ -166,7 +170,10 @@ class TapsProbe(ModelProbe):
         model: the model.
         taps: its layer calls.
         structure: the nest.
+        rows_interact: whether what is computed of a row depends on the others beside it.
     """
+
+    rows_interact = False
 
     def __init__(self, model: keras.Model, taps: Taps, structure: Any, what: str):
         # In float32: it reads weights itself, which a mixed policy of its own would round.
@@ -183,6 +190,9 @@ class TapsProbe(ModelProbe):
         """What `call` returns of all rows, in its nest, in float64, a few rows at a time."""
         count = len(arrays[0])
         size = min(count, ROWS)
+        if not self.rows_interact:
+            row = _COPIES * sum(4 * math.prod(call.shape) for call in self.taps.calls)
+            size = min(size, max(1, _BYTES // max(1, row)))
         found = []
         for start in range(0, count, size):
             # Functions are compiled for a number of rows, so the last batch is filled up.

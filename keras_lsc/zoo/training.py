@@ -12,6 +12,7 @@ import numpy as np
 from keras_lsc import datasets
 from keras_lsc.diagnosis.trial import loss_by_rate
 from keras_lsc.stability.data import in_order, input_structure
+from keras_lsc.stability.devices import batch_sizes, whole_batches
 from keras_lsc.zoo import heads
 from keras_lsc.zoo.task_data import TaskData
 
@@ -117,15 +118,17 @@ def train(
     before = model.get_weights()
     start = time.perf_counter()
     # The batches have an order of their own, which the seed determines.
-    fitted = model.fit(
-        data.splits["train"],
-        validation_data=data.splits["validation"],
-        epochs=epochs,
-        shuffle=False,
-        callbacks=[stopping, *callbacks],
-        class_weight=class_weight,
-        verbose=verbose,
-    )
+    splits = [data.splits[split] for split in ("train", "validation")]
+    with whole_batches(*(size for batches in splits for size in _sizes(batches))):
+        fitted = model.fit(
+            data.splits["train"],
+            validation_data=data.splits["validation"],
+            epochs=epochs,
+            shuffle=False,
+            callbacks=[stopping, *callbacks],
+            class_weight=class_weight,
+            verbose=verbose,
+        )
     seconds = time.perf_counter() - start
     history = _history(fitted.history)
     if not np.isfinite(history["loss"][0]):
@@ -181,9 +184,14 @@ def check_tensorboard() -> None:
 
 def evaluate(model: keras.Model, batches: datasets.Batches) -> dict[str, float]:
     """Returns loss and metric of a compiled network on a split."""
-    figures = model.evaluate(batches, return_dict=True, verbose=0)
+    with whole_batches(*_sizes(batches)):
+        figures = model.evaluate(batches, return_dict=True, verbose=0)
     found = _history({name: [value] for name, value in figures.items()})
     return {name: values[0] for name, values in found.items()}
+
+
+def _sizes(batches: datasets.Batches) -> tuple[int, ...]:
+    return batch_sizes(len(batches.examples), batches.batch_size)
 
 
 def _history(history: Mapping[str, list[float]]) -> dict[str, list[float]]:
