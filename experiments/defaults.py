@@ -11,6 +11,7 @@ and what `benchmarks/requirements.txt` names.
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -31,19 +32,20 @@ from keras_lsc import datasets
 
 FOLDER = storage.FOLDER / "defaults"
 DEPTHS = (1, 2, 5, 10)
+_ENDS = (DEPTHS[0], DEPTHS[-1])
 SEEDS = 2
-# Below it nothing is left: the least float32 that is not denormal.
-NOTHING = 1e-38
+# Energies below the least float32 number are none. Of an energy of 784 pixels and steps that is not
+# far above it, parts are lost: they have no shares.
+NOTHING, LEAST_SHARED = 1e-38, 1e-35
 
 Row = dict[str, Any]
 Array = np.ndarray
 
-# What is no default, or no other than one that is measured.
 LEFT_OUT = {
-    "snntorch Synaptic, RSynaptic, Alpha": "two decays and no default of either",
-    "norse LSNN, LSNNRecurrent": "adaptive; see LIF, LIFRecurrent",
-    "spyx CuBaLIF, RCuBaLIF, ALIF": "see LIF, RLIF",
-    "spikingjelly ParametricLIFNode": "starts as LIFNode",
+    "snntorch Synaptic, RSynaptic, Alpha": "no default of two decays",
+    "norse LSNN, LSNNRecurrent": "an adaptive threshold, not measured",
+    "spyx CuBaLIF, RCuBaLIF, ALIF": "a second state, not measured",
+    "spikingjelly ParametricLIFNode": "starts as LIFNode does",
 }
 
 
@@ -140,6 +142,110 @@ def measured(stack: keras.Model, x: Array, setting: Setting) -> Row:
         "exponents": rounded([of_layer[0] for of_layer in report.exponents.exponents]),
         "firing_rates": rounded(list(report.firing_rates.values())),
     }
+
+
+def by_depth(rows: Sequence[Row], name: str) -> dict[int, list[Row]]:
+    """The runs of a layer, one a seed, by the depth of the stack."""
+    of_layer = [row for row in rows if row["setting"]["name"] == name]
+    depths = sorted({row["setting"]["depth"] for row in of_layer})
+    return {
+        depth: [row for row in of_layer if row["setting"]["depth"] == depth] for depth in depths
+    }
+
+
+def names(rows: Sequence[Row]) -> list[str]:
+    """The layers that have runs, in the order of `PEERS`."""
+    found = {row["setting"]["name"] for row in rows}
+    return [peer.name for peer in PEERS if peer.name in found]
+
+
+def mean_of(rows: Sequence[Row], figure: str) -> float:
+    """Mean over layers and seeds of the radii "time" or "depth"; NaN where there is none."""
+    values = [value for row in rows for value in row[figure]]
+    return float(np.mean(values)) if values else math.nan
+
+
+def largest_exponent(rows: Sequence[Row]) -> float:
+    """The largest exponent of all layers, mean over the seeds."""
+    return float(np.mean([max(row["exponents"]) for row in rows]))
+
+
+def fall(rows: Sequence[Row]) -> float:
+    """Energy of the gradient at the bottom layer over that at the top: geometric mean of seeds."""
+    # The first is that of the input.
+    return _geometric([row["energies"][1] / row["energies"][-1] for row in rows])
+
+
+def reach(rows: Sequence[Row]) -> float:
+    """Share of the gradient's energy at the input that is of the first quarter of the steps.
+
+    NaN where next to no energy is left.
+    """
+    if min(row["energies"][0] for row in rows) < LEAST_SHARED:
+        return math.nan
+    return _geometric([row["reach"][0] for row in rows])
+
+
+def rates(rows: Sequence[Row]) -> tuple[float, float] | None:
+    """Firing rates of the bottom and of the top layer; None of layers without spikes."""
+    found = [row["firing_rates"] for row in rows if row["firing_rates"]]
+    if not found:
+        return None
+    bottom, top = (float(np.mean([of_layers[end] for of_layers in found])) for end in (0, -1))
+    return bottom, top
+
+
+def first_silent(rows: Sequence[Row]) -> int:
+    """The lowest layer, counted from 1, from which on no neuron fires in any seed."""
+    of_layers = zip(*(row["firing_rates"] for row in rows), strict=True)
+    return max((layer for layer, found in enumerate(of_layers, 1) if any(found)), default=0) + 1
+
+
+def _geometric(values: Sequence[float]) -> float:
+    return float(np.exp(np.mean(np.log(np.maximum(values, NOTHING)))))
+
+
+def label(row: Row) -> str:
+    """Library, its version and the layer."""
+    peer = peer_of(row["setting"]["name"])
+    release = row["versions"][peer.library].partition("+")[0]
+    return f"{peer.library} {release} {peer.layer}"
+
+
+def table(rows: Sequence[Row]) -> str:
+    """What was measured of every layer, and which were left out."""
+    lines = []
+    for name in names(rows):
+        stacks = by_depth(rows, name)
+        deepest = stacks[max(stacks)]
+        fired = rates(deepest)
+        lines.append(
+            [label(deepest[0]), *(f"{mean_of(deepest, kind):.2f}" for kind in ("time", "depth")),
+             *(power(fall(stacks[depth])) if depth in stacks else "-" for depth in DEPTHS[1:]),
+             *(power(reach(stacks[depth])) if depth in stacks else "-" for depth in _ENDS),
+             f"{largest_exponent(deepest):+.2f}",
+             "" if fired is None else " to ".join(f"{rate:.2g}" for rate in fired)]
+        )  # fmt: skip
+    lines += [[f"_{name}: {why}_", *[""] * 9] for name, why in LEFT_OUT.items()]
+    header = [
+        "layer",
+        "radius in time",
+        "in depth",
+        *(f"energy, bottom over top of {depth}" for depth in DEPTHS[1:]),
+        *(f"reach through {depth}" for depth in _ENDS),
+        "largest exponent",
+        "firing rate, bottom to top",
+    ]
+    return markdown(header, lines)
+
+
+def power(value: float) -> str:
+    """A number of any size: two digits, or the power of ten."""
+    if math.isnan(value):
+        return "-"
+    if value <= NOTHING:
+        return "0"
+    return f"{value:.2g}" if value >= 1e-2 else f"{value:.0e}".replace("e-0", "e-")
 
 
 def _told(row: Row) -> str:

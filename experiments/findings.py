@@ -68,3 +68,17 @@ TIMESCALES = """
 
 SPARSITY = """
 """.strip()
+
+DEFAULTS = """
+Layers that compute the same start unlike one another. Through ten layers of LSTM the gradient's
+energy falls to 7e-6 of that at the top with the weights of Keras, to 3e-6 with those of flax.nnx
+and to 2e-11 with those of torch; through ten of GRU to 0.13 (flax.linen), 0.045 (flax.nnx), 2e-4
+(Keras) and 5e-6 (torch). Simple layers of Keras and Flax let it grow, 31 and 25 times; those of
+torch let it fall to 8e-4. One layer alone forgets: of the gradient of its last step at most 4e-3 is
+of the first quarter of 28 steps where there are no spikes, and 2e-11 with torch's RNN. Of the nine
+spiking stacks of ten layers none has a neuron that fires from the fifth layer on, and none but this
+package's from the third; the gradient passes by the tails of the surrogates alone, and next to
+nothing arrives: at most 1e-6 of the energy. Only one exponent is positive, that of Norse's
+LIFRecurrent (+0.03). None of this says how well a start trains; it is what `measure` finds in
+seconds, before.
+""".strip()

@@ -11,7 +11,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 
-from experiments import methods, timescales
+from experiments import defaults, methods, timescales
 from experiments.advice import NEITHER, Verdict
 from experiments.memory_length import by_task_and_cell, length_of, solved
 from experiments.optimum import (
@@ -23,6 +23,7 @@ from experiments.optimum import (
 from experiments.statistics import mean
 from experiments.summary import LEAST_SEEDS, Network
 from experiments.tables import labels_of
+from keras_lsc.plot import style
 from keras_lsc.stability.theory import PascalRNN, far_corner_radius, number_of_paths
 
 matplotlib.use("Agg")
@@ -34,6 +35,8 @@ _ENERGIES = colors.LogNorm(_FLOOR, 1 / _FLOOR)
 _COLOURS = "RdBu_r"
 # Solved tasks have ratios of a thousandth, which would hide all others.
 _LEAST_RATIO = 0.1
+# Energies and shares are drawn down to this.
+_LEAST_SHARE = 1e-14
 # What is drawn of a gradient, and what it is called.
 _KINDS = {"measured": "measured", "predicted": "energy law", "bound": "bound"}
 # What the length of a task of long dependencies is called.
@@ -442,6 +445,59 @@ def time_constants(rows: Sequence[timescales.Row], path: Path) -> bool:
         ax.axhline(1.0, color="grey", linewidth=0.8, linestyle=":")
     axes[0].set_ylabel("mean time constant, steps")
     axes[0].legend()
+    _save(figure, path)
+    return True
+
+
+def default_starts(rows: Sequence[defaults.Row], path: Path) -> bool:
+    """Radii, energies, reach and exponents of the default starts, a line a layer.
+
+    Args:
+        rows: of `experiments.defaults`.
+        path: of the picture.
+
+    Returns:
+        Whether there was anything to draw.
+    """
+    found = defaults.names(rows)
+    if not found:
+        return False
+    figure, axes = style.new_figure(0.26 * len(found) + 1.7, 1, 4, width=12, sharey=True)
+    deepest = max(defaults.DEPTHS)
+    stacks = [defaults.by_depth(rows, name) for name in found]
+    panels = (
+        (f"radius, {deepest} layers", ENERGY, {
+            "in time": [defaults.mean_of(s[deepest], "time") for s in stacks],
+            "in depth": [defaults.mean_of(s[deepest], "depth") for s in stacks]}),
+        (f"gradient's energy, bottom over top layer\n(drawn down to {_LEAST_SHARE:g})", 1.0, {
+            depth: [max(defaults.fall(s[depth]), _LEAST_SHARE) for s in stacks]
+            for depth in defaults.DEPTHS[1:]}),
+        ("reach: share of the energy that is\nof the first quarter of the steps", 0.25, {
+            depth: [defaults.reach(s[depth]) for s in stacks] for depth in defaults.DEPTHS}),
+        (f"largest Lyapunov exponent, {deepest} layers", 0.0, {
+            "per step": [defaults.largest_exponent(s[deepest]) for s in stacks]}),
+    )  # fmt: skip
+    for ax, (title, kept, drawn) in zip(axes, panels, strict=True):
+        ax.axvline(kept, color="0.6", linewidth=1)
+        for index, (name, values) in enumerate(drawn.items()):
+            # A depth looks the same in every panel.
+            is_depth = name in defaults.DEPTHS
+            look = defaults.DEPTHS.index(name) if is_depth else index
+            label = f"{name} layer" + "s" * (name > 1) if is_depth else name
+            lines_down = [-line for line in range(len(values))]
+            ax.plot(values, lines_down, **style.marker_style(look), markersize=5, label=label)
+        if any(name in defaults.DEPTHS for name in drawn):
+            ax.set_xscale("log")
+            ax.xaxis.set_major_locator(ticker.LogLocator(numticks=5))
+        ax.set_xlabel(title, fontsize=9)
+        ax.tick_params(labelsize=8)
+        ax.grid(axis="y", color="0.92")
+        ax.set_axisbelow(True)
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2,
+                  columnspacing=1.0, handletextpad=0.2)  # fmt: skip
+    axes[0].set_yticks([-line for line in range(len(found))], found)
+    axes[0].set_ylabel("library and layer")
     _save(figure, path)
     return True
 

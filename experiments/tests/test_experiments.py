@@ -15,11 +15,13 @@ from scipy import stats
 from experiments import (
     advice,
     aggregate,
+    defaults,
     energies,
     findings,
     memory_length,
     methods,
     optimum,
+    peers,
     report,
     run,
     sparsity,
@@ -44,6 +46,7 @@ from experiments.settings import (
     start_key,
 )
 from experiments.summary import networks, start_label, tally
+from keras_lsc import backend
 from keras_lsc.stability import theory
 from keras_lsc.workers import Work
 
@@ -339,6 +342,112 @@ def test_networks_begin_with_many_spikes_or_few(monkeypatch):
     assert rates["low"] < 0.2 < rates["high"]
 
 
+def gradient_of_torch(function, x, weights):
+    """What a function of torch makes of x, and the gradient of its weighted sum."""
+    import torch
+
+    given = torch.tensor(x, requires_grad=True)
+    outputs = function(given)
+    (outputs * torch.tensor(weights)).sum().backward()
+    return outputs.detach().numpy(), given.grad.numpy()
+
+
+def gradient_of_jax(function, x, weights):
+    """The same of JAX."""
+    import jax
+
+    outputs, pullback = jax.vjp(function, x)
+    return np.asarray(outputs), np.asarray(pullback(weights)[0])
+
+
+def gradient_of_keras(function, x, weights):
+    """The same of the backend of Keras."""
+    outputs, pullback = backend.vjp(function, keras.ops.convert_to_tensor(x))
+    gradient = pullback(keras.ops.convert_to_tensor(weights))
+    return tuple(keras.ops.convert_to_numpy(one) for one in (outputs, gradient))
+
+
+DRAWN_ELSEWHERE = [peer for peer in peers.PEERS if not peer.library.startswith("keras")]
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+@pytest.mark.parametrize("peer", DRAWN_ELSEWHERE, ids=lambda peer: peer.name)
+def test_what_a_library_draws_is_carried_over_whole(peer, depth, rng):
+    pytest.importorskip(peer.library, reason=f"{peer.library} is not installed")
+    batch, steps, features, units = 4, 12, 10, 16
+    stack = peer.draw(peers.Size(features, units, depth, seed=3, return_sequences=True))
+    x = 6 * rng.random((batch, steps, features)).astype("float32")
+    if not peer.is_spiking:
+        if peer.library == "torch":
+            expected, _ = gradient_of_torch(stack.original, x, np.float32(1))
+        else:
+            expected = np.asarray(stack.original(x))
+        np.testing.assert_allclose(
+            keras.ops.convert_to_numpy(stack.model(x)), expected, atol=1e-5, rtol=0
+        )
+        return
+    kept = steps - stack.delay
+    weights = rng.standard_normal((batch, kept, units)).astype("float32")
+    of_original = gradient_of_jax if "flax" in peer.also else gradient_of_torch
+    expected, its_gradient = of_original(lambda x: stack.original(x)[:, stack.delay :], x, weights)
+    spikes, gradient = gradient_of_keras(lambda x: stack.model(x)[:, :kept], x, weights)
+    np.testing.assert_array_equal(spikes, expected)
+    scale = np.abs(its_gradient).max()
+    np.testing.assert_allclose(gradient, its_gradient, atol=1e-5 * scale, rtol=0)
+    # Of silent neurons everything would be equal; second layers fire little anywhere.
+    assert scale > 0
+    assert depth == 2 or 0.01 < expected.mean() < 0.99
+
+
+def test_the_findings_on_default_starts_have_the_figures_of_the_stored_runs():
+    rows = report.read_runs(defaults)
+    stacks = {name: defaults.by_depth(rows, name) for name in defaults.names(rows)}
+    assert list(stacks) == [peer.name for peer in peers.PEERS]
+    assert all(
+        [len(of_depth[depth]) for depth in defaults.DEPTHS] == [defaults.SEEDS] * 4
+        for of_depth in stacks.values()
+    )
+    fall = {name: defaults.power(defaults.fall(of_depth[10])) for name, of_depth in stacks.items()}
+    text = " ".join(findings.DEFAULTS.split())
+    for sentence in (
+        f"falls to {fall['keras LSTM']} of that at the top with the weights of Keras, to "
+        f"{fall['flax nnx.LSTMCell']} with those of flax.nnx and to {fall['torch LSTM']} with "
+        "those of torch",
+        f"of GRU to {fall['flax linen.GRUCell']} (flax.linen), {fall['flax nnx.GRUCell']} "
+        f"(flax.nnx), {fall['keras GRU']} (Keras) and {fall['torch GRU']} (torch)",
+        f"grow, {fall['keras SimpleRNN']} and {fall['flax nnx.SimpleCell']} times; those of torch "
+        f"let it fall to {fall['torch RNN']}",
+    ):
+        assert sentence in text
+    spiking = [peer.name for peer in peers.PEERS if peer.is_spiking]
+    reaches = {name: defaults.reach(stacks[name][1]) for name in stacks if name not in spiking}
+    assert f"at most {defaults.power(max(reaches.values()))} is of the first quarter" in text
+    assert min(reaches, key=reaches.get) == "torch RNN"
+    assert f"and {defaults.power(reaches['torch RNN'])} with torch's RNN" in text
+    silent = {name: defaults.first_silent(stacks[name][10]) for name in spiking}
+    assert (len(spiking), silent.pop("keras-lsc LIF"), max(silent.values())) == (9, 5, 3)
+    most = max(defaults.fall(stacks[name][10]) for name in spiking)
+    assert f"at most {defaults.power(most)} of the energy" in text
+    positive = [name for name in stacks if defaults.largest_exponent(stacks[name][10]) > 0]
+    assert positive == ["norse LIFRecurrent"]
+    largest = defaults.largest_exponent(stacks["norse LIFRecurrent"][10])
+    assert f"LIFRecurrent ({largest:+.2f})" in text
+
+
+@pytest.mark.parametrize("name", ["keras GRU", "keras-lsc LIF"])
+def test_a_default_start_is_measured_again_alike(name, monkeypatch, rng):
+    x = (rng.random((16, 12, 5)) < 0.5).astype("float32")
+    monkeypatch.setattr(defaults, "digits", lambda *_: x)
+    setting = defaults.Setting(name, depth=2, seed=1, units=6, sequences=16, samples=4)
+    row, again = (defaults.run(setting) for _ in range(2))
+    figures = ("time", "depth", "energies", "reach", "exponents", "firing_rates")
+    assert {key: row[key] for key in figures} == {key: again[key] for key in figures}
+    assert [len(row[key]) for key in figures[:5]] == [2, 1, 3, 3, 2]
+    # The top layer is read at its last step alone.
+    assert row["reach"][-1] in (0, None)
+    assert row["versions"].keys() == {defaults.peer_of(name).library}
+
+
 def test_forward_levelling_gives_what_layers_read_unit_variance(rng):
     stack = [keras.layers.SimpleRNN(16, return_sequences=True) for _ in range(3)]
     model = keras.Sequential([keras.Input((7, 3)), *stack, keras.layers.Dense(2)])
@@ -491,7 +600,7 @@ def test_stored_runs_are_those_of_their_settings():
             assert Setting.from_dict(row["setting"]).id == row["id"]
 
 
-@pytest.mark.parametrize("module", [timescales, sparsity])
+@pytest.mark.parametrize("module", [timescales, sparsity, defaults])
 def test_stored_runs_of_other_runners_are_those_of_their_settings(module):
     rows = report.read_runs(module)
     assert {row["id"] for row in rows} <= {setting.id for setting in module.settings()}
