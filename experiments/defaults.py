@@ -220,7 +220,7 @@ def table(rows: Sequence[Row]) -> str:
         deepest = stacks[max(stacks)]
         fired = rates(deepest)
         lines.append(
-            [label(deepest[0]), *(f"{mean_of(deepest, kind):.2f}" for kind in ("time", "depth")),
+            [label(deepest[0]), *(f"{mean_of(deepest, kind):.2g}" for kind in ("time", "depth")),
              *(power(fall(stacks[depth])) if depth in stacks else "-" for depth in DEPTHS[1:]),
              *(power(reach(stacks[depth])) if depth in stacks else "-" for depth in _ENDS),
              f"{largest_exponent(deepest):+.2f}",

@@ -407,7 +407,9 @@ Radii and exponents are those of stacks of ten layers, the radii means over laye
 largest of all layers. Energy: of the gradient of the last step's output of the top layer, that at
 the bottom layer over that at the top one (geometric mean). Reach: the share of the energy at the
 input that belongs to the first quarter of the steps, 0.25 if it is even. Firing rates: bottom and
-top layer of ten, spikes a neuron and step.""".strip()
+top layer of ten, spikes a neuron and step. 0 is less than the least float32 number, and "-" a share
+of so little. Grey lines are at a radius of 1/√2, an energy that is kept, an even share, and an
+exponent of 0.""".strip()
 
 _DETAILS_HEAD = """
 # Details of the experiments
