@@ -41,6 +41,7 @@ NOTHING, LEAST_SHARED = 1e-38, 1e-35
 Row = dict[str, Any]
 Array = np.ndarray
 
+# Layers beside those of `PEERS`, and why they have no row.
 LEFT_OUT = {
     "snntorch Synaptic, RSynaptic, Alpha": "no default of two decays",
     "norse LSNN, LSNNRecurrent": "an adaptive threshold, not measured",

@@ -77,8 +77,8 @@ and to 2e-11 with those of torch; through ten of GRU to 0.13 (flax.linen), 0.045
 torch let it fall to 8e-4. One layer alone forgets: of the gradient of its last step at most 4e-3 is
 of the first quarter of 28 steps where there are no spikes, and 2e-11 with torch's RNN. Of the nine
 spiking stacks of ten layers none has a neuron that fires from the fifth layer on, and none but this
-package's from the third; the gradient passes by the tails of the surrogates alone, and next to
-nothing arrives: at most 1e-6 of the energy. Only one exponent is positive, that of Norse's
+package's from the third; there the gradient passes by the tails of the surrogates alone, and next
+to nothing arrives: at most 1e-6 of the energy. Only one exponent is positive, that of Norse's
 LIFRecurrent (+0.03). None of this says how well a start trains; it is what `measure` finds in
 seconds, before.
 """.strip()
