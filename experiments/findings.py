@@ -69,6 +69,12 @@ TIMESCALES = """
 SPARSITY = """
 """.strip()
 
+FLOSSING = """
+""".strip()
+
+BLIND = """
+""".strip()
+
 DEFAULTS = """
 Layers that compute the same start unlike one another. Through ten layers of LSTM the gradient's
 energy falls to 7e-6 of that at the top with the weights of Keras, to 3e-6 with those of flax.nnx

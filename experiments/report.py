@@ -19,9 +19,11 @@ from typing import Any
 from experiments import (
     advice,
     aggregate,
+    blind,
     defaults,
     energies,
     findings,
+    flossing,
     memory_length,
     methods,
     missing,
@@ -48,6 +50,8 @@ _BEGIN, _END = "<!-- experiments:begin -->", "<!-- experiments:end -->"
 _MOST_NAMED = 60
 # A rank correlation takes more networks than that.
 _LEAST_CORRELATED = 5
+# Those with a runner of their own.
+_RUNNERS = (timescales, sparsity, defaults, flossing, blind)
 # Experiments whose starts are the paper's: what the summary and the advice rest on.
 _COMPARED = ("recurrent", "feed_forward", "state_space", "long_dependencies")
 
@@ -63,21 +67,17 @@ def write_report(folder: Path = FOLDER, check: bool = False) -> bool:
         Whether texts and index were the same as before.
     """
     found = read_networks(folder)
-    constants, sparse, drawn = (
-        read_runs(module, folder) for module in (timescales, sparsity, defaults)
-    )
+    others = {module: read_runs(module, folder) for module in _RUNNERS}
     experiments = {name: read_experiment(folder / f"{name}.toml") for name in found}
     contents = {
-        folder / "RESULTS.md": _results(
-            experiments, found, constants, sparse, drawn, folder == FOLDER
-        ),
+        folder / "RESULTS.md": _results(experiments, found, others, folder == FOLDER),
         folder / "DETAILS.md": _details(experiments, found),
         folder / "results" / "trace.json": json.dumps(trace(found), indent=1) + "\n",
     }
     if folder == FOLDER:
         contents[_README] = _with_summary(_README.read_text(encoding="utf-8"), found)
     if not check:
-        draw(found, constants, drawn, folder / "figures")
+        draw(found, others[timescales], others[defaults], folder / "figures")
     same = True
     for path, content in contents.items():
         same = same and path.exists() and path.read_text(encoding="utf-8") == content
@@ -168,21 +168,26 @@ def compared(found: dict[str, list[Network]]) -> list[Network]:
 def _results(
     experiments: dict[str, Experiment],
     found: dict[str, list[Network]],
-    constants: list[dict[str, Any]],
-    sparse: list[dict[str, Any]],
-    drawn: list[dict[str, Any]],
+    others: dict[Any, list[dict[str, Any]]],
     is_ours: bool,
 ) -> str:
     parts = [_head(found), _short(found, is_ours)]
-    if drawn:
+    if others[defaults]:
         parts += [_DEFAULT_STARTS, findings.DEFAULTS if is_ours else "", _picture(_DEFAULTS)]
-        parts += [defaults.table(drawn)]
+        parts += [defaults.table(others[defaults])]
     parts += [_section(experiments[name], found[name]) for name in found]
-    if constants:
+    if others[timescales]:
         parts += [_TIME_CONSTANTS, findings.TIMESCALES if is_ours else "", _picture(_TIMESCALES)]
-        parts += [timescales.table(constants)]
-    if sparse:
-        parts += [_SPARSITY, findings.SPARSITY if is_ours else "", sparsity.table(sparse)]
+        parts += [timescales.table(others[timescales])]
+    if others[sparsity]:
+        parts += [_SPARSITY, findings.SPARSITY if is_ours else ""]
+        parts += [sparsity.table(others[sparsity])]
+    if others[flossing]:
+        parts += [_FLOSSING, findings.FLOSSING if is_ours else ""]
+        parts += [flossing.table(others[flossing])]
+    every = [network for members in found.values() for network in members]
+    if chosen := blind.choices(others[blind], every):
+        parts += [_BLIND, findings.BLIND if is_ours else "", blind.table(chosen)]
     parts += [_THEORY, _missing(experiments, found)]
     return _joined(parts)
 
@@ -388,6 +393,26 @@ begin at the wanted rate with the whole penalty (low)? The sparsity schedule of 
 `callbacks.SparsitySchedule`. Reduced: two layers of {sparsity.Setting.units} LIF neurons, the rows
 of scikit-learn's digits and the parity of two bits that eight others follow, 20 epochs, one
 learning rate. Accuracies and rates are those of the last epoch.""".strip()
+
+_FLOSSING = f"""
+## Gradient flossing
+
+Delayed XOR, the task of arXiv 2312.17306, from starts whose leading Lyapunov exponents are driven
+to zero (`stabilize(method="flossing")`) and from others. Reduced: two layers of
+{flossing.Setting.units} tanh units, the parity of two bits so many steps ago, 4,000 sequences,
+{flossing.Setting.epochs} epochs, of two learning rates that with the better validation. Test
+accuracies in per cent; one half is chance. The exponent is the largest of each layer before
+training, a mean; the seconds, with compilation, a median on a shared machine.""".strip()
+
+_BLIND = f"""
+## What `best_start` chooses
+
+Races of `keras_lsc.best_start` on networks of these experiments, which see the training and
+validation digits and no stored run, and may train {blind.BUDGET:g} times as long as one training.
+Choice ahead of default: test accuracy of what the race chose, trained as all others, minus that of
+the default start at the learning rate that all its stored runs would choose, in points, with the
+interval over seeds; best start: that with the best validation of all stored runs that raced.
+Cost: training steps of a race over those of one training.""".strip()
 
 _DEFAULT_STARTS = f"""
 ## Everyone's defaults

@@ -15,9 +15,11 @@ from scipy import stats
 from experiments import (
     advice,
     aggregate,
+    blind,
     defaults,
     energies,
     findings,
+    flossing,
     memory_length,
     methods,
     optimum,
@@ -342,6 +344,29 @@ def test_networks_begin_with_many_spikes_or_few(monkeypatch):
     assert rates["low"] < 0.2 < rates["high"]
 
 
+def test_a_flossed_start_has_exponents_near_zero():
+    rows = {"train": 256, "validation": 64, "test": 64}
+    found = {}
+    for start in ("default", "flossing"):
+        setting = flossing.Setting(
+            start, delay=2, seed=0, units=4, epochs=1, learning_rates=(1e-3,)
+        )
+        row = flossing.run(setting, rows)
+        assert row["id"] == setting.id
+        found[start] = np.abs(row["exponents"]).max()
+    assert found["flossing"] < 0.1 < found["default"]
+
+
+def test_a_race_is_blind_and_its_choice_is_trained(monkeypatch):
+    monkeypatch.setitem(blind.STARTS, "recurrent", {"default": "default", "0.5": 0.5})
+    changed = {"training": 128, "validation": 64, "test": 64, "epochs": 1, "depth": 1, "units": 4}
+    row = blind.run(blind.Setting("gru 2x32", seed=1), changed)
+    assert row["winner"] in blind.STARTS["recurrent"]
+    assert 0 <= row["test"] <= 1
+    assert row["cost"] <= blind.BUDGET
+    assert row["race"]["entrants"][0]["learning_rate"] == row["learning_rate"]
+
+
 def gradient_of_torch(function, x, weights):
     """What a function of torch makes of x, and the gradient of its weighted sum."""
     import torch
@@ -600,7 +625,7 @@ def test_stored_runs_are_those_of_their_settings():
             assert Setting.from_dict(row["setting"]).id == row["id"]
 
 
-@pytest.mark.parametrize("module", [timescales, sparsity, defaults])
+@pytest.mark.parametrize("module", [timescales, sparsity, defaults, flossing, blind])
 def test_stored_runs_of_other_runners_are_those_of_their_settings(module):
     rows = report.read_runs(module)
     assert {row["id"] for row in rows} <= {setting.id for setting in module.settings()}
