@@ -29,8 +29,9 @@ import numpy as np
 
 import keras_lsc
 from benchmarks.environment import environment
+from benchmarks.rows import is_wanted, with_row
 from benchmarks.timing import in_turn, seconds, summary
-from keras_lsc import datasets
+from keras_lsc import datasets, files
 from keras_lsc.levelling import Leveller
 from keras_lsc.stability.energies import draw
 from keras_lsc.stability.stages import Stages
@@ -351,11 +352,6 @@ def measured(part: str, setting: Setting, quick: bool, cap: float) -> Setting | 
     return {**setting, **rows[0]}
 
 
-def is_of(row: Setting, setting: Setting) -> bool:
-    """Whether a row is that of a setting."""
-    return all(row[key] == value for key, value in setting.items())
-
-
 def main() -> int:
     """Measures what is missing in the file of this backend; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -381,24 +377,17 @@ def main() -> int:
             every = [one for one in every if one.get("network") not in NARROWER]
         for setting in every:
             rows = result.get(part, [])
-            known = [row for row in rows if is_of(row, setting)]
-            if any(options.cap <= row.get("cap", options.cap) for row in known):
-                continue
-            if not {*options.only} <= {str(value) for value in setting.values()}:
+            if not is_wanted(setting, rows, options.only, options.cap):
                 continue
             row = measured(part, setting, options.quick, options.cap)
             if row is None:
                 failed = True
                 continue
             print(part, json.dumps(row), flush=True)
-            kept = [row, *(other for other in rows if other not in known)]
-            ordered = [r for one in settings(part) for r in kept if is_of(r, one)]
+            ordered = with_row(rows, row, setting, settings(part))
             result |= {"environment": environment(), "batch": BATCH, part: ordered}
             folder.mkdir(exist_ok=True)
-            # Whole or not at all: it may be interrupted.
-            new = path.with_suffix(".new")
-            new.write_text(json.dumps(result, indent=1) + "\n")
-            new.replace(path)
+            files.write_json(path, result)
     return int(failed)
 
 

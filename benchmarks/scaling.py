@@ -25,7 +25,9 @@ import numpy as np
 
 import keras_lsc
 from benchmarks.environment import environment
+from benchmarks.rows import is_of, is_wanted, with_row
 from benchmarks.timing import seconds, summary
+from keras_lsc import files
 from keras_lsc.stability.energies import draw
 from keras_lsc.stability.measure import Probe
 from keras_lsc.stability.stages import Stages
@@ -180,11 +182,6 @@ def exponents(rows: list[Setting]) -> list[Setting]:
     return found
 
 
-def is_of(row: Setting, setting: Setting) -> bool:
-    """Whether a row is that of a setting."""
-    return all(row[key] == value for key, value in setting.items())
-
-
 def main() -> int:
     """Measures what is missing in the file of this backend; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -202,16 +199,12 @@ def main() -> int:
     every, failed = unique(settings(options.quick)), False
     for setting in every:
         rows = result.get("rows", [])
-        known = [row for row in rows if is_of(row, setting)]
-        if any(options.cap <= row.get("cap", options.cap) for row in known):
-            continue
-        if not {*options.only} <= {str(value) for value in setting.values()}:
+        if not is_wanted(setting, rows, options.only, options.cap):
             continue
         row = measured(setting, options.cap)
         failed |= "failed" in row
         print(json.dumps(row), flush=True)
-        kept = [row, *(other for other in rows if other not in known)]
-        ordered = [r for one_of in every for r in kept if is_of(r, one_of)]
+        ordered = with_row(rows, row, setting, every)
         result = {
             "environment": environment(),
             "base": BASE,
@@ -220,10 +213,7 @@ def main() -> int:
             "rows": ordered,
         }
         folder.mkdir(exist_ok=True)
-        # Whole or not at all: it may be interrupted.
-        new = path.with_suffix(".new")
-        new.write_text(json.dumps(result, indent=1) + "\n")
-        new.replace(path)
+        files.write_json(path, result)
     return int(failed)
 
 
