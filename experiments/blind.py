@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import keras
+import numpy as np
 
 import keras_lsc
 from benchmarks.environment import environment
@@ -160,12 +161,12 @@ class Choice:
     cost: float
 
 
-def choices(rows: Sequence[Row], networks: Sequence[Network]) -> list[Choice]:
+def choices(rows: Sequence[Row], networks: Mapping[str, Sequence[Network]]) -> list[Choice]:
     """What the races are worth by the stored runs.
 
     Args:
         rows: of races.
-        networks: of all stored runs.
+        networks: of the stored runs, by experiment.
     """
     found = []
     for name in NETWORKS:
@@ -177,40 +178,38 @@ def choices(rows: Sequence[Row], networks: Sequence[Network]) -> list[Choice]:
             continue
         starts = _network_of(name, networks).starts
         default = starts["default"]
-        won, gains, bests = [], [], {}
-        for race in races:
-            won.append((race["winner"], race["learning_rate"]))
-            # What diverged knows nothing.
-            gains.append(default.gain_of(race["test"] or 0.1))
+        won = [(race["winner"], race["learning_rate"]) for race in races]
+        # What diverged knows nothing.
+        gains = [default.gain_of(race["test"] or 0.1) for race in races]
         seeds = [race["setting"]["seed"] for race in races]
-        for label in STARTS[NETWORKS[name][0]]:
-            start = starts[label]
-            if start.learning_rate is not None:
-                bests[label] = sum(start.gain_of(start.validation[s]) for s in start.reached)
-                bests[label] /= len(start.reached)
-        best = max(bests, key=lambda label: bests[label])
+        raced = [starts[label] for label in STARTS[NETWORKS[name][0]]]
+        best = max(
+            (start for start in raced if start.learning_rate is not None),
+            key=lambda start: np.mean([start.gain_of(v) for v in start.validation.values()]),
+        )
         of_default = [default.gain_of(default.test[seed]) for seed in seeds]
-        shared = [seed for seed in seeds if seed in starts[best].test]
-        best_ahead = sum(
-            starts[best].gain_of(starts[best].test[seed]) - default.gain_of(default.test[seed])
-            for seed in shared
-        ) / len(shared)
+        best_ahead = [
+            best.gain_of(best.test[seed]) - default.gain_of(default.test[seed])
+            for seed in seeds
+            if seed in best.test
+        ]
         found.append(
             Choice(
                 name,
                 tuple(won),
                 paired_difference(gains, of_default),
-                best,
-                best_ahead,
-                sum(race["cost"] for race in races) / len(races),
+                best.label,
+                float(np.mean(best_ahead)),
+                float(np.mean([race["cost"] for race in races])),
             )
         )
     return found
 
 
-def _network_of(name: str, networks: Sequence[Network]) -> Network:
-    key = runs_of(name)[0].network
-    return next(network for network in networks if network.setting.network == key)
+def _network_of(name: str, networks: Mapping[str, Sequence[Network]]) -> Network:
+    # Other experiments may have the same network, from other starts.
+    members, key = networks[NETWORKS[name][0]], runs_of(name)[0].network
+    return next(network for network in members if network.setting.network == key)
 
 
 def table(found: Sequence[Choice]) -> str:

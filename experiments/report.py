@@ -185,8 +185,7 @@ def _results(
     if others[flossing]:
         parts += [_FLOSSING, findings.FLOSSING if is_ours else ""]
         parts += [flossing.table(others[flossing])]
-    every = [network for members in found.values() for network in members]
-    if chosen := blind.choices(others[blind], every):
+    if chosen := blind.choices(others[blind], found):
         parts += [_BLIND, findings.BLIND if is_ours else "", blind.table(chosen)]
     parts += [_THEORY, _missing(experiments, found)]
     return _joined(parts)

@@ -367,6 +367,31 @@ def test_a_race_is_blind_and_its_choice_is_trained(monkeypatch):
     assert row["race"]["entrants"][0]["learning_rate"] == row["learning_rate"]
 
 
+def test_a_choice_is_compared_with_the_stored_runs_of_its_experiment():
+    networks = report.read_networks()
+    (stored,) = [n for n in networks["levelled"] if n.setting.network
+                 == blind.runs_of("lstm 10x32")[0].network]  # fmt: skip
+    level, default = stored.starts["level"], stored.starts["default"]
+    races = [
+        {
+            "setting": {"network": "lstm 10x32", "seed": seed},
+            "winner": "level",
+            "learning_rate": level.learning_rate,
+            "test": level.test[seed],
+            "cost": 2.0 + seed,
+        }
+        for seed in (0, 1)
+    ]
+    (choice,) = blind.choices(races, networks)
+    gains = [100 * (level.test[seed] - default.test[seed]) for seed in (0, 1)]
+    assert choice.ahead.value == pytest.approx(np.mean(gains))
+    assert choice.best == "level"
+    assert choice.best_ahead == pytest.approx(np.mean(gains))
+    assert choice.cost == 2.5
+    assert "level at" in blind.table([choice])
+    assert blind.choices(races[:1], networks) == []
+
+
 def gradient_of_torch(function, x, weights):
     """What a function of torch makes of x, and the gradient of its weighted sum."""
     import torch
